@@ -1,0 +1,40 @@
+// What an agent sees and does: the contract between environments (which fill it), policies (which read it) and exports
+// (which state it). Feature names, units and ranges travel with every exported controller.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace trimtab {
+
+// One number of an observation. The range is what a deployed controller accepts without a warning.
+struct Feature {
+  std::string name, unit;
+  float low, high;
+};
+
+// Action heads. kCategorical: one index. kGaussian: `size` real numbers, squashed to [low, high] by clipping in the
+// environment. kSimplex: one share per present element of the set, non-negative, summing to 1.
+enum class HeadKind { kCategorical, kGaussian, kSimplex };
+struct HeadSpec {
+  HeadKind kind = HeadKind::kCategorical;
+  int size = 0;                     // classes, dimensions, or the largest number of set elements
+  float low = -1, high = 1;         // kGaussian
+  int width() const { return kind == HeadKind::kCategorical ? 1 : size; }   // floats per action
+};
+
+// What one agent (or the critic) sees: `context` once, and `item` features for each element of a set (users).
+struct ObservationSpec {
+  std::vector<Feature> context;
+  std::vector<Feature> item;        // empty: no set
+  int max_items = 0;
+  int context_size() const { return static_cast<int>(context.size()); }
+  int item_size() const { return static_cast<int>(item.size()); }
+};
+struct AgentSpec {
+  std::string name;                 // "prb", "power"
+  ObservationSpec observation;
+  HeadSpec head;
+};
+
+}  // namespace trimtab
