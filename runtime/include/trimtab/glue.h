@@ -1,0 +1,66 @@
+/* Glue between agents: shares -> integer quotas -> PRB assignment -> watts per PRB. Training environments call these same
+ * functions, so that what was trained is what is deployed. Nothing here allocates, locks or keeps state; every function
+ * may be called from several threads at once on different memory.
+ *
+ * "PRB" stands for whatever unit is handed out (a PRB or a resource-block group). Weights are user-major:
+ * weight[user * num_prb + prb], any unit in which sums make sense (bit/s, bit/s over average rate, ...).
+ */
+#ifndef TRIMTAB_GLUE_H
+#define TRIMTAB_GLUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trimtab/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TT_GLUE_MAX_USERS = 1024, TT_GLUE_MAX_PRB = 65536 };
+
+/* Largest-remainder quotas: quotas[u] are integers >= 0, 0 where mask[u] is 0 (mask may be null: all present), and sum to
+ * num_prb exactly. Computed in integers (shares are rounded to 2^-40 of the largest one), so permuting the users permutes
+ * the quotas exactly; equal remainders are served in the order of the index. |quota - num_prb * share / sum| < 1.
+ * Shares need not be normalised. Negative, NaN, infinite or all-zero shares: equal shares and TT_BAD_INPUT. No user
+ * present: all quotas 0 and TT_NO_ITEMS. */
+TT_API tt_status tt_quotas(const float* shares, const uint8_t* mask, int num_users, int num_prb, int* quotas);
+
+/* Bytes of scratch for the two assignments; no alignment needed; contents need no preparation. */
+TT_API size_t tt_assign_workspace_size(int num_users, int num_prb);
+
+/* The transportation optimum: owner[f] in [0, num_users) maximising sum_f weight[owner[f] * num_prb + f] subject to
+ * "user u owns quotas[u] PRBs", where the quotas sum to num_prb (else TT_BAD_ARGUMENT; pass a user of weight 0 for PRBs
+ * that shall stay empty). Successive shortest paths over the users, in double. Time O(num_prb * (users^2 + users * PRBs
+ * per user)): 0.1 to 1 ms at 32 x 273; the reference, not for the slot.
+ * prices [num_users], may be null: dual prices p, with which owner[f] maximises weight + p over users for every f. */
+TT_API tt_status tt_assign_exact(const float* weight, int num_users, int num_prb, const int* quotas, int* owner,
+                                 double* prices, void* workspace);
+
+/* The rule for the slot. Each PRB goes to the user of largest weight + price; then, as long as quotas are not met, one
+ * unit moves from a user above its quota to one below it along the path of least loss of at most three moves (directly,
+ * or through one or two users in between). If quotas equal the counts of the plain per-PRB argmax, the result is that argmax.
+ *
+ * prices [num_users], may be null: in: a guess (zeros, or what the previous slot left: fading is slow, so few moves are
+ * then needed); out: the prices of this assignment. Null: a cold start. The result never depends on anything else.
+ * Quality: for any prices p the optimum is at most
+ *   sum_f max_u (weight[u,f] + p[u]) - sum_u p[u] quotas[u],
+ * which tt_assign_gap_bound evaluates. Measured gaps and times: runtime/README.md.
+ * Non-finite weights count as -1e30 (+inf: 1e30) and give TT_BAD_INPUT with a valid assignment. */
+TT_API tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const int* quotas, int* owner,
+                                float* prices, void* workspace);
+
+/* Upper bound of (optimum - value of owner), by the prices of tt_assign_fast; 0 proves the assignment optimal. */
+TT_API double tt_assign_gap_bound(const float* weight, int num_users, int num_prb, const int* owner, const float* prices);
+
+/* Watts per PRB: a user's part of budget_w, uniform over its PRBs; PRBs with owner -1 get 0. Shares of users without PRBs
+ * go to the others in proportion, so the PRBs' powers sum to budget_w up to rounding of the last place. Negative, NaN,
+ * infinite shares, or none above zero among users with PRBs: equal power per owned PRB and TT_BAD_INPUT. No PRB owned:
+ * zeros and TT_NO_ITEMS. */
+TT_API tt_status tt_spread_power(const float* shares, int num_users, const int* owner, int num_prb, float budget_w,
+                                 float* power_w);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

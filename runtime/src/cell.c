@@ -1,0 +1,566 @@
+/* Cell decisions: see cell.h. Loops run over PRBs or over MCS rows so that the compiler vectorises them; the clones let one
+ * binary use what the processor has. */
+#include "trimtab/cell.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "trimtab/glue.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define TT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define TT_CLONES
+#endif
+
+#define LANES 16
+static const float kTinyShare = 0.1f; /* PRBs a user with none counts as in log features */
+static const float kOutOfReach = 3e38f;
+static const float kNoService = -20.0f; /* log2 weight of a PRB on which no MCS works */
+static const float kTieBreak = 0.02f;   /* weight of unsaturated log2 SINR against saturated log2 efficiency */
+
+/* log2 by exponent and a minimax-like polynomial of the mantissa in [2/3, 4/3); absolute error below 2e-6. x > 0. */
+static inline float log2_fast(float x) {
+  union { float f; int32_t i; } v = {x};
+  const int32_t e = (v.i - 0x3f2aaaab) & (int32_t)0xff800000;
+  v.i -= e;
+  const float m = v.f - 1.0f, exponent = (float)e * 1.1920928955078125e-7f;
+  /* log1p(m) / m by a degree-8 polynomial, fitted on [-1/3, 1/3] */
+  float p = -0.1291574f;
+  p = p * m + 0.13914993f;
+  p = p * m - 0.12405868f;
+  p = p * m + 0.14234039f;
+  p = p * m - 0.16668285f;
+  p = p * m + 0.20000716f;
+  p = p * m - 0.24999963f;
+  p = p * m + 0.33333322f;
+  p = p * m - 0.5f;
+  return exponent + 1.4426950408889634f * (m + m * m * p);
+}
+
+/* 2^x for x in [-126, 127]; relative error below 2e-7. */
+static inline float exp2_fast(float x) {
+  x = x < -126.0f ? -126.0f : x > 127.0f ? 127.0f : x;
+  const float rounded = (x + 12582912.0f) - 12582912.0f, r = x - rounded;
+  float p = 1.5403530e-4f;
+  p = p * r + 1.3333558e-3f;
+  p = p * r + 9.6181291e-3f;
+  p = p * r + 5.5504109e-2f;
+  p = p * r + 2.4022651e-1f;
+  p = p * r + 6.9314718e-1f;
+  p = p * r + 1.0f;
+  union { int32_t i; float f; } scale = {((int32_t)rounded + 127) << 23};
+  return p * scale.f;
+}
+
+static inline float db_to_linear(float db) { return exp2_fast(db * 0.33219280948873623f); }
+static inline float clampf(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+int64_t tt_cell_scratch_floats(int32_t max_users, int32_t num_prb) {
+  const int64_t u = max_users, f = num_prb;
+  return 2 * u * f + 8 * u + u * TT_CELL_MAX_STEPS + 4 * f + 6 * LANES;
+}
+
+void tt_cell_scratch_init(tt_cell_scratch* s, int32_t max_users, int32_t num_prb, float* memory) {
+  const int64_t u = max_users, f = num_prb;
+  s->max_users = max_users;
+  s->num_prb = num_prb;
+  s->efficiency = memory;
+  s->log_weight = s->efficiency + u * f;
+  s->user = s->log_weight + u * f;
+  s->power = s->user + 8 * u;
+  s->gain = s->power + u * TT_CELL_MAX_STEPS;
+  s->metric = s->gain + f + LANES;
+  s->unit_owner = (int*)(s->metric + 2 * f);
+}
+
+/* Efficiency of each resource-block group: the mean over its PRBs, in place (every PRB of a group gets it). */
+static void average_groups(const tt_cell_setup* setup, int32_t num_users, float* efficiency) {
+  for (int32_t u = 0; u < num_users; ++u) {
+    float* row = efficiency + (int64_t)u * setup->num_prb;
+    for (int32_t begin = 0; begin < setup->num_prb; begin += setup->rbg_size) {
+      const int32_t end = begin + setup->rbg_size < setup->num_prb ? begin + setup->rbg_size : setup->num_prb;
+      float sum = 0;
+      for (int32_t f = begin; f < end; ++f) sum += row[f];
+      for (int32_t f = begin; f < end; ++f) row[f] = sum / (float)(end - begin);
+    }
+  }
+}
+
+TT_CLONES void tt_cell_efficiency(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch) {
+  const int32_t num_prb = setup->num_prb;
+  const float prb_power_w = setup->max_power_w / (float)num_prb;
+  const float top = setup->max_efficiency, floor_sinr = setup->min_sinr;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const float scale = slot->active[u] ? prb_power_w * db_to_linear(-slot->offset_db[u]) : 0.0f;
+    const float* in = slot->sinr_per_watt + (int64_t)u * num_prb;
+    float* out = scratch->efficiency + (int64_t)u * num_prb;
+    for (int32_t f = 0; f < num_prb; ++f) {
+      const float sinr = in[f] * scale, rate = log2_fast(1.0f + sinr);
+      out[f] = sinr < floor_sinr ? 0.0f : rate < top ? rate : top;
+    }
+  }
+  if (setup->rbg_size > 1) average_groups(setup, slot->num_users, scratch->efficiency);
+}
+
+TT_CLONES static void argmax_rows(const float* restrict efficiency, const float* weight, int32_t num_users, int32_t num_prb,
+                                  float* restrict best, float* restrict who) {
+  for (int32_t f = 0; f < num_prb; ++f) best[f] = 0.0f, who[f] = -1.0f;
+  for (int32_t u = 0; u < num_users; ++u) {
+    const float* restrict rate = efficiency + (int64_t)u * num_prb;
+    const float w = weight[u], index = (float)u;
+    if (w <= 0.0f) continue;
+    for (int32_t f = 0; f < num_prb; ++f) {
+      const float m = rate[f] * w;
+      who[f] = m > best[f] ? index : who[f];
+      best[f] = m > best[f] ? m : best[f];
+    }
+  }
+}
+
+/* Keeps the limit's worth of users with the largest summed metric: the others' weights become 0. Returns whether any fell. */
+static int limit_users(const tt_cell_setup* setup, int32_t num_users, const float* best, const int* owner, const int* counts,
+                       float* total, float* weight) {
+  int32_t holders = 0;
+  for (int32_t u = 0; u < num_users; ++u) holders += counts[u] > 0, total[u] = 0;
+  if (holders <= setup->max_users_per_slot) return 0;
+  for (int32_t f = 0; f < setup->num_prb; ++f)
+    if (owner[f] >= 0) total[owner[f]] += best[f];
+  for (int32_t kept = 0; kept < setup->max_users_per_slot; ++kept) {
+    int32_t top = -1;
+    for (int32_t u = 0; u < num_users; ++u)
+      if (total[u] > 0 && (top < 0 || total[u] > total[top])) top = u;
+    if (top >= 0) total[top] = -1.0f;
+  }
+  for (int32_t u = 0; u < num_users; ++u)
+    if (total[u] >= 0) weight[u] = 0;
+  return 1;
+}
+
+void tt_cell_argmax(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight, tt_cell_scratch* scratch,
+                    int* owner, int* counts) {
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  float* kept = scratch->user + 7 * num_users; /* weights, of which a user limit takes some away */
+  memcpy(kept, weight, (size_t)num_users * sizeof(float));
+  for (int again = 1; again;) {
+    argmax_rows(scratch->efficiency, kept, num_users, num_prb, scratch->metric, scratch->metric + num_prb);
+    for (int32_t u = 0; u < num_users; ++u) counts[u] = 0;
+    for (int32_t f = 0; f < num_prb; ++f) {
+      owner[f] = (int)scratch->metric[num_prb + f];
+      if (owner[f] >= 0) ++counts[owner[f]];
+    }
+    again = setup->max_users_per_slot > 0 &&
+            limit_users(setup, num_users, scratch->metric, owner, counts, scratch->user + 6 * num_users, kept);
+  }
+}
+
+void tt_cell_fair_weights(const tt_cell_slot* slot, float exponent, float* weight) {
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const float average = slot->average_bits[u] > 1e-6f ? slot->average_bits[u] : 1e-6f;
+    weight[u] = exponent == 1.0f ? 1.0f / average : exp2_fast(-exponent * log2_fast(average));
+  }
+}
+
+const char* const tt_cell_context_names[TT_CELL_CONTEXT] = {
+    "active_users", "log2_prbs_per_user", "mean_efficiency", "jain_of_averages", "mean_offset", "retransmitting_users"};
+
+static void context_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* mean_efficiency, float* context) {
+  float active = 0, sum = 0, squares = 0, efficiency = 0, offset = 0, retransmitting = 0;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    sum += slot->average_bits[u];
+    squares += slot->average_bits[u] * slot->average_bits[u];
+    if (!slot->active[u]) continue;
+    active += 1.0f;
+    efficiency += mean_efficiency[u];
+    offset += slot->offset_db[u];
+    retransmitting += slot->retx_prbs[u] > 0;
+  }
+  const float n = active > 0 ? active : 1.0f;
+  context[0] = active * 0.1f;
+  context[1] = log2_fast((float)setup->num_prb / n);
+  context[2] = efficiency / n;
+  context[3] = squares > 0 ? sum * sum / ((float)slot->num_users * squares) : 1.0f;
+  context[4] = offset / n * 0.1f;
+  context[5] = retransmitting / n;
+}
+
+const char* const tt_cell_prb_feature_names[TT_CELL_PRB_FEATURES] = {
+    "log_pf_share",   "mean_efficiency", "best_efficiency", "spread_of_efficiency", "log2_relative_average", "offset",
+    "reliability",    "saturated_share", "log2_backlog",    "delay",                "retransmission",        "pf_gain_over_mean"};
+
+/* Mean of log2 average over active users: the fairness reference of the relative-average feature. */
+static float mean_log2_average(const tt_cell_slot* slot) {
+  float sum = 0, n = 0;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    if (!slot->active[u]) continue;
+    sum += log2_fast(slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f);
+    n += 1.0f;
+  }
+  return n > 0 ? sum / n : 0.0f;
+}
+
+TT_CLONES static void row_figures(const float* restrict x, int32_t n, float top, float* mean, float* best, float* deviation,
+                                  float* saturated) {
+  float sum = 0, squares = 0, high = 0, at_top = 0;
+#pragma omp simd reduction(+ : sum, squares, at_top) reduction(max : high)
+  for (int32_t f = 0; f < n; ++f) {
+    sum += x[f];
+    squares += x[f] * x[f];
+    high = x[f] > high ? x[f] : high;
+    at_top += x[f] >= top ? 1.0f : 0.0f;
+  }
+  *mean = sum / (float)n;
+  *best = high;
+  const float variance = squares / (float)n - *mean * *mean;
+  *deviation = variance > 0 ? sqrtf(variance) : 0.0f;
+  *saturated = at_top / (float)n;
+}
+
+void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch, float* context,
+                          float* items) {
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  float* weight = scratch->user;
+  float* mean = scratch->user + num_users;
+  int* counts = (int*)(scratch->user + 2 * num_users);
+  int* owner = scratch->unit_owner;
+  tt_cell_fair_weights(slot, 1.0f, weight);
+  tt_cell_argmax(setup, slot, weight, scratch, owner, counts);
+  const float reference = mean_log2_average(slot);
+  float* won = scratch->user + 3 * num_users;
+  for (int32_t u = 0; u < num_users; ++u) won[u] = 0.0f;
+  for (int32_t f = 0; f < num_prb; ++f)
+    if (owner[f] >= 0) won[owner[f]] += scratch->efficiency[(int64_t)owner[f] * num_prb + f];
+  for (int32_t u = 0; u < num_users; ++u) {
+    float* x = items + (int64_t)u * TT_CELL_PRB_FEATURES;
+    memset(x, 0, TT_CELL_PRB_FEATURES * sizeof(float));
+    mean[u] = 0;
+    if (!slot->active[u]) continue;
+    float best, deviation, saturated;
+    row_figures(scratch->efficiency + (int64_t)u * num_prb, num_prb, setup->max_efficiency, &mean[u], &best, &deviation, &saturated);
+    const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
+    x[0] = logf(((float)counts[u] + kTinyShare) / ((float)num_prb + kTinyShare * (float)num_users));
+    x[1] = mean[u];
+    x[2] = best;
+    x[3] = deviation;
+    x[4] = log2_fast(average) - reference;
+    x[5] = slot->offset_db[u] * 0.1f;
+    x[6] = slot->reliability[u];
+    x[7] = saturated;
+    x[8] = log2_fast(1.0f + clampf(slot->backlog_bits[u], 0.0f, 1e6f)) * 0.05f;
+    x[9] = clampf(slot->delay_slots[u] * 0.01f, 0.0f, 10.0f);
+    x[10] = slot->retx_prbs[u] > 0 ? 1.0f : 0.0f;
+    x[11] = counts[u] > 0 ? won[u] / (float)counts[u] - mean[u] : 0.0f;
+  }
+  context_features(setup, slot, mean, context);
+}
+
+TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch) {
+  const int32_t num_prb = setup->num_prb;
+  const float prb_power_w = setup->max_power_w / (float)num_prb;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const float reliability = slot->reliability[u], scale = prb_power_w * db_to_linear(-slot->offset_db[u]);
+    const float* restrict rate = scratch->efficiency + (int64_t)u * num_prb;
+    const float* restrict sinr = slot->sinr_per_watt + (int64_t)u * num_prb;
+    float* restrict out = scratch->log_weight + (int64_t)u * num_prb;
+    for (int32_t f = 0; f < num_prb; ++f) {
+      const float served = rate[f] > 0.0f ? log2_fast(rate[f] + 1e-12f) : kNoService;
+      out[f] = reliability * (served + kTieBreak * log2_fast(1.0f + sinr[f] * scale));
+    }
+  }
+}
+
+/* Sums the weights of each group into its first columns, so that groups are the units handed out: [U, units]. */
+static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t num_units, float* weight) {
+  for (int32_t u = 0; u < num_users; ++u) {
+    for (int32_t g = 0; g < num_units; ++g) {
+      float sum = 0;
+      for (int32_t f = g * setup->rbg_size; f < (g + 1) * setup->rbg_size && f < setup->num_prb; ++f)
+        sum += weight[(int64_t)u * setup->num_prb + f];
+      weight[(int64_t)u * num_units + g] = sum; /* never beyond what has been read */
+    }
+  }
+}
+
+/* The user limit for shares: all but the largest go to 0. */
+static void limit_shares(const tt_cell_setup* setup, int32_t num_users, float* shares) {
+  for (;;) {
+    int32_t holders = 0, smallest = -1;
+    for (int32_t u = 0; u < num_users; ++u) {
+      if (shares[u] <= 0) continue;
+      ++holders;
+      if (smallest < 0 || shares[u] < shares[smallest]) smallest = u;
+    }
+    if (holders <= setup->max_users_per_slot) return;
+    shares[smallest] = 0;
+  }
+}
+
+void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch, const float* shares,
+                     int exact, int* owner, int* counts, void* workspace) {
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  const int32_t num_units = (num_prb + setup->rbg_size - 1) / setup->rbg_size;
+  float* wanted = scratch->user;
+  for (int32_t u = 0; u < num_users; ++u) wanted[u] = slot->active[u] ? shares[u] : 0.0f;
+  if (setup->max_users_per_slot > 0) limit_shares(setup, num_users, wanted);
+  if (tt_quotas(wanted, slot->active, num_users, num_units, counts) == TT_NO_ITEMS) {
+    for (int32_t f = 0; f < num_prb; ++f) owner[f] = -1;
+    return;
+  }
+  resolver_weights(setup, slot, scratch);
+  if (setup->rbg_size > 1) group_weights(setup, num_users, num_units, scratch->log_weight);
+  int* unit_owner = setup->rbg_size > 1 ? scratch->unit_owner : owner;
+  if (exact)
+    tt_assign_exact(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
+  else
+    tt_assign_fast(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
+  if (setup->rbg_size > 1) {
+    for (int32_t u = 0; u < num_users; ++u) counts[u] = 0;
+    for (int32_t f = 0; f < num_prb; ++f) owner[f] = unit_owner[f / setup->rbg_size], ++counts[owner[f]];
+  }
+}
+
+/* The user, other than those retransmitting, for whom PRB f is worth most; -1 when nobody can use it. */
+static int32_t best_other(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight, const float* efficiency,
+                          int32_t f) {
+  int32_t best = -1;
+  float metric = 0;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    if (slot->retx_prbs[u] > 0 || !slot->active[u]) continue;
+    const float m = weight[u] * efficiency[(int64_t)u * setup->num_prb + f];
+    if (m > metric) metric = m, best = u;
+  }
+  return best;
+}
+
+/* The assigned PRB of `from` (or any unassigned one, from = -1) that is best (sign 1) or worst (sign -1) for `user`. */
+static int32_t pick_prb(const tt_cell_setup* setup, const float* efficiency, const int* owner, int32_t from,
+                        int32_t user, float sign) {
+  int32_t pick = -1;
+  float metric = -kOutOfReach;
+  for (int32_t f = 0; f < setup->num_prb; ++f) {
+    if (owner[f] != from) continue;
+    const float m = sign * efficiency[(int64_t)user * setup->num_prb + f];
+    if (m > metric) metric = m, pick = f;
+  }
+  return pick;
+}
+
+void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
+                                   const float* efficiency, int* owner, int* counts) {
+  int32_t num_free = setup->num_prb;
+  for (int32_t u = 0; u < slot->num_users; ++u) num_free -= counts[u];
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
+    if (need == 0) continue;
+    while (counts[u] > need) { /* its worst PRBs go to whoever values them most */
+      const int32_t f = pick_prb(setup, efficiency, owner, u, u, -1.0f);
+      const int32_t other = best_other(setup, slot, weight, efficiency, f);
+      owner[f] = other;
+      --counts[u];
+      if (other >= 0) ++counts[other];
+      else ++num_free;
+    }
+    while (counts[u] < need) { /* from nobody, then from the user without a retransmission who holds most */
+      int32_t from = -1;
+      if (num_free == 0) {
+        for (int32_t v = 0; v < slot->num_users; ++v)
+          if (v != u && slot->retx_prbs[v] == 0 && counts[v] > 0 && (from < 0 || counts[v] > counts[from])) from = v;
+        if (from < 0) break; /* every PRB carries a retransmission already: this one waits, with fewer */
+      }
+      const int32_t f = pick_prb(setup, efficiency, owner, from, u, 1.0f);
+      owner[f] = u;
+      ++counts[u];
+      if (from < 0) --num_free;
+      else --counts[from];
+    }
+  }
+}
+
+/* Effective SINR per MCS row for powers p[row] on n gains, all rows at once: -beta ln mean exp(-p g / beta). */
+TT_CLONES static void eesm_rows(const float* gain, int32_t n, float lowest, const float* beta, const float* power, float* effective) {
+  float sum[TT_CELL_MAX_STEPS], slope[TT_CELL_MAX_STEPS];
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) sum[m] = 0.0f, slope[m] = -1.4426950408889634f * power[m] / beta[m];
+  for (int32_t i = 0; i < n; ++i) {
+    const float g = gain[i] - lowest;
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) sum[m] += exp2_fast(slope[m] * g);
+  }
+  const float inverse = 1.0f / (float)n;
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
+    effective[m] = power[m] * lowest - beta[m] * 0.6931471805599453f * log2_fast(sum[m] * inverse);
+}
+
+/* SINR a row needs. A retransmission keeps its MCS and combines with what was received before: half the SINR will do. */
+static float row_threshold(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, int32_t m, int32_t n) {
+  return setup->threshold_sinr[(int64_t)m * (setup->num_prb + 1) + n] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
+}
+
+void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
+                    tt_cell_scratch* scratch) {
+  const int32_t num_prb = setup->num_prb;
+  const float margin = 1.002f; /* covers the rounding of the solution, so that the step is really reached */
+  float beta[TT_CELL_MAX_STEPS], power[TT_CELL_MAX_STEPS], effective[TT_CELL_MAX_STEPS], threshold[TT_CELL_MAX_STEPS];
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) beta[m] = m < setup->num_mcs ? setup->beta[m] : 1.0f;
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    float* out = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = kOutOfReach;
+    const int32_t n = counts[u];
+    if (n == 0) continue;
+    const float* row = slot->sinr_per_watt + (int64_t)u * num_prb;
+    float lowest = kOutOfReach, sum = 0;
+    int32_t k = 0;
+    for (int32_t f = 0; f < num_prb; ++f) {
+      if (owner[f] != u) continue;
+      scratch->gain[k++] = row[f];
+      sum += row[f];
+      lowest = row[f] < lowest ? row[f] : lowest;
+    }
+    if (!(sum > 0)) continue;
+    const float offset = db_to_linear(slot->offset_db[u]);
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+      const int usable = m >= setup->min_mcs && m < setup->num_mcs && (slot->retx_prbs[u] == 0 || m == slot->retx_mcs[u]);
+      const float t = usable ? row_threshold(setup, slot, u, m, n) : kOutOfReach;
+      threshold[m] = t < 1e30f ? t * offset : 1.0f;
+      power[m] = threshold[m] * (float)n / sum;
+      if (t < 1e30f) out[m] = 0.0f;
+    }
+    /* Multiplicative fixed point; EESM grows with power more slowly than in proportion, so it converges from below. */
+    for (int iteration = 0; iteration < 4; ++iteration) {
+      eesm_rows(scratch->gain, n, lowest, beta, power, effective);
+      for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) power[m] *= threshold[m] / (effective[m] > 1e-12f ? effective[m] : 1e-12f);
+    }
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
+      out[m] = out[m] == 0.0f && power[m] < 1e30f ? power[m] * (float)n * margin : kOutOfReach;
+  }
+}
+
+/* Highest row reachable from `from` (exclusive; -1: nothing) with the most bits per extra watt; -1 when none fits `budget`. */
+static int32_t next_step(const tt_cell_setup* setup, const float* power, int32_t n, int32_t from, float budget, float* efficiency) {
+  const float have = from < 0 ? 0.0f : power[from];
+  const int32_t bits = from < 0 ? 0 : setup->bits[(int64_t)from * (setup->num_prb + 1) + n];
+  int32_t best = -1;
+  *efficiency = 0;
+  for (int32_t m = from < 0 ? setup->min_mcs : from + 1; m < setup->num_mcs; ++m) {
+    const float cost = power[m] - have;
+    if (!(cost <= budget)) continue;
+    const float gain = (float)(setup->bits[(int64_t)m * (setup->num_prb + 1) + n] - bits);
+    if (gain <= 0) continue;
+    const float ratio = cost > 1e-12f ? gain / cost : kOutOfReach;
+    if (ratio > *efficiency) *efficiency = ratio, best = m;
+  }
+  return best;
+}
+
+void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts,
+                        const tt_cell_scratch* scratch, const float* shares, float* user_power_w) {
+  const int32_t num_users = slot->num_users;
+  int32_t* at = (int32_t*)scratch->user;                        /* present row of each user, -1: nothing */
+  int32_t* next = (int32_t*)(scratch->user + num_users);
+  float* ratio = scratch->user + 2 * num_users;
+  float left = setup->max_power_w;
+  for (int32_t u = 0; u < num_users; ++u) {
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    at[u] = -1;
+    if (counts[u] == 0 || shares == NULL) continue;
+    const float own = shares[u] * setup->max_power_w * 1.0005f; /* a share that names a step exactly reaches it */
+    for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m)
+      if (power[m] <= own) at[u] = m;
+    if (at[u] >= 0) left -= power[at[u]];
+  }
+  for (int32_t u = 0; u < num_users; ++u)
+    next[u] = counts[u] == 0 ? -1 : next_step(setup, scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, counts[u], at[u], left, &ratio[u]);
+  for (;;) {
+    int32_t best = -1;
+    for (int32_t u = 0; u < num_users; ++u)
+      if (next[u] >= 0 && (best < 0 || ratio[u] > ratio[best])) best = u;
+    if (best < 0) break;
+    const float* power = scratch->power + (int64_t)best * TT_CELL_MAX_STEPS;
+    const float cost = power[next[best]] - (at[best] < 0 ? 0.0f : power[at[best]]);
+    if (cost <= left) {
+      left -= cost;
+      at[best] = next[best];
+    }
+    next[best] = next_step(setup, power, counts[best], at[best], left, &ratio[best]);
+  }
+  float used = 0, scheduled = 0;
+  for (int32_t u = 0; u < num_users; ++u) {
+    user_power_w[u] = at[u] < 0 ? 0.0f : scratch->power[(int64_t)u * TT_CELL_MAX_STEPS + at[u]];
+    used += user_power_w[u];
+    scheduled += (float)counts[u];
+  }
+  for (int32_t u = 0; u < num_users; ++u) {
+    if (used > 0)
+      user_power_w[u] *= setup->max_power_w / used;
+    else if (scheduled > 0)
+      user_power_w[u] = setup->max_power_w * (float)counts[u] / scheduled; /* nobody reaches a step: equal power */
+  }
+}
+
+const char* const tt_cell_power_feature_names[TT_CELL_POWER_FEATURES] = {
+    "log_fill_share",        "log_prb_share", "log2_sinr_at_equal_power", "headroom_to_top_mcs", "bits_per_prb_at_equal_power", "offset",
+    "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "scheduled"};
+
+void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts, tt_cell_scratch* scratch,
+                            float* context, float* items) {
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  float* fill = scratch->user + 3 * num_users; /* behind what tt_cell_fill_power uses */
+  float* mean = scratch->user + 4 * num_users;
+  const float reference = mean_log2_average(slot);
+  const float total = setup->max_power_w;
+  tt_cell_fill_power(setup, slot, counts, scratch, NULL, fill);
+  int32_t assigned = 0;
+  for (int32_t u = 0; u < num_users; ++u) assigned += counts[u];
+  for (int32_t u = 0; u < num_users; ++u) {
+    float* x = items + (int64_t)u * TT_CELL_POWER_FEATURES;
+    memset(x, 0, TT_CELL_POWER_FEATURES * sizeof(float));
+    mean[u] = 0;
+    if (counts[u] == 0) continue;
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    const float equal = total * (float)counts[u] / (float)assigned;
+    const int32_t n = counts[u];
+    int32_t at_equal = 0, at_fill = 0;
+    float top_power = power[setup->num_mcs - 1];
+    for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m) {
+      if (power[m] <= equal) at_equal = setup->bits[(int64_t)m * (num_prb + 1) + n];
+      if (power[m] <= fill[u]) at_fill = setup->bits[(int64_t)m * (num_prb + 1) + n];
+    }
+    const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
+    const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
+    x[0] = logf(fill[u] / total + 1e-3f);
+    x[1] = logf((float)counts[u] / (float)num_prb);
+    x[2] = clampf(log2_fast(equal / lowest_step + 1e-9f) * 0.2f, -4.0f, 4.0f);
+    x[3] = clampf(log2_fast(equal / (top_power < 1e30f ? top_power : 1e30f) + 1e-9f) * 0.2f, -4.0f, 4.0f);
+    x[4] = (float)at_equal / (float)n * 0.001f;
+    x[5] = slot->offset_db[u] * 0.1f;
+    x[6] = log2_fast(average) - reference;
+    x[7] = slot->reliability[u];
+    x[8] = slot->retx_prbs[u] > 0 ? 1.0f : 0.0f;
+    x[9] = log2_fast(1.0f + clampf(slot->backlog_bits[u], 0.0f, 1e6f)) * 0.05f;
+    x[10] = (float)at_fill / (float)n * 0.001f;
+    x[11] = 1.0f;
+    mean[u] = x[4];
+  }
+  context_features(setup, slot, mean, context);
+}
+
+void tt_csi_track(float* state, const float* previous, const float* current, int32_t num_prb, float decay) {
+  float mean_p = 0, mean_c = 0, xy = 0, xx = 0, yy = 0;
+  for (int32_t f = 0; f < num_prb; ++f) mean_p += previous[f], mean_c += current[f];
+  mean_p /= (float)num_prb;
+  mean_c /= (float)num_prb;
+#pragma omp simd reduction(+ : xy, xx, yy)
+  for (int32_t f = 0; f < num_prb; ++f) {
+    const float p = previous[f] - mean_p, c = current[f] - mean_c;
+    xy += p * c;
+    xx += p * p;
+    yy += c * c;
+  }
+  state[0] = decay * state[0] + xy;
+  state[1] = decay * state[1] + xx;
+  state[2] = decay * state[2] + yy;
+}
+
+float tt_csi_reliability(const float* state) {
+  const float scale = sqrtf(state[1] * state[2]);
+  if (!(scale > 1e-9f)) return 1.0f; /* flat channels, or no report yet: nothing says that reports are stale */
+  return clampf(state[0] / scale, 0.0f, 1.0f);
+}
