@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -59,17 +60,16 @@ class Fields {
   void block(std::string_view key, Options& options, std::string doc) {
     if (!enter(key, doc)) return;
     options.describe(*this);
-    if constexpr (requires { options.validate(); }) {
-      if (validates()) options.validate();
-    }
     leave();
+    if constexpr (requires { options.validate(); }) validate_block(key, [&] { options.validate(); });
   }
 
  protected:
   virtual void visit(std::string_view key, FieldValue value, const FieldInfo& info) = 0;
   virtual bool enter(std::string_view key, const std::string& doc) = 0;  // false: skip this block
   virtual void leave() = 0;
-  virtual bool validates() const { return false; }
+  // Runs a block's cross-field check when values were read; the other visitors have nothing to check.
+  virtual void validate_block(std::string_view /*key*/, const std::function<void()>& /*check*/) {}
 };
 
 }  // namespace trimtab
