@@ -31,7 +31,7 @@ struct EnvSpec {
   std::vector<AgentSpec> agents;    // in the order of their turns within a step
   ObservationSpec critic;           // privileged view of the state before the first agent's turn
   std::vector<std::string> reward_terms;   // the reward is their sum; logged apart
-  int64_t time_limit = 0;           // steps per episode
+  int64_t time_limit = 0;           // steps per episode; 0: none
 };
 
 // Views into the caller's memory; row i belongs to instance i. Absent items are zero with mask 0.
@@ -78,7 +78,9 @@ struct EnvironmentEntry {
   int preferred_batch = 64;
 };
 
-// ---- The adaptor. E: struct with State (serialise()), spec(), reset, observe, observe_critic, act, finish. ----
+// ---- The adaptor. E: struct with State, spec(), reset, observe, observe_critic, act, step. State is saved by its own
+// serialise(Archive&) (or as it lies in memory, if trivially copyable), or by e.serialise(state, archive) where it needs the
+// environment's data. Optional: e.episode_statistics(state, add), with add(name, value) at the end of an episode. ----
 struct StepOutcome {
   bool terminated = false;
 };
@@ -127,7 +129,7 @@ class LightBatch final : public BatchEnvironment {
       slot.total += reward;
       ++slot.steps;
       out.terminated[i] = outcome.terminated;
-      out.truncated[i] = !outcome.terminated && slot.steps >= spec().time_limit;
+      out.truncated[i] = !outcome.terminated && spec().time_limit > 0 && slot.steps >= spec().time_limit;
       if (out.terminated[i] || out.truncated[i]) {
         env_->observe_critic(slot.state, row(out.final_critic, spec().critic, i));
         finish(slot);
@@ -136,8 +138,17 @@ class LightBatch final : public BatchEnvironment {
     }
   }
   void serialise(Archive& archive) override {
+    int64_t count = size();
+    archive(count);
+    if (count != size()) throw CheckpointError(fmt::format("saved state holds {} instances, this run has {}", count, size()));
     archive(stride_);
-    for (Slot& slot : slots_) archive(slot.key), archive(slot.steps), archive(slot.total), env_->serialise(slot.state, archive);
+    for (Slot& slot : slots_) {
+      archive(slot.key);
+      archive(slot.steps);
+      archive(slot.total);
+      if constexpr (requires { env_->serialise(slot.state, archive); }) env_->serialise(slot.state, archive);
+      else archive(slot.state);
+    }
   }
   std::vector<Statistic> take_statistics() override { return std::exchange(statistics_, {}); }
 
