@@ -1,0 +1,42 @@
+// Value normalisation: the critic learns (return - mean) / std with running moments of the returns (Yu et al., "The
+// surprising effectiveness of PPO in cooperative multi-agent games", arXiv 2103.01955, its ValueNorm, with one update per
+// rollout). Moments are exponential averages with their initial bias divided out.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace trimtab {
+
+class ValueNormaliser {
+ public:
+  // Blends in one rollout's returns; `decay` is the weight of the past.
+  template <class T>
+  void update(const T* returns, int64_t rows, double decay) {
+    double mean = 0, square = 0;
+    for (int64_t i = 0; i < rows; ++i) mean += returns[i], square += double{returns[i]} * returns[i];
+    weight_ = decay * weight_ + (1 - decay);
+    mean_ = decay * mean_ + (1 - decay) * mean / rows;
+    square_ = decay * square_ + (1 - decay) * square / rows;
+  }
+  double mean() const { return weight_ > 0 ? mean_ / weight_ : 0; }
+  double scale() const {
+    if (weight_ <= 0) return 1;
+    return std::sqrt(std::max(square_ / weight_ - mean() * mean(), kMinVariance));
+  }
+  template <class T>
+  T normalised(T x) const { return static_cast<T>((x - mean()) / scale()); }
+  template <class T>
+  T restored(T x) const { return static_cast<T>(x * scale() + mean()); }
+  // weight, mean and square, for checkpoints.
+  std::array<double, 3> state() const { return {weight_, mean_, square_}; }
+  void set_state(std::array<double, 3> s) { weight_ = s[0], mean_ = s[1], square_ = s[2]; }
+
+ private:
+  static constexpr double kMinVariance = 1e-4;   // ValueNorm's floor: keeps constant returns from being blown up
+  double weight_ = 0, mean_ = 0, square_ = 0;
+};
+
+}  // namespace trimtab

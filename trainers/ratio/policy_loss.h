@@ -1,0 +1,107 @@
+// Seam 4, ratio and clip: the clipped surrogate of PPO (Schulman et al., arXiv 1707.06347) and its relatives, per row and
+// with derivatives in closed form.
+//
+//   r = exp(logp - logp_old)
+//   symmetric, asymmetric:  L = -f min(r A, clip(r, 1 - low, 1 + high) A)        (asymmetric is DAPO's clip-higher)
+//   dual:                   for A < 0 additionally L <= -f dual A                (arXiv 1912.09729)
+//   none:                   L = -f r A
+//   + kl_coef (exp(d) - d - 1), d = logp_old - logp                              (k3 against the sampling policy)
+//   - entropy_coef H
+//
+// f is a factor per row: 1, or HAPPO's product of the ratios of agents updated before (arXiv 2109.11251). Rows are weighted
+// by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace trimtab {
+
+enum class ClipKind { kNone, kSymmetric, kAsymmetric, kDual };
+
+struct ClipOptions {
+  ClipKind kind = ClipKind::kSymmetric;
+  double low = 0.2, high = 0.2;     // the ratio is kept in [1 - low, 1 + high]; symmetric: both are `low`
+  double dual = 3.0;                // dual: bound of the ratio for negative advantages
+};
+
+template <class T>
+struct PolicyRows {
+  int64_t rows = 0;
+  const T* logp = nullptr;          // [rows] now
+  const T* logp_old = nullptr;      // [rows] at sampling
+  const T* entropy = nullptr;       // [rows]
+  const T* advantage = nullptr;     // [rows]
+  const T* factor = nullptr;        // [rows]; null: 1
+  const T* weight = nullptr;        // [rows] of the aggregation; 0 for masked rows
+};
+
+// Sums over the rows given, each row times its weight; add them up over shards.
+struct PolicyLossSums {
+  double loss = 0;                  // everything below together: what is minimised
+  double surrogate = 0;
+  double entropy = 0;
+  double kl = 0;                    // k3 against the sampling policy
+  double clipped = 0;               // share of rows where the clip decided
+  void add(const PolicyLossSums& o) {
+    loss += o.loss, surrogate += o.surrogate, entropy += o.entropy, kl += o.kl, clipped += o.clipped;
+  }
+};
+
+struct PolicyLossOptions {
+  ClipOptions clip;
+  double entropy_coef = 0;
+  double kl_coef = 0;
+};
+
+template <class T>
+struct Surrogate {
+  T loss, d_logp;
+  bool clipped;
+};
+
+// One row's surrogate and its derivative with respect to logp. Where a branch is constant in r the derivative is 0.
+template <class T>
+Surrogate<T> clipped_surrogate(T ratio, T advantage, const ClipOptions& clip) {
+  const T high = clip.kind == ClipKind::kSymmetric ? clip.low : clip.high;
+  const T free = ratio * advantage;
+  if (clip.kind == ClipKind::kNone) return {-free, -free, false};
+  const T bounded = std::clamp<T>(ratio, 1 - static_cast<T>(clip.low), 1 + high) * advantage;
+  T best = std::min(free, bounded);
+  bool clipped = bounded < free;
+  if (clip.kind == ClipKind::kDual && advantage < 0 && static_cast<T>(clip.dual) * advantage > best) {
+    best = static_cast<T>(clip.dual) * advantage;
+    clipped = true;
+  }
+  return {-best, clipped ? T(0) : -free, clipped};
+}
+
+// Writes d(loss)/d(logp) and d(loss)/d(entropy) per row and returns the sums.
+template <class T>
+PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& options, T* d_logp, T* d_entropy) {
+  PolicyLossSums sums;
+  const T kl_coef = static_cast<T>(options.kl_coef), entropy_coef = static_cast<T>(options.entropy_coef);
+  for (int64_t i = 0; i < in.rows; ++i) {
+    const T w = in.weight[i];
+    if (w == 0) {   // a masked row may hold anything
+      d_logp[i] = d_entropy[i] = 0;
+      continue;
+    }
+    const T d = in.logp_old[i] - in.logp[i];
+    const T ratio = std::exp(-d), inverse = std::exp(d);
+    const Surrogate<T> s = clipped_surrogate(ratio, in.advantage[i], options.clip);
+    const T f = in.factor ? in.factor[i] : T(1);
+    const T kl = inverse - d - 1;
+    d_logp[i] = w * (f * s.d_logp + kl_coef * (1 - inverse));
+    d_entropy[i] = -w * entropy_coef;
+    sums.surrogate += w * f * s.loss;
+    sums.entropy += w * in.entropy[i];
+    sums.kl += w * kl;
+    sums.clipped += w * s.clipped;
+  }
+  sums.loss = sums.surrogate + options.kl_coef * sums.kl - options.entropy_coef * sums.entropy;
+  return sums;
+}
+
+}  // namespace trimtab
