@@ -525,7 +525,7 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     }
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
     const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
-    x[0] = logf(fill[u] / total + 1e-3f);
+    x[0] = logf(fill[u] / total + 1e-4f);
     x[1] = logf((float)counts[u] / (float)num_prb);
     x[2] = clampf(log2_fast(equal / lowest_step + 1e-9f) * 0.2f, -4.0f, 4.0f);
     x[3] = clampf(log2_fast(equal / (top_power < 1e30f ? top_power : 1e30f) + 1e-9f) * 0.2f, -4.0f, 4.0f);
