@@ -32,7 +32,7 @@ struct ControllerOptions {
   bool normalise_observations = true;      // running mean and variance, kept inside the policy and every export
   std::string residual;                    // simplex: item feature added to the logits with a learned coefficient ("log_pf_share"); "" none
   double residual_init = 1.0;
-  double last_layer_gain = 0.01;
+  double last_layer_gain = 0.01;           // of the policy's last layer; hidden layers have sqrt(2), the critic's last 1
   void describe(Fields& f);
 };
 
@@ -62,19 +62,21 @@ class Controller {
   virtual ~Controller() = default;
 
   virtual std::span<float> parameters() = 0;                       // flat, trainable
+  virtual std::span<const float> parameters() const = 0;
   virtual std::span<const ParameterInfo> parameter_infos() const = 0;
   virtual std::unique_ptr<ControllerWorkspace> workspace(int64_t capacity) const = 0;
 
-  // Normaliser: shifts and scales; `observe_statistics` accumulates (count, mean, M2) in double, `refresh` applies them.
+  // Normaliser: `accumulate_statistics` adds to (count, mean, M2) per feature in double, `refresh_normaliser` puts them to
+  // use; until the first refresh features pass unchanged. Without `normalise_observations` both do nothing.
   virtual void accumulate_statistics(const ObservationBatch& observations) = 0;
   virtual void refresh_normaliser() = 0;
 
   // Draws actions. `raw` is what log-probability is a density of (z of the softmax-Gaussian, clamped x of the Dirichlet, the
-  // index, the unclipped Gaussian); `action` is what the environment gets. Randomness of decision i: `draws(i)`.
+  // index, the unclipped Gaussian); `action` is what the environment gets, within its bounds. Randomness of decision i: `draws(i)`.
   virtual void sample(const ObservationBatch& observations, const std::function<Draws(int64_t)>& draws, float* action,
                       float* raw, float* logp, ControllerWorkspace& workspace) const = 0;
   virtual void mode(const ObservationBatch& observations, float* action, ControllerWorkspace& workspace) const = 0;
-  virtual int raw_width() const = 0;
+  virtual int raw_width() const = 0;                               // floats per raw action, as head.width()
 
   // log-probability and entropy of stored raw actions; keeps what backward needs in the workspace.
   virtual void evaluate(const ObservationBatch& observations, const float* raw, float* logp, float* entropy,
@@ -90,8 +92,23 @@ class Controller {
   virtual void load(const TensorFile& file, const std::string& prefix) = 0;
 
   // A neutral description for runtime export: operations in order with their tensors (see runtime/README.md).
-  struct Layer { int64_t in = 0, context = 0, pooled = 0, out = 0; const float *item = nullptr, *ctx = nullptr, *bias = nullptr; };
+  // Rows of `ctx` are the context features first, then the pooled ones. A layer with in = 0 has one row per decision.
+  struct Layer {
+    int64_t in = 0, context = 0, pooled = 0, out = 0;
+    const float *item = nullptr, *ctx = nullptr, *bias = nullptr;   // [in, out], [context + pooled, out], [out]
+  };
   virtual std::vector<Layer> layers() const = 0;
+  // The normaliser in use: x -> clamp((x - mean) * scale, -clip, clip); a constant feature has scale 0.
+  struct Normaliser {
+    std::span<const float> context_mean, context_scale, item_mean, item_scale;
+    float clip = 0;
+  };
+  virtual Normaliser normaliser() const = 0;
+  struct Residual {
+    int item_feature = -1;                                         // -1: none
+    float coefficient = 0;                                         // logit += coefficient * feature as observed
+  };
+  virtual Residual residual() const = 0;
   virtual const ControllerOptions& options() const = 0;
 };
 
