@@ -32,11 +32,11 @@ struct InspectOptions {
 radio::TraceOptions trace_options(const std::vector<std::string>& overrides) {
   Config config = Config::empty("the command line");
   for (std::string text : overrides) {
-    if (!text.empty() && (text[0] == '+' || text[0] == '~')) text.erase(0, 1);
+    if (text.starts_with("+")) text.erase(0, 1);
     for (const char* prefix : {"env.trace.", "data.trace.", "trace."}) {
       if (text.rfind(prefix, 0) == 0) text.erase(0, std::strlen(prefix));
     }
-    config.apply("+" + text);
+    config.apply(text);
   }
   radio::TraceOptions options;
   config.read(options);

@@ -22,13 +22,14 @@ double tail_for(int64_t n) {
   return normal_cdf(-t * std::sqrt(static_cast<double>(n) / static_cast<double>(n - 1)));
 }
 
-// Linear interpolation between order statistics of sorted values.
-double quantile(const std::vector<double>& sorted, double probability) {
-  const double position = probability * static_cast<double>(sorted.size() - 1);
-  const size_t below = static_cast<size_t>(position);
-  if (below + 1 >= sorted.size()) return sorted.back();
-  const double part = position - static_cast<double>(below);
-  return sorted[below] + part * (sorted[below + 1] - sorted[below]);
+// Linear interpolation between order statistics; reorders `values`.
+double quantile(std::vector<double>& values, double probability) {
+  const double position = probability * static_cast<double>(values.size() - 1);
+  const auto below = values.begin() + static_cast<int64_t>(position);
+  std::nth_element(values.begin(), below, values.end());
+  if (below + 1 == values.end()) return *below;
+  const double part = position - std::floor(position);
+  return *below + part * (*std::min_element(below + 1, values.end()) - *below);
 }
 
 }  // namespace
@@ -109,15 +110,14 @@ std::vector<double> Bootstrap::means(const Values& values) const {
 Interval Bootstrap::interval(std::span<const double> draws, int64_t n) const {
   Interval out{.mean = draws[0], .low = kNaN, .high = kNaN, .n = n};
   if (n < 2) return out;
-  std::vector<double> sorted;
+  std::vector<double> defined;
   for (const double draw : draws.subspan(1)) {
-    if (std::isfinite(draw)) sorted.push_back(draw);
+    if (std::isfinite(draw)) defined.push_back(draw);
   }
-  if (sorted.empty()) return out;
-  std::sort(sorted.begin(), sorted.end());
+  if (defined.empty()) return out;
   const double tail = tail_for(n);
-  out.low = quantile(sorted, tail);
-  out.high = quantile(sorted, 1 - tail);
+  out.low = quantile(defined, tail);
+  out.high = quantile(defined, 1 - tail);
   return out;
 }
 

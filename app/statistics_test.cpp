@@ -49,7 +49,7 @@ TEST(Bootstrap, IntervalOfAMeanAgreesWithStudent) {
 }
 
 TEST(Bootstrap, CoversTheTruthAboutAsOftenAsItSays) {
-  const int64_t n = 8, trials = 400;
+  const int64_t n = 8, trials = 1000;
   const Bootstrap bootstrap({n}, 1, 3, 1000);
   int covered = 0;
   for (int64_t t = 0; t < trials; ++t) {
@@ -59,8 +59,8 @@ TEST(Bootstrap, CoversTheTruthAboutAsOftenAsItSays) {
     const Interval interval = bootstrap.interval(bootstrap.means(column_values(x)), n);
     covered += interval.low <= 0 && 0 <= interval.high;
   }
-  // 95 % nominal; five standard deviations of the binomial are 5.4 %. A plain percentile interval covers about 89 % here.
-  EXPECT_GT(covered, 0.905 * trials);
+  // 95 % nominal; four standard deviations of the binomial are 2.8 %. A plain percentile interval covers about 89 % here.
+  EXPECT_GT(covered, 0.91 * trials);
   EXPECT_LT(covered, 0.995 * trials);
 }
 

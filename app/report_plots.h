@@ -1,0 +1,15 @@
+// The plots of a report, from the evaluation's JSON and the runs' metrics.
+#pragma once
+
+#include <string>
+
+#include "app/report.h"
+
+namespace trimtab {
+
+std::string distribution_figures(const nlohmann::json& evaluation);
+std::string frontier_figures(const nlohmann::json& evaluation);
+std::string series_figures(const nlohmann::json& evaluation);
+std::string learning_figures(const std::vector<ReportRun>& runs);
+
+}  // namespace trimtab

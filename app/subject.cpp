@@ -1,0 +1,72 @@
+#include "app/subject.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Overrides as an evaluation takes them: they change the world (env.*), never what was trained.
+void apply_overrides(Config& config, const std::vector<std::string>& overrides) {
+  for (const std::string& text : overrides) {
+    const std::string key = text.substr(text.find_first_not_of("+~"));
+    if (!key.starts_with("env.") && !key.starts_with("env="))
+      throw ConfigError(fmt::format("override '{}': an evaluation can only change the environment; write env.KEY=VALUE", text));
+    config.apply(text);
+  }
+}
+
+std::string only_environment() {
+  const std::vector<std::string> names = Registry<EvaluatorEntry>::instance().names();
+  if (names.size() == 1) return names[0];
+  throw ConfigError(fmt::format("say which environment: env.type=NAME with one of {}, or --config FILE", fmt::join(names, ", ")));
+}
+
+Subject baselines(const SubjectOptions& options) {
+  Config config = options.config_file.empty() ? Config::empty("the command line") : Config::load(options.config_file);
+  apply_overrides(config, options.overrides);
+  Subject out;
+  out.environment = config.has("env.type") ? config.text("env.type", "") : only_environment();
+  out.config = config.at("env");
+  return out;
+}
+
+}  // namespace
+
+Subject open_subject(const SubjectOptions& options) {
+  if (options.names.empty()) throw ConfigError("say what to evaluate: a run folder, an exported artefact, or none for the baselines alone");
+  for (const std::string& name : options.names) {
+    if (name == "none" && options.names.size() > 1) throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
+  }
+  if (options.names[0] == "none") return baselines(options);
+  throw ConfigError(fmt::format("{} is neither a run folder nor an exported artefact", options.names[0]));
+}
+
+std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation) {
+  std::vector<std::string> splits;
+  for (const std::string& file : files) {
+    if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file", file));
+    std::string split = subject.agents.empty() ? "unchecked" : "held-out";
+    const std::string hash = hash_file(file);
+    for (const TrainingFile& seen : subject.manifest) {
+      if (seen.hash != hash) continue;
+      if (seen.split == "validation" && allow_validation) {
+        split = "validation";
+        continue;
+      }
+      throw DataError(fmt::format("{}: this trace is in the run's training manifest ({} split, as {}), so a result on it would "
+                                  "not be held out; evaluate on another trace{}",
+                                  file, seen.split, seen.file,
+                                  seen.split == "validation" ? ", or give --allow-validation to tune on it" : ""));
+    }
+    splits.push_back(split);
+  }
+  return splits;
+}
+
+}  // namespace trimtab
