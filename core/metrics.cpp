@@ -1,0 +1,138 @@
+// Metrics: metrics.jsonl and the TensorBoard file made from it.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/run_folder.h"
+#include "core/tensorboard.h"
+#include "core/text.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+using Line = nlohmann::ordered_json;
+
+double unix_time_s() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) * 1e-3;
+}
+
+// A file that only grows; every append reaches the kernel at once, so a killed run loses nothing it logged.
+class AppendFile {
+ public:
+  explicit AppendFile(fs::path path) : path_(std::move(path)) {
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd_ < 0) fail();
+  }
+  ~AppendFile() { ::close(fd_); }
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  void append(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail();
+      bytes.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+  void flush() {
+    if (::fsync(fd_) != 0) fail();
+  }
+
+ private:
+  [[noreturn]] void fail() const {
+    throw RunError(fmt::format("{}: cannot write it: {}; free some space and resume the run", path_.string(),
+                               std::strerror(errno)));
+  }
+  fs::path path_;
+  int fd_;
+};
+
+// The lines of a metrics file up to `last_step`. A killed run can leave half a line at the end; it is
+// dropped.
+std::vector<Line> kept_lines(const fs::path& file, int64_t last_step) {
+  std::vector<Line> kept;
+  for (const std::string& text : split(read_file(file), '\n')) {
+    Line line = Line::parse(text, nullptr, /*allow_exceptions=*/false);
+    const bool whole = line.is_object() && line.contains("step") && line["step"].is_number_integer() &&
+                       line.contains("time") && line["time"].is_number();
+    if (whole && line["step"].get<int64_t>() <= last_step) kept.push_back(std::move(line));
+  }
+  return kept;
+}
+
+std::string record_of(const Line& line) {
+  std::vector<std::pair<std::string, double>> values;
+  for (const auto& [name, value] : line.items()) {
+    if (name == "step" || name == "time") continue;
+    values.emplace_back(name,
+                        value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN());
+  }
+  return tensorboard_record(line["time"].get<double>(), line["step"].get<int64_t>(), values);
+}
+
+// Event files of this run before it was resumed: what they hold is written anew from metrics.jsonl.
+void remove_event_files(const fs::path& folder) {
+  std::vector<fs::path> old;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("events.out.tfevents.") && name.ends_with(".trimtab")) old.push_back(entry.path());
+  }
+  for (const fs::path& path : old) fs::remove(path);
+}
+
+std::string event_file_name() {
+  char host[256] = "localhost";
+  gethostname(host, sizeof(host) - 1);
+  return fmt::format("events.out.tfevents.{}.{}.trimtab", static_cast<int64_t>(unix_time_s()), host);
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  AppendFile lines, events;
+};
+
+Metrics::Metrics(const fs::path& run_folder, int64_t resume_step) {
+  const fs::path file = run_folder / "metrics.jsonl";
+  std::string records = tensorboard_header(unix_time_s());
+  if (fs::exists(file)) {
+    std::string text;
+    for (const Line& line : kept_lines(file, resume_step)) {
+      text += line.dump() + "\n";
+      records += record_of(line);
+    }
+    write_file_atomically(file, text);
+  }
+  remove_event_files(run_folder);
+  impl_.reset(new Impl{AppendFile(file), AppendFile(run_folder / event_file_name())});
+  impl_->events.append(records);
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::log(int64_t step, const std::vector<std::pair<std::string, double>>& values) {
+  Line line = {{"step", step}, {"time", unix_time_s()}};
+  for (const auto& [name, value] : values) {
+    TT_CHECK(!line.contains(name), "metric '{}' is logged twice in one line", name);
+    line[name] = std::isfinite(value) ? Line(value) : Line(nullptr);
+  }
+  impl_->lines.append(line.dump() + "\n");
+  impl_->events.append(tensorboard_record(line["time"].get<double>(), step, values));
+}
+
+void Metrics::flush() {
+  impl_->lines.flush();
+  impl_->events.flush();
+}
+
+}  // namespace trimtab
