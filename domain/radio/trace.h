@@ -30,7 +30,7 @@ struct TraceOptions {
   std::string freq_granularity;    // of h_freq: "subcarrier" or "prb"
   int64_t slots_per_drop = 0;      // files whose axis 0 is slots: several drops one after the other
   int64_t serving = 0;             // index on the tx axis of the serving base station; others interfere
-  std::string precoder = "mrt";    // base-station antennas: "mrt" (wideband, per link), "first", "dft"
+  std::string precoder = "mrt";    // base-station antennas: "mrt" (wideband, per link), "first", "dft", "average"
   bool untrusted = false;          // parse in a child process with bounded memory and time first
   void describe(Fields& f);
   void validate() const;
@@ -44,7 +44,9 @@ struct TraceInfo {
   std::string encoding;             // "compound {r,i} float32", "paired _re/_im", ...
   std::vector<int64_t> shape;       // of a or h_freq
   std::string axis0;                // "slot" or "episode"
-  int64_t num_drops = 0, slots_per_drop = 0, num_users = 0, num_tx = 0, rx_antennas = 0, tx_antennas = 0, num_paths = 0;
+  int64_t num_drops = 0;
+  int64_t slots_per_drop = 0;       // of the shortest drop, where a file marks drops of unequal length
+  int64_t num_users = 0, num_tx = 0, rx_antennas = 0, tx_antennas = 0, num_paths = 0;
   int64_t samples_per_slot = 1;
   int64_t num_prb = 0;
   double carrier_frequency = 0, subcarrier_spacing = 0, slot_duration = 0, sampling_frequency = 0;
@@ -53,8 +55,10 @@ struct TraceInfo {
   nlohmann::json to_json() const;
 };
 
-// Gains of one drop. Linear power gain (path loss and fading, antennas combined), mean of |h|^2 over the PRB's twelve
-// subcarriers (at the PRB's single value for freq_granularity "prb"), at the first sample of each slot... see README.md.
+// Gains of one drop. Linear power gain (path loss and fading, antennas combined): the mean of |h|^2 over the PRB's twelve
+// subcarriers (or its one value with freq_granularity "prb") and over the samples of the slot. The serving link sums over
+// the user's antennas (maximum-ratio combining) behind the base station's precoder; an interfering link is the mean over all
+// antenna pairs, since neither end matches it. docs/traces.md gives the formulas.
 struct DropGains {
   int64_t num_slots = 0, num_users = 0, num_tx = 0, num_prb = 0;
   std::vector<float> gain;          // [num_tx, num_slots, num_users, num_prb]; the serving station is tx 0
@@ -65,13 +69,15 @@ class TraceSource {                  // thread-safe after construction
  public:
   virtual ~TraceSource() = default;
   virtual const TraceInfo& info() const = 0;
-  // Drop in [0, info().num_drops); a synthetic source has 2^31 - 1 of them. The result is cached up to a memory bound.
+  // Drop in [0, info().num_drops); a synthetic source has 2^31 - 1 of them. The result is cached up to a memory bound
+  // (TRIMTAB_TRACE_CACHE_MIB, 1024 by default, for all sources together).
   virtual std::shared_ptr<const DropGains> drop(int64_t index) const = 0;
 };
 
 // Opens an HDF5 trace and checks everything that can be checked without reading the bulk; DataError names file, dataset, cure.
 std::shared_ptr<TraceSource> open_trace(const std::filesystem::path& file, const TraceOptions& options = {});
-// Reads everything once and refuses NaN or infinity, too: what `trimtab inspect` does. Throws DataError.
+// Reads everything once and refuses NaN or infinity, too: what `trimtab inspect` does. Throws DataError. `sanity` receives
+// gain percentiles (dB), shares of all-zero links and decorrelation times, over all and per user.
 TraceInfo inspect_trace(const std::filesystem::path& file, const TraceOptions& options, nlohmann::json* sanity = nullptr);
 // Per-PRB gains of an HDF5 drop for chosen slots only (tests compare with expected.json).
 DropGains read_gains(const std::filesystem::path& file, const TraceOptions& options, int64_t drop,
