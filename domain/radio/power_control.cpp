@@ -7,6 +7,7 @@
 // nested bisection stops at its tolerance.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "domain/radio/link.h"
@@ -18,7 +19,7 @@ constexpr int kMaxIterations = 200;      // bisection alone would need about 60
 constexpr double kRelativeSlack = 1e-14; // of the budget
 
 struct User {
-  double q, r, p_floor, p_ceiling;
+  double q, r, p_floor, p_ceiling;   // ceiling: infinite unless a single user's multiplier is undetermined
 };
 
 // Root of f ln y + y = c for f > 0: convex and increasing in ln y, so Newton's method from above never leaves that side.
@@ -96,9 +97,8 @@ double any_mu_inv_below(double most) {    // everybody at the guaranteed share: 
   return middle;
 }
 
-double solve_mu_inv(const std::vector<User>& users, double fairness, double budget_w) {
-  const bool all_guaranteed = users[0].p_floor >= users[0].p_ceiling / static_cast<double>(users.size());
-  if (users.size() == 1 && fairness > 0)
+double solve_mu_inv(const std::vector<User>& users, double fairness, double budget_w, bool all_guaranteed) {
+  if (std::isfinite(users[0].p_ceiling))
     return any_mu_inv_above(all_guaranteed ? 0 : std::exp(t_at(users[0], fairness, users[0].p_ceiling)));
   if (!all_guaranteed) return std::exp(solve_t(users, fairness, budget_w));
   double most = std::exp(t_at(users[0], fairness, users[0].p_floor));
@@ -118,19 +118,20 @@ FairPower fair_power(const FairPowerProblem& problem) {
   result.tx_power_w.assign(num_users, 0);
   result.utility.assign(num_users, 0);
   const double budget_w = std::pow(10.0, problem.max_power_dbm / 10 - 3);
-  const double num_scheduled = static_cast<double>(
-      std::count_if(problem.num_re.begin(), problem.num_re.end(), [](double r) { return r > 0; }));
+  const auto num_scheduled = std::count_if(problem.num_re.begin(), problem.num_re.end(), [](double r) { return r > 0; });
+  const bool single = num_scheduled == 1 && problem.fairness > 0;
   std::vector<User> users;
   std::vector<size_t> index;
   for (size_t u = 0; u < num_users; ++u) {
     const double r = problem.num_re[u];
     if (!(r > 0)) continue;
     const double q = 1 / (problem.pathloss[u] * problem.interference_plus_noise_w);
-    users.push_back({q, r, problem.guaranteed_power_ratio * budget_w / num_scheduled / r, budget_w / r});
+    users.push_back({q, r, problem.guaranteed_power_ratio * budget_w / static_cast<double>(num_scheduled) / r,
+                     single ? budget_w / r : std::numeric_limits<double>::infinity()});
     index.push_back(u);
   }
   if (users.empty()) return result;
-  result.mu_inv = solve_mu_inv(users, problem.fairness, budget_w);
+  result.mu_inv = solve_mu_inv(users, problem.fairness, budget_w, problem.guaranteed_power_ratio >= 1);
   const double t = std::log(result.mu_inv);
   for (size_t i = 0; i < users.size(); ++i) {
     const double p = power_at(users[i], problem.fairness, t).p;
