@@ -1,6 +1,8 @@
 // What tests of several units share: a folder that goes away, and the seed of property tests.
 #pragma once
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -30,6 +32,13 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+// Stands for a full disk in this process from now on: a file that would grow beyond `bytes` fails to (EFBIG).
+inline void limit_file_size(uint64_t bytes) {
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit{bytes, RLIM_INFINITY};
+  TT_CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
 
 // Property tests draw their cases from this seed, so that they can be run on new cases: TRIMTAB_TEST_SEED=7
 // ctest ...
