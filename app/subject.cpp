@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "app/policy_agents.h"
 #include "core/error.h"
 #include "core/files.h"
 
@@ -36,6 +38,50 @@ Subject baselines(const SubjectOptions& options) {
   return out;
 }
 
+bool is_run(const fs::path& folder) { return fs::exists(folder / "config.yaml") && fs::is_directory(folder / "checkpoints"); }
+
+std::vector<TrainingFile> read_manifest(const fs::path& file) {
+  const nlohmann::json provenance = nlohmann::json::parse(read_file(file), nullptr, false);
+  if (!provenance.is_object() || !provenance.contains("data"))
+    throw DataError(fmt::format("{}: does not say what the run was trained on, so nothing can be called held out", file.string()));
+  std::vector<TrainingFile> out;
+  for (const auto& line : provenance["data"]) {
+    if (!line.is_object()) throw DataError(fmt::format("{}: its list of data files is damaged", file.string()));
+    out.push_back({line.value("file", ""), line.value("hash", ""), line.value("split", "")});
+  }
+  return out;
+}
+
+// What must be equal for two runs to be training seeds of one experiment.
+std::string experiment_of(const Config& config) {
+  std::string out;
+  for (const char* block : {"env", "policy", "trainer", "phases", "data"}) {
+    if (config.has(block)) out += config.at(block).yaml();
+  }
+  return out;
+}
+
+Subject from_runs(const SubjectOptions& options) {
+  Subject out;
+  std::string experiment;
+  for (const std::string& name : options.names) {
+    const fs::path run = name;
+    if (!is_run(run)) throw DataError(fmt::format("{}: not a run folder (config.yaml or checkpoints/ is missing)", name));
+    Config config = Config::load(run / "config.yaml");
+    if (experiment.empty()) experiment = experiment_of(config);
+    if (experiment_of(config) != experiment)
+      throw ConfigError(fmt::format("{} and {} are not training seeds of one experiment: their configurations differ beyond the run block; "
+                                    "evaluate them one by one",
+                                    options.names[0], name));
+    for (const TrainingFile& file : read_manifest(run / "provenance.json")) out.manifest.push_back(file);
+    out.agents.push_back(policy_agents(run, options.checkpoint));
+    apply_overrides(config, options.overrides);
+    out.environment = config.text("env.type", "");
+    out.config = config.at("env");
+  }
+  return out;
+}
+
 }  // namespace
 
 Subject open_subject(const SubjectOptions& options) {
@@ -44,7 +90,10 @@ Subject open_subject(const SubjectOptions& options) {
     if (name == "none" && options.names.size() > 1) throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
   }
   if (options.names[0] == "none") return baselines(options);
-  throw ConfigError(fmt::format("{} is neither a run folder nor an exported artefact", options.names[0]));
+  for (const std::string& name : options.names) {
+    if (!fs::exists(name)) throw DataError(fmt::format("{}: no such run folder or artefact", name));
+  }
+  return from_runs(options);
 }
 
 std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation) {

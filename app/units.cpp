@@ -6,6 +6,7 @@
 #include "core/registry.h"
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
+#include "trainers/policy_gradient/options.h"
 
 namespace trimtab {
 namespace {
@@ -63,14 +64,32 @@ std::vector<UnitLine> environments() {
   return out;
 }
 
+std::vector<UnitLine> presets() {
+  std::vector<UnitLine> out;
+  const auto& registry = Registry<TrainerPreset>::instance();
+  for (const std::string& name : registry.names())
+    out.push_back({"trainer preset", name, registry.get(name, "trainer preset").doc});
+  return out;
+}
+
+// Every key of the trainer block, with the preset's values as defaults.
+std::vector<FieldLine> help_of_preset(const TrainerPreset& preset) {
+  TrainerOptions options;
+  Config::parse(preset.yaml, "preset " + preset.name).read(options);
+  return help_of(options);
+}
+
+const std::vector<UnitLine> kPolicies = {
+    {"policy", "set_encoder", "permutation-equivariant network over a set of items; on plain vectors a multilayer perceptron"}};
+
 }  // namespace
 
 fs::path source_tree() { return TRIMTAB_SOURCE_DIR; }
 
 std::vector<UnitLine> units_of(const std::string& kind) {
   if (kind == "envs") return environments();
-  if (kind == "policies")
-    return {{"policy", "set_encoder", "permutation-equivariant network over a set of items; on plain vectors a multilayer perceptron"}};
+  if (kind == "policies") return kPolicies;
+  if (kind == "trainers") return presets();
   if (kind == "kernels") return kernels();
   if (kind == "configs") return configs();
   const std::string near = nearest(kind, kUnitKinds);
@@ -79,8 +98,21 @@ std::vector<UnitLine> units_of(const std::string& kind) {
 }
 
 std::vector<FieldLine> help_of_unit(const std::string& name) {
-  if (name == "set_encoder") return help_of<ControllerOptions>();
-  return Registry<EnvironmentEntry>::instance().get(name, "unit").help();
+  for (const UnitLine& policy : kPolicies) {
+    if (policy.name == name) return help_of<ControllerOptions>();
+  }
+  std::vector<std::string> known = {kPolicies[0].name};
+  for (const UnitLine& preset : presets()) {
+    if (preset.name == name) return help_of_preset(Registry<TrainerPreset>::instance().get(name, preset.kind));
+    known.push_back(preset.name);
+  }
+  for (const UnitLine& environment : environments()) {
+    if (environment.name == name) return Registry<EnvironmentEntry>::instance().get(name, environment.kind).help();
+    known.push_back(environment.name);
+  }
+  const std::string near = nearest(name, known);
+  throw ConfigError(fmt::format("nothing is called '{}'{}; `trimtab list` shows what there is", name,
+                                near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
 }
 
 }  // namespace trimtab
