@@ -18,11 +18,28 @@ namespace HWY_NAMESPACE {
 template <class D, class V>
 HWY_INLINE V fast_reciprocal(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
   const V estimate = hn::ApproximateReciprocal(x);
   return hn::Mul(estimate, hn::NegMulAdd(x, estimate, hn::Set(d, 2.0f)));
 #else
   return hn::Div(hn::Set(d, 1.0f), x);
+#endif
+}
+
+// sqrt(x) for x >= 0 as x times the processor's estimate of 1 / sqrt(x) after one Newton step. Below 1e-37 the result is
+// smaller than 1e-18 and not accurate.
+template <class D, class V>
+HWY_INLINE V fast_sqrt(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+  const V safe = hn::Max(x, hn::Set(d, 1e-37f));
+  const V estimate = hn::ApproximateReciprocalSqrt(safe);
+  const V half = hn::Mul(hn::Set(d, 0.5f), estimate);
+  const V error = hn::NegMulAdd(hn::Mul(safe, estimate), half, hn::Set(d, 1.5f));
+  return hn::Mul(x, hn::Mul(estimate, error));
+#else
+  (void)d;
+  return hn::Sqrt(x);
 #endif
 }
 

@@ -24,6 +24,7 @@ struct AdamScalars {
 #define HWY_TARGET_INCLUDE "kernels/adam/adam_cpu.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/activation/activation-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace trimtab {
@@ -35,7 +36,7 @@ HWY_INLINE void update(D d, const AdamScalars& s, float* p, const float* gradien
   const auto g = hn::Mul(hn::LoadU(d, gradient), hn::Set(d, s.scale));
   const auto first = hn::MulAdd(hn::Set(d, s.beta1), hn::LoadU(d, m), hn::Mul(hn::Set(d, s.one_beta1), g));
   const auto second = hn::MulAdd(hn::Set(d, s.beta2), hn::LoadU(d, v), hn::Mul(hn::Set(d, s.one_beta2), hn::Mul(g, g)));
-  const auto move = hn::Div(hn::Mul(hn::Set(d, s.lr_hat), first), hn::Add(hn::Sqrt(second), hn::Set(d, s.eps_hat)));
+  const auto move = hn::Mul(hn::Mul(hn::Set(d, s.lr_hat), first), fast_reciprocal(d, hn::Add(fast_sqrt(d, second), hn::Set(d, s.eps_hat))));
   hn::StoreU(first, d, m);
   hn::StoreU(second, d, v);
   hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, p), hn::Set(d, s.keep)), move), d, p);
@@ -50,15 +51,18 @@ void adam(const AdamStep& a, const AdamScalars& s) {
   for (; i < a.size; ++i) update(one, s, a.parameters + i, a.gradient + i, a.m + i, a.v + i);
 }
 
-// Eight partial sums in double, whatever the vector width, so that every instruction set adds in one order.
+// As many partial sums in double whatever the vector width, so that every instruction set adds in one order; enough of
+// them to hide the latency of addition.
 double norm(const float* x, int64_t size) {
-  constexpr int kSums = 8;
+  constexpr int kSums = 32;
   double sum[kSums] = {};
   int64_t i = 0;
   for (; i + kSums <= size; i += kSums)
     for (int k = 0; k < kSums; ++k) sum[k] += static_cast<double>(x[i + k]) * x[i + k];
   for (int k = 0; i < size; ++i, ++k) sum[k] += static_cast<double>(x[i]) * x[i];
-  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+  double total = 0;
+  for (const double part : sum) total += part;
+  return total;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -7,8 +7,8 @@
 //
 // All arrays are row-major f32; `..._stride` is the distance between rows in elements, at least the number of columns.
 // W is [in, out]. No alignment is asked for (64-byte aligned rows are fastest); outputs must not overlap inputs. Any
-// extent may be 0. Sums run over the inner index in ascending order with fused multiply-add: a row's result does not
-// depend on the rows beside it, and a call's result depends on nothing but its arguments and the processor type.
+// extent may be 0. The order of summation is fixed by the layer's extents alone: a row's result does not depend on the rows
+// beside it, and a call's result depends on nothing but its arguments and the processor type.
 // Wrong shapes are our own errors (TT_CHECK); nothing else can fail. Thread-safe; no allocation.
 #pragma once
 

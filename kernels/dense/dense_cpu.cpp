@@ -86,6 +86,33 @@ HWY_INLINE V finished(V sum, Finish finish, V gate) {
   return sum;
 }
 
+// Finishes columns column..column+columns-1 of some rows, which hold bare sums, while they are in the first-level cache.
+// Apart from the tile, so that its many instances stay small.
+template <Finish kFinish>
+HWY_NOINLINE void finish_columns(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const D d;
+  const int64_t n = hn::Lanes(d);
+  constexpr bool kGated = kFinish == Finish::kTanhGradient || kFinish == Finish::kReluGradient;
+  for (int64_t r = row; r < row + rows; ++r) {
+    float* y = p.y + r * p.y_stride + column;
+    const float* gate = kGated ? p.gate + r * p.gate_stride + column : y;
+    int64_t c = 0;
+    for (; c + n <= columns; c += n) hn::StoreU(finished(hn::LoadU(d, y + c), kFinish, hn::LoadU(d, gate + c)), d, y + c);
+    if (c < columns)
+      store<true>(finished(load<true>(y + c, columns - c), kFinish, load<true>(gate + c, columns - c)), y + c, columns - c);
+  }
+}
+
+void finish(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  switch (p.finish) {
+    case Finish::kNone: return;
+    case Finish::kTanh: return finish_columns<Finish::kTanh>(p, row, rows, column, columns);
+    case Finish::kRelu: return finish_columns<Finish::kRelu>(p, row, rows, column, columns);
+    case Finish::kTanhGradient: return finish_columns<Finish::kTanhGradient>(p, row, rows, column, columns);
+    case Finish::kReluGradient: return finish_columns<Finish::kReluGradient>(p, row, rows, column, columns);
+  }
+}
+
 // Rows row..row+kR-1, columns column..column+kV*N-1; with kPartial only `lanes` columns of the last vector exist.
 template <int kR, int kV, bool kPartial>
 HWY_NOINLINE void tile(const Product& p, int64_t row, int64_t column, int64_t lanes) {
@@ -116,24 +143,19 @@ HWY_NOINLINE void tile(const Product& p, int64_t row, int64_t column, int64_t la
       for (int v = 0; v < kV; ++v) sum[r][v] = hn::MulAdd(factor, weight[v], sum[r][v]);
     }
   }
-  const bool gated = p.finish == Finish::kTanhGradient || p.finish == Finish::kReluGradient;
 #pragma GCC unroll 8
   for (int r = 0; r < kR; ++r) {
     float* y = p.y + (row + r) * p.y_stride + column;
-    const float* gate = p.gate + (row + r) * p.gate_stride + column;
 #pragma GCC unroll 8
     for (int v = 0; v < kV; ++v) {
-      const bool last = kPartial && v == kV - 1;
-      V g = hn::Zero(d);
-      if (gated) g = last ? load<kPartial>(gate + v * n, lanes) : hn::LoadU(d, gate + v * n);
-      const V result = finished(sum[r][v], p.finish, g);
-      if (last) {
-        store<kPartial>(result, y + v * n, lanes);
+      if (kPartial && v == kV - 1) {
+        store<kPartial>(sum[r][v], y + v * n, lanes);
       } else {
-        hn::StoreU(result, d, y + v * n);
+        hn::StoreU(sum[r][v], d, y + v * n);
       }
     }
   }
+  finish(p, row, kR, column, kPartial ? (kV - 1) * n + lanes : kV * n);
 }
 
 template <int kV, bool kPartial>
@@ -164,11 +186,39 @@ void product(const Product& p) {
   if (column < p.columns) last_panel<kVectors>(p, column);
 }
 
+// Layers of few outputs would leave most lanes of a vector of outputs empty: their vectors run along the inputs instead.
+constexpr int64_t kNarrow = 4, kNarrowInputs = 512;
+
+bool is_narrow(int64_t in, int64_t out) { return out <= kNarrow && in <= kNarrowInputs && in >= 4 * out; }
+
+void narrow_forward(const DenseForward& a, const Product& p) {
+  const D d;
+  const int64_t n = hn::Lanes(d), whole = a.in / n * n;
+  HWY_ALIGN float weight[kNarrow * kNarrowInputs];      // [out, in]
+  for (int64_t c = 0; c < a.out; ++c)
+    for (int64_t k = 0; k < a.in; ++k) weight[c * kNarrowInputs + k] = a.weight[k * a.weight_stride + c];
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const float* x = a.x + r * a.x_stride;
+    const float* base = a.base.data;
+    if (base) base += (a.base.row ? a.base.row[r] : r) * a.base.stride;
+    for (int64_t c = 0; c < a.out; ++c) {
+      const float* w = weight + c * kNarrowInputs;
+      V sum = hn::Zero(d);
+      for (int64_t k = 0; k < whole; k += n) sum = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, w + k), sum);
+      if (whole < a.in) sum = hn::MulAdd(load<true>(x + whole, a.in - whole), load<true>(w + whole, a.in - whole), sum);
+      a.y[r * a.y_stride + c] = hn::GetLane(hn::SumOfLanes(d, sum)) + (base ? base[c] : 0.0f);
+    }
+  }
+  finish(p, 0, a.rows, 0, a.out);
+}
+
 void forward(const DenseForward& a) {
   const Finish finish = a.activation == Activation::kTanh   ? Finish::kTanh
                         : a.activation == Activation::kRelu ? Finish::kRelu
                                                             : Finish::kNone;
-  product({a.rows, a.in, a.out, a.x, a.x_stride, 1, a.weight, a.weight_stride, a.base, finish, nullptr, 0, a.y, a.y_stride});
+  const Product p = {a.rows,      a.in,   a.out,  a.x,     a.x_stride, 1, a.weight, a.weight_stride, a.base,
+                     finish, nullptr, 0, a.y, a.y_stride};
+  is_narrow(a.in, a.out) ? narrow_forward(a, p) : product(p);
 }
 
 void input_gradient(const DenseInputGradient& a) {
@@ -182,7 +232,15 @@ void input_gradient(const DenseInputGradient& a) {
 // Rows of x and dy that are summed before the tile's sums go back to dw: both chunks then stay in the first-level cache.
 constexpr int64_t kChunk = 64;
 
+void narrow_weight_gradient(const DenseWeightGradient& a) {
+  HWY_ALIGN float dw[kNarrow * kNarrowInputs];          // [out, in]
+  product({a.out, a.rows, a.in, a.dy, 1, a.dy_stride, a.x, a.x_stride, {}, Finish::kNone, nullptr, 0, dw, kNarrowInputs});
+  for (int64_t k = 0; k < a.in; ++k)
+    for (int64_t c = 0; c < a.out; ++c) a.dw[k * a.dw_stride + c] += dw[c * kNarrowInputs + k];
+}
+
 void weight_gradient(const DenseWeightGradient& a) {
+  if (is_narrow(a.in, a.out)) return narrow_weight_gradient(a);
   for (int64_t row = 0; row < a.rows; row += kChunk) {
     const int64_t rows = HWY_MIN(kChunk, a.rows - row);
     product({a.in, rows, a.out, a.x + row * a.x_stride, 1, a.x_stride, a.dy + row * a.dy_stride, a.dy_stride,
@@ -190,20 +248,57 @@ void weight_gradient(const DenseWeightGradient& a) {
   }
 }
 
-void column_sums(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* sum) {
+template <int kV>
+HWY_INLINE void column_sum_panel(int64_t rows, const float* x, int64_t x_stride, float* sum) {
   const D d;
   const int64_t n = hn::Lanes(d);
-  int64_t column = 0;
-  for (; column + n <= columns; column += n) {
-    V total = hn::LoadU(d, sum + column);
-    for (int64_t row = 0; row < rows; ++row) total = hn::Add(total, hn::LoadU(d, x + row * x_stride + column));
-    hn::StoreU(total, d, sum + column);
+  V total[kV];
+#pragma GCC unroll 8
+  for (int v = 0; v < kV; ++v) total[v] = hn::LoadU(d, sum + v * n);
+  for (int64_t row = 0; row < rows; ++row, x += x_stride) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kV; ++v) total[v] = hn::Add(total[v], hn::LoadU(d, x + v * n));
   }
+#pragma GCC unroll 8
+  for (int v = 0; v < kV; ++v) hn::StoreU(total[v], d, sum + v * n);
+}
+
+void column_sums(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* sum) {
+  const int64_t n = hn::Lanes(D());
+  int64_t column = 0;
+  for (; column + 4 * n <= columns; column += 4 * n) column_sum_panel<4>(rows, x + column, x_stride, sum + column);
+  for (; column + n <= columns; column += n) column_sum_panel<1>(rows, x + column, x_stride, sum + column);
   for (; column < columns; ++column) {
     float total = sum[column];
     for (int64_t row = 0; row < rows; ++row) total += x[row * x_stride + column];
     sum[column] = total;
   }
+}
+
+// y = x^T by squares of 4 x 4, in registers of four.
+void transpose(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+  int64_t done_rows = 0, done_columns = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  done_rows = rows / 4 * 4;
+  done_columns = columns / 4 * 4;
+  for (int64_t j = 0; j < done_columns; j += 4) {
+    for (int64_t i = 0; i < done_rows; i += 4) {
+      const float* from = x + i * x_stride + j;
+      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + x_stride);
+      const auto r2 = hn::LoadU(d, from + 2 * x_stride), r3 = hn::LoadU(d, from + 3 * x_stride);
+      const auto even = hn::InterleaveLower(d, r0, r2), odd = hn::InterleaveLower(d, r1, r3);
+      const auto even_high = hn::InterleaveUpper(d, r0, r2), odd_high = hn::InterleaveUpper(d, r1, r3);
+      float* to = y + j * y_stride + i;
+      hn::StoreU(hn::InterleaveLower(d, even, odd), d, to);
+      hn::StoreU(hn::InterleaveUpper(d, even, odd), d, to + y_stride);
+      hn::StoreU(hn::InterleaveLower(d, even_high, odd_high), d, to + 2 * y_stride);
+      hn::StoreU(hn::InterleaveUpper(d, even_high, odd_high), d, to + 3 * y_stride);
+    }
+  }
+#endif
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = i < done_rows ? done_columns : 0; j < columns; ++j) y[j * y_stride + i] = x[i * x_stride + j];
 }
 
 std::string target_name() { return hwy::TargetName(HWY_TARGET); }
@@ -220,6 +315,7 @@ HWY_EXPORT(forward);
 HWY_EXPORT(input_gradient);
 HWY_EXPORT(weight_gradient);
 HWY_EXPORT(column_sums);
+HWY_EXPORT(transpose);
 HWY_EXPORT(target_name);
 
 void check_matrix(const char* name, int64_t rows, int64_t columns, const void* data, int64_t stride) {
@@ -260,8 +356,7 @@ void dense_column_sums(int64_t rows, int64_t columns, const float* x, int64_t x_
 void dense_transpose(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
   check_matrix("x", rows, columns, x, x_stride);
   check_matrix("y", columns, rows, y, y_stride);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j) y[j * y_stride + i] = x[i * x_stride + j];
+  HWY_DYNAMIC_DISPATCH(transpose)(rows, columns, x, x_stride, y, y_stride);
 }
 
 std::string dense_target() { return HWY_DYNAMIC_DISPATCH(target_name)(); }

@@ -63,14 +63,18 @@ class NetController final : public Controller {
         item_normaliser_(view.item_size(), options.normalise_observations) {
     if (agent) find_residual(*agent);
     infos_ = net_.parameter_infos();
-    log_std_ = append("log_std", head_ ? head_->num_log_std() : 0, options.init_log_std);
-    coefficient_ = append("residual", residual_feature_ >= 0 ? 1 : 0, options.residual_init);
+    log_std_ = net_.num_parameters();
+    coefficient_ = log_std_ + (head_ ? head_->num_log_std() : 0);
+    num_parameters_ = coefficient_ + (residual_feature_ >= 0 ? 1 : 0);
+    parameters_ = RowBuffer(1, num_parameters_);
+    name_parameters("log_std", log_std_, coefficient_, options.init_log_std);
+    name_parameters("residual", coefficient_, num_parameters_, options.residual_init);
     initialise_orthogonal(net_, agent ? options.last_layer_gain : 1.0, seed, owner_word(agent ? "policy." + agent->name : "critic"),
                           parameters_.data());
   }
 
-  std::span<float> parameters() override { return parameters_; }
-  std::span<const float> parameters() const override { return parameters_; }
+  std::span<float> parameters() override { return {parameters_.data(), static_cast<size_t>(num_parameters_)}; }
+  std::span<const float> parameters() const override { return {parameters_.data(), static_cast<size_t>(num_parameters_)}; }
   std::span<const ParameterInfo> parameter_infos() const override { return infos_; }
 
   std::unique_ptr<ControllerWorkspace> workspace(int64_t capacity) const override {
@@ -152,7 +156,7 @@ class NetController final : public Controller {
   void load(const TensorFile& file, const std::string& prefix) override {
     for (const ParameterInfo& info : infos_) {
       const std::vector<float> values = load_f32(file, prefix + info.name, info.shape);
-      std::copy(values.begin(), values.end(), parameters_.begin() + info.offset);
+      std::copy(values.begin(), values.end(), parameters_.data() + info.offset);
     }
     context_normaliser_.load(file, prefix + "normaliser.context");
     item_normaliser_.load(file, prefix + "normaliser.item");
@@ -172,7 +176,7 @@ class NetController final : public Controller {
             options_.normalise_observations ? FeatureNormaliser::kClip : INFINITY};
   }
   Residual residual() const override {
-    return {residual_feature_, residual_feature_ >= 0 ? parameters_[coefficient_] : 0.0f};
+    return {residual_feature_, residual_feature_ >= 0 ? parameters_.data()[coefficient_] : 0.0f};
   }
   const ControllerOptions& options() const override { return options_; }
 
@@ -202,13 +206,10 @@ class NetController final : public Controller {
                                     options_.residual, known));
   }
 
-  // Adds `size` parameters called `name` behind the others; returns where they start.
-  int64_t append(const std::string& name, int64_t size, double value) {
-    if (parameters_.empty()) parameters_.resize(net_.num_parameters());
-    const int64_t offset = static_cast<int64_t>(parameters_.size());
-    if (size > 0) infos_.push_back({name, {size}, offset, size});
-    parameters_.resize(offset + size, static_cast<float>(value));
-    return offset;
+  void name_parameters(const std::string& name, int64_t begin, int64_t end, double value) {
+    if (begin == end) return;
+    infos_.push_back({name, {end - begin}, begin, end - begin});
+    std::fill(parameters_.data() + begin, parameters_.data() + end, static_cast<float>(value));
   }
 
   // Normalises and packs the observations, runs the network and adds the residual.
@@ -223,7 +224,7 @@ class NetController final : public Controller {
     s.rows = shape.set ? pack_items(observations, w) : s.size;
     net_.forward(parameters_.data(), s);
     if (residual_feature_ >= 0) {
-      const float coefficient = parameters_[coefficient_];
+      const float coefficient = parameters_.data()[coefficient_];
       for (int64_t r = 0; r < s.rows; ++r) *s.output.back().row(r) += coefficient * w.feature[r];
     }
     return w;
@@ -261,8 +262,8 @@ class NetController final : public Controller {
   Net net_;
   FeatureNormaliser context_normaliser_, item_normaliser_;
   int residual_feature_ = -1;
-  int64_t log_std_ = 0, coefficient_ = 0;   // where they start in the flat parameters
-  std::vector<float> parameters_;
+  int64_t log_std_ = 0, coefficient_ = 0, num_parameters_ = 0;   // where they start in the flat parameters, and their number
+  RowBuffer parameters_;                // one row: weights start on cache lines where widths are multiples of 16
   std::vector<ParameterInfo> infos_;
 };
 

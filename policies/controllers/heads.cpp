@@ -17,7 +17,7 @@ class CategoricalHead final : public ActionHead {
   bool per_item() const override { return false; }
   int64_t outputs() const override { return spec_.size; }
   int64_t num_log_std() const override { return 0; }
-  int64_t saved_width() const override { return spec_.size + 1; }   // log p of every class, entropy
+  int64_t saved_width() const override { return 2 * spec_.size; }   // p and d(entropy)/d(logit) of every class
 
   void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action, float* raw) const override {
     for (int64_t i = 0; i < in.size; ++i) {
@@ -44,26 +44,28 @@ class CategoricalHead final : public ActionHead {
     const int n = spec_.size;
     for (int64_t i = 0; i < in.size; ++i) {
       const float* logits = in.output + i * in.stride;
-      float* log_p = saved + i * saved_width();
+      float* p = saved + i * saved_width();
+      float* d_entropy = p + n;
       const float top = *std::max_element(logits, logits + n);
       float total = 0, h = 0;
-      for (int k = 0; k < n; ++k) total += std::exp(logits[k] - top);
+      for (int k = 0; k < n; ++k) total += p[k] = std::exp(logits[k] - top);
       const float log_total = top + std::log(total);
       for (int k = 0; k < n; ++k) {
-        log_p[k] = logits[k] - log_total;
-        h -= std::exp(log_p[k]) * log_p[k];
+        p[k] /= total;
+        h -= p[k] * (logits[k] - log_total);
       }
-      logp[i] = log_p[chosen(raw[i])];
-      entropy[i] = log_p[n] = h;
+      for (int k = 0; k < n; ++k) d_entropy[k] = -p[k] * (logits[k] - log_total + h);
+      logp[i] = logits[chosen(raw[i])] - log_total;
+      entropy[i] = h;
     }
   }
   void backward(const HeadInput& in, const float* raw, const float* saved, const float* d_logp, const float* d_entropy,
                 float* d_output, int64_t d_stride, float*) const override {
     const int n = spec_.size;
     for (int64_t i = 0; i < in.size; ++i) {
-      const float* log_p = saved + i * saved_width();
+      const float* p = saved + i * saved_width();
       float* d = d_output + i * d_stride;
-      for (int k = 0; k < n; ++k) d[k] = -std::exp(log_p[k]) * (d_logp[i] + d_entropy[i] * (log_p[k] + log_p[n]));
+      for (int k = 0; k < n; ++k) d[k] = d_entropy[i] * p[n + k] - d_logp[i] * p[k];
       d[chosen(raw[i])] += d_logp[i];
     }
   }
