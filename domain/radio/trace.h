@@ -83,7 +83,7 @@ TraceInfo inspect_trace(const std::filesystem::path& file, const TraceOptions& o
 DropGains read_gains(const std::filesystem::path& file, const TraceOptions& options, int64_t drop,
                      std::span<const int64_t> slots);
 
-// Built-in source: TDL-A..E or CDL-style fading with 3GPP 38.901 UMi/UMa path loss; see synthetic.cpp.
+// Built-in source: TDL-A..E or CDL-style fading with 3GPP 38.901 UMi/UMa/RMa path loss; see synthetic.cpp.
 struct SyntheticOptions {
   std::string profile = "tdl_a";     // tdl_a .. tdl_e, cdl_a .. cdl_e
   std::string scenario = "umi";      // umi, uma, rma: path loss and shadowing
@@ -94,6 +94,7 @@ struct SyntheticOptions {
   double min_distance = 10, max_distance = 200;   // m
   int64_t seed = 1;
   void describe(Fields& f);
+  void validate() const;
 };
 std::shared_ptr<TraceSource> synthetic_trace(const SyntheticOptions& options);
 

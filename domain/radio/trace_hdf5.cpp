@@ -106,8 +106,10 @@ void read_slab(const File& file, const std::string& name, hid_t dataset, const S
   if (!slab.offset.empty()) {
     H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, slab.offset.data(), nullptr, slab.count.data(), nullptr);
   }
-  const auto size = static_cast<hsize_t>(slab.size());
-  const Handle memory(H5Screate_simple(1, &size, nullptr), H5Sclose);
+  // Of the same rank as the file's space: HDF5 then walks chunk and memory in step, which is far faster.
+  const Handle memory(slab.count.empty() ? H5Screate(H5S_SCALAR)
+                                         : H5Screate_simple(static_cast<int>(slab.count.size()), slab.count.data(), nullptr),
+                      H5Sclose);
   if (H5Dread(dataset, memory_type, memory.get(), space.get(), H5P_DEFAULT, out) < 0) {
     file.fail(fmt::format("dataset '{}' cannot be read ({}); the file is damaged: copy or make it again", name,
                           last_cause()));
