@@ -17,6 +17,14 @@ constexpr float kFullBuffer = 1e9f;        // bits
 constexpr int kTrackEvery = 4;             // slots between updates of the reliability estimate
 constexpr float kTrackDecay = 0.9f;
 
+// Jain's index; 1 before anything was delivered.
+template <class T>
+double jain_of(const std::vector<T>& x) {
+  double sum = 0, squares = 0;
+  for (const T v : x) sum += v, squares += static_cast<double>(v) * v;
+  return squares > 0 ? sum * sum / (static_cast<double>(x.size()) * squares) : 1;
+}
+
 // Scratch of one thread: rows of a slot's computation.
 struct Rows {
   std::vector<float> a, b;
@@ -296,7 +304,9 @@ void Cell::receive_feedback(State& s) const {
     Flight& flight = flights[u];
     if (flight.process < 0) continue;
     Process& block = s.processes[static_cast<size_t>(u) * options_.harq.processes + flight.process];
-    if (block.transmissions == 1)
+    // Past the ends of the table the loop has nothing to move and would only wind up (spec mode; Sionna's loop winds up).
+    const bool stuck = options_.link.mode == "spec" && (flight.ack ? block.mcs == setup_.num_mcs - 1 : block.mcs == setup_.min_mcs);
+    if (block.transmissions == 1 && !stuck)
       s.offset_db[u] = std::clamp(s.offset_db[u] + static_cast<float>(flight.ack ? -down : up), -limit, limit);
     const bool give_up = !options_.harq.enabled || block.transmissions >= options_.harq.max_transmissions;
     if (flight.ack || give_up)
@@ -462,15 +472,20 @@ StepOutcome Cell::step(State& s, float* terms) const {
       if (options_.power == "learned") split_power_by_shares(s, s.held_power.data());
     }
     if (options_.power != "learned") split_power(s, power_rule_);
-    double before = 0, before_squares = 0, after = 0, after_squares = 0, power = 0;
-    for (const float x : s.smoothed) before += x, before_squares += static_cast<double>(x) * x;
+    const double jain_before = jain_of(s.smoothed);
+    double power = 0;
     for (const float p : s.prb_power_w) power += p;
     transmit(s);
-    for (const float x : s.smoothed) after += x, after_squares += static_cast<double>(x) * x;
-    const double fair = after_squares > 0 ? after * after / (num_users_ * after_squares) : 1;
-    terms[0] += static_cast<float>(options_.reward.throughput * after / ceiling_bits_) / static_cast<float>(period);
-    terms[1] += static_cast<float>(options_.reward.fairness * fair) / static_cast<float>(period);
-    terms[2] -= static_cast<float>(options_.reward.energy * power / budget_w_) / static_cast<float>(period);
+    double level = 0, delivered = 0;
+    for (int u = 0; u < num_users_; ++u) level += s.smoothed[u], delivered += s.acked_bits[u];
+    const double jain_after = jain_of(s.smoothed);
+    const CellRewardOptions& r = options_.reward;
+    const bool marginal = r.form == "marginal";
+    const double throughput = (marginal ? delivered : level) / ceiling_bits_;
+    const double fairness = marginal ? (jain_after - jain_before) / (1 - r.smoothing) : jain_after;
+    terms[0] += static_cast<float>(r.throughput * throughput / period);
+    terms[1] += static_cast<float>(r.fairness * fairness / period);
+    terms[2] -= static_cast<float>(r.energy * power / budget_w_ / period);
   }
   return {.terminated = false};
 }
@@ -484,9 +499,7 @@ void Cell::transmit(State& s) const {
   s.totals.power_w += power / budget_w_;
   ++s.slot;
   begin_slot(s);
-  double sum = 0, squares = 0;
-  for (const float x : s.average) sum += x, squares += static_cast<double>(x) * x;
-  s.totals.jain_smoothed += squares > 0 ? sum * sum / (num_users_ * squares) : 1;
+  s.totals.jain_smoothed += jain_of(s.average);
   s.totals.slots += 1;
 }
 
@@ -553,11 +566,7 @@ void Cell::send_user(State& s, int user) const {
   s.flights[static_cast<size_t>(s.slot % latency_) * num_users_ + user] = {process, ack};
 }
 
-double Cell::jain(const std::vector<double>& x) const {
-  double sum = 0, squares = 0;
-  for (const double v : x) sum += v, squares += v * v;
-  return squares > 0 ? sum * sum / (static_cast<double>(x.size()) * squares) : 1;
-}
+double Cell::jain(const std::vector<double>& x) const { return jain_of(x); }
 
 void Cell::serialise(State& s, Archive& a) const {
   s.serialise(a);

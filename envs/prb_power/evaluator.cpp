@@ -21,8 +21,8 @@ struct Composition {
 
 // "joint", "prb_only", "power_only", "pf_equal", "gpf_2", "max_ci_la_power", ...
 Composition compose(const std::string& name) {
-  if (name == "joint") return {.learned_prb = true, .learned_power = true};
-  if (name == "prb_only") return {.learned_prb = true};
+  if (name == "joint") return {.learned_prb = true, .learned_power = true, .prb = {}};
+  if (name == "prb_only") return {.learned_prb = true, .prb = {}};
   if (name == "power_only") return {.learned_power = true, .prb = prb_rule("pf")};
   std::string rule = name;
   Composition c;

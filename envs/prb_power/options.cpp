@@ -47,7 +47,9 @@ void HarqOptions::describe(Fields& f) {
   f.choice("combining", combining, {"chase", "ir"}, "soft combining: add SINRs, or lower the code rate");
 }
 
-void RewardOptions::describe(Fields& f) {
+void CellRewardOptions::describe(Fields& f) {
+  f.choice("form", form, {"smoothed", "marginal"},
+           "smoothed: levels of smoothed throughput and Jain's index; marginal: what the slot delivered and how it moved Jain's index");
   f.number("throughput", throughput, {.low = 0, .high = 100, .doc = "weight of smoothed cell throughput over the band's ceiling"});
   f.number("fairness", fairness, {.low = 0, .high = 100, .doc = "weight of Jain's index of smoothed user throughputs"});
   f.number("energy", energy, {.low = 0, .high = 100, .doc = "weight of the share of the power budget spent, subtracted"});

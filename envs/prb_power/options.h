@@ -54,7 +54,8 @@ struct HarqOptions {
   void describe(Fields& f);
 };
 
-struct RewardOptions {
+struct CellRewardOptions {
+  std::string form = "smoothed";       // smoothed: levels; marginal: what this slot adds to them
   double throughput = 1.0;             // weight of smoothed cell throughput over the band's ceiling
   double fairness = 0.5;               // weight of Jain's index of smoothed user throughputs
   double energy = 0.0;                 // weight of the share of the power budget spent, subtracted
@@ -68,7 +69,7 @@ struct PrbPowerOptions {
   TrafficOptions traffic;
   LinkOptions link;
   HarqOptions harq;
-  RewardOptions reward;
+  CellRewardOptions reward;
   std::string prb = "learned";         // learned, or a PRB baseline: who assigns PRBs
   std::string power = "learned";       // learned, or a power baseline: who splits the budget
   std::string resolver = "fast";       // fast, exact

@@ -450,43 +450,59 @@ static int32_t next_step(const tt_cell_setup* setup, const float* power, int32_t
   return best;
 }
 
+/* Where every user starts: a retransmission with the watts it needs (at most twice its PRBs' part of the budget, so that it
+ * is never left without), the others at the highest step their share pays for. Returns what is left of the budget. */
+static float start_levels(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts, const float* power,
+                          const float* shares, int32_t* at, float* user_power_w) {
+  float left = setup->max_power_w, assigned = 0;
+  for (int32_t u = 0; u < slot->num_users; ++u) assigned += (float)counts[u];
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const float* row = power + (int64_t)u * TT_CELL_MAX_STEPS;
+    at[u] = -1;
+    user_power_w[u] = 0;
+    if (counts[u] == 0) continue;
+    const float part = setup->max_power_w * (float)counts[u] / assigned;
+    const float own = shares == NULL ? 0.0f : shares[u] * setup->max_power_w * 1.0005f; /* a share that names a step reaches it */
+    if (slot->retx_prbs[u] > 0) {
+      const float needed = row[slot->retx_mcs[u]] > own ? row[slot->retx_mcs[u]] : own;
+      user_power_w[u] = needed < 2.0f * part ? needed : 2.0f * part;
+    } else {
+      for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m)
+        if (row[m] <= own) at[u] = m;
+      if (at[u] >= 0) user_power_w[u] = row[at[u]];
+    }
+    left -= user_power_w[u];
+  }
+  return left;
+}
+
 void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts,
                         const tt_cell_scratch* scratch, const float* shares, float* user_power_w) {
   const int32_t num_users = slot->num_users;
-  int32_t* at = (int32_t*)scratch->user;                        /* present row of each user, -1: nothing */
+  int32_t* at = (int32_t*)scratch->user; /* present row of each user, -1: nothing */
   int32_t* next = (int32_t*)(scratch->user + num_users);
   float* ratio = scratch->user + 2 * num_users;
-  float left = setup->max_power_w;
-  for (int32_t u = 0; u < num_users; ++u) {
-    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
-    at[u] = -1;
-    if (counts[u] == 0 || shares == NULL) continue;
-    const float own = shares[u] * setup->max_power_w * 1.0005f; /* a share that names a step exactly reaches it */
-    for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m)
-      if (power[m] <= own) at[u] = m;
-    if (at[u] >= 0) left -= power[at[u]];
-  }
+  float left = start_levels(setup, slot, counts, scratch->power, shares, at, user_power_w);
   for (int32_t u = 0; u < num_users; ++u)
-    next[u] = counts[u] == 0 ? -1 : next_step(setup, scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, counts[u], at[u], left, &ratio[u]);
+    next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0
+                  ? -1
+                  : next_step(setup, scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, counts[u], at[u], left, &ratio[u]);
   for (;;) {
     int32_t best = -1;
     for (int32_t u = 0; u < num_users; ++u)
       if (next[u] >= 0 && (best < 0 || ratio[u] > ratio[best])) best = u;
     if (best < 0) break;
     const float* power = scratch->power + (int64_t)best * TT_CELL_MAX_STEPS;
-    const float cost = power[next[best]] - (at[best] < 0 ? 0.0f : power[at[best]]);
+    const float cost = power[next[best]] - user_power_w[best];
     if (cost <= left) {
       left -= cost;
       at[best] = next[best];
+      user_power_w[best] = power[at[best]];
     }
     next[best] = next_step(setup, power, counts[best], at[best], left, &ratio[best]);
   }
   float used = 0, scheduled = 0;
-  for (int32_t u = 0; u < num_users; ++u) {
-    user_power_w[u] = at[u] < 0 ? 0.0f : scratch->power[(int64_t)u * TT_CELL_MAX_STEPS + at[u]];
-    used += user_power_w[u];
-    scheduled += (float)counts[u];
-  }
+  for (int32_t u = 0; u < num_users; ++u) used += user_power_w[u], scheduled += (float)counts[u];
   for (int32_t u = 0; u < num_users; ++u) {
     if (used > 0)
       user_power_w[u] *= setup->max_power_w / used;
