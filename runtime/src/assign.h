@@ -4,7 +4,7 @@
 
 #include "trimtab/glue.h"
 
-enum { TT_LANES = 16, TT_MAX_MOVES = 3 };
+enum { TT_LANES = 16 };
 #define TT_WORST 1e30f /* stands for a non-finite weight; three of them still add up */
 
 static inline int tt_padded(int n) { return (n + TT_LANES - 1) / TT_LANES * TT_LANES; }

@@ -1,19 +1,21 @@
-/* The slot's assignment: prices, argmax, then paths of at most TT_MAX_MOVES moves. See trimtab/glue.h.
+/* The slot's assignment: prices that nearly balance, argmax, then shortest paths for the rest. See trimtab/glue.h.
  *
- * Prices. With weights that scatter with temperature T around each user's mean, user u wins a share of the PRBs that grows
- * as exp(price / T) (exactly so for Gumbel noise), hence the step price += T log((quota + 1/2) / (count + 1/2)). A few such
- * rounds bring the counts near the quotas; the best round is kept.
+ * Prices. If weights scatter like Gumbel noise of temperature T, the argmax of weight + price gives user u PRBs in
+ * proportion to exp(price_u / T), and the winner leads by T in the mean. Hence T = mean lead, and the step
+ * price += T log((quota + 1/2) / (count + 1/2)). A few rounds, from prices that centre every user's weights; the best one
+ * is kept.
  *
- * Repair. As in assign_exact.c, loss[u][v] is the least loss of moving one PRB from u to v, but the shortest path is found
- * by a Bellman-Ford that stops after TT_MAX_MOVES edges: its inner loop runs over all users at once. A path that visits a
- * user twice (possible only where earlier cut-off paths left a cycle of gain) is replaced by the best direct move. */
+ * Repair. The argmax is optimal for its own counts, with the prices as potentials, so the shortest paths of assign_exact.c
+ * can go on from there: the result is the optimum up to the rounding of floats. What makes it fast is that few units are
+ * left to move, that Dijkstra stops at the first user below its quota, and that a row of users is a few vectors. */
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
 #include "assign.h"
 #include "simd.h"
 
-enum { kMaxPriceRounds = 8 };
+enum { kMaxPriceRounds = 12 };
 
 typedef struct Fast {
   int num_users, num_prb, stride; /* stride: users padded to whole vectors */
@@ -22,17 +24,17 @@ typedef struct Fast {
   int* owner;
   float* by_prb;   /* [PRBs, stride] weights, usable and transposed */
   float* loss;     /* [users, stride] */
-  float* distance; /* [moves + 1, stride] */
+  int32_t *distance, *open;   /* [stride] bits of reduced distances (>= 0, so they order as integers); open: not settled */
+  int* previous;              /* [stride] */
   float *price, *best_price;  /* [stride] */
-  float* score;               /* [PRBs] largest weight + price so far */
-  int *excess, *first, *next; /* [stride], [users], [PRBs]: each user's PRBs as a list */
+  float *score, *lead;        /* [PRBs] largest weight + price so far, and by how much */
+  int *excess, *first, *next; /* [stride], [stride], [PRBs]: each user's PRBs as a list */
   int* best_owner;            /* [PRBs] */
 } Fast;
 
 size_t tt_fast_size(int num_users, int num_prb) {
   const size_t stride = (size_t)tt_padded(num_users), f = (size_t)tt_padded(num_prb), u = (size_t)num_users;
-  return sizeof(float) * (f * stride + u * stride + (TT_MAX_MOVES + 1) * stride + 2 * stride + f) +
-         sizeof(int) * (2 * stride + 2 * f);
+  return sizeof(float) * (f * stride + u * stride + 2 * stride + 2 * f) + sizeof(int32_t) * (6 * stride + 2 * f);
 }
 
 size_t tt_assign_workspace_size(int num_users, int num_prb) {
@@ -45,11 +47,14 @@ static void fast_layout(Fast* s, void* workspace) {
   const size_t stride = (size_t)s->stride, f = (size_t)tt_padded(s->num_prb), u = (size_t)s->num_users;
   s->by_prb = (float*)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
   s->loss = s->by_prb + f * stride;
-  s->distance = s->loss + u * stride;
-  s->price = s->distance + (TT_MAX_MOVES + 1) * stride;
+  s->price = s->loss + u * stride;
   s->best_price = s->price + stride;
   s->score = s->best_price + stride;
-  s->excess = (int*)(void*)(s->score + f);
+  s->lead = s->score + f;
+  s->distance = (int32_t*)(void*)(s->lead + f);
+  s->open = s->distance + stride;
+  s->previous = s->open + stride;
+  s->excess = s->previous + stride;
   s->first = s->excess + stride;
   s->next = s->first + stride;
   s->best_owner = s->next + f;
@@ -65,24 +70,28 @@ TT_CLONES static int transpose(Fast* s) {
       unusable += !(fabsf(row[f]) <= TT_WORST);
     }
   }
-  for (int u = s->num_users; u < s->stride; ++u)
-    for (int f = 0; f < s->num_prb; ++f) s->by_prb[(size_t)f * (size_t)s->stride + (size_t)u] = -TT_WORST;
+  for (int u = s->num_users; u < s->stride; ++u) /* the padding is never reached */
+    for (int f = 0; f < s->num_prb; ++f) s->by_prb[(size_t)f * (size_t)s->stride + (size_t)u] = -HUGE_VALF;
   return unusable;
 }
 
-/* owner[f] = argmax over users of weight + price, the lowest index among equals. */
-TT_CLONES static void assign_argmax(const float* restrict weight, int num_users, int num_prb, const float* restrict price,
-                                    float* restrict score, int* restrict owner) {
+/* owner[f] = argmax over users of weight + price, the lowest index among equals; lead[f]: its lead over the next user. */
+TT_CLONES static void assign_argmax(const Fast* s, int* restrict owner) {
+  const int num_prb = s->num_prb;
+  float *restrict score = s->score, *restrict lead = s->lead;
   for (int f = 0; f < num_prb; ++f) {
-    score[f] = tt_usable(weight[f]) + price[0];
+    score[f] = tt_usable(s->weight[f]) + s->price[0];
+    lead[f] = HUGE_VALF;
     owner[f] = 0;
   }
-  for (int u = 1; u < num_users; ++u) {
-    const float* restrict row = weight + (size_t)u * (size_t)num_prb;
-    const float p = price[u];
+  for (int u = 1; u < s->num_users; ++u) {
+    const float* restrict row = s->weight + (size_t)u * (size_t)num_prb;
+    const float price = s->price[u];
     for (int f = 0; f < num_prb; ++f) {
-      const float here = tt_usable(row[f]) + p;
+      const float here = tt_usable(row[f]) + price, behind = score[f] - here;
       const int better = here > score[f];
+      const float closest = behind < lead[f] ? behind : lead[f];
+      lead[f] = better ? -behind : closest;
       score[f] = better ? here : score[f];
       owner[f] = better ? u : owner[f];
     }
@@ -98,42 +107,55 @@ static int count_excess(Fast* s, const int* owner) {
   return units;
 }
 
-static int argmax_and_count(Fast* s) {
-  assign_argmax(s->weight, s->num_users, s->num_prb, s->price, s->score, s->best_owner);
-  return count_excess(s, s->best_owner);
-}
-
-/* Scatter of a weight around its user's mean: the temperature of the price steps. */
-TT_CLONES static float temperature(const Fast* s) {
-  double spread = 0;
+/* Prices with which every user's weights have mean 0. */
+TT_CLONES static void centring_prices(Fast* s) {
   for (int u = 0; u < s->num_users; ++u) {
     const float* row = s->weight + (size_t)u * (size_t)s->num_prb;
-    float sum = 0, deviation = 0;
+    float sum = 0;
     for (int f = 0; f < s->num_prb; ++f) sum += tt_usable(row[f]);
-    const float mean = sum / (float)s->num_prb;
-    for (int f = 0; f < s->num_prb; ++f) deviation += fabsf(tt_usable(row[f]) - mean);
-    spread += (double)deviation;
+    s->price[u] = -sum / (float)s->num_prb;
   }
-  return (float)(spread / ((double)s->num_users * s->num_prb));
 }
 
-/* Moves the prices until counts are near quotas; leaves the best round's prices and its assignment in owner. */
-static int settle_prices(Fast* s, int units) {
-  const float step = temperature(s);
-  int best = units, worse = 0;
-  for (int round = 0; round < kMaxPriceRounds && worse < 2 && best > s->num_prb / 16; ++round) {
-    for (int u = 0; u < s->num_users; ++u) {
-      const float count = (float)(s->excess[u] + s->quotas[u]);
-      s->price[u] += step * logf(((float)s->quotas[u] + 0.5f) / (count + 0.5f));
-    }
-    units = argmax_and_count(s);
-    if (units < best) {
-      best = units;
-      memcpy(s->best_price, s->price, (size_t)s->num_users * sizeof(float));
-      memcpy(s->owner, s->best_owner, (size_t)s->num_prb * sizeof(int));
-    } else {
-      ++worse;
-    }
+/* Tries s->price: keeps it and its assignment when fewer units must move than the `units` so far. */
+static int try_prices(Fast* s, int units) {
+  assign_argmax(s, s->best_owner);
+  const int now = count_excess(s, s->best_owner);
+  if (now >= units) return units;
+  memcpy(s->best_price, s->price, (size_t)s->num_users * sizeof(float));
+  memcpy(s->owner, s->best_owner, (size_t)s->num_prb * sizeof(int));
+  return now;
+}
+
+/* Prices of users with too many PRBs fall, of those with too few rise, by steps that shrink: where neighbouring PRBs
+ * resemble each other the counts jump, and full steps would swing for ever. */
+static void step_prices(Fast* s, int round) {
+  float temperature = 0;
+  for (int f = 0; f < s->num_prb; ++f) temperature += s->lead[f];
+  temperature /= (float)s->num_prb * (1.0f + 0.3f * (float)round);
+  for (int u = 0; u < s->num_users; ++u) {
+    const float count = (float)(s->excess[u] + s->quotas[u]);
+    s->price[u] += temperature * logf(((float)s->quotas[u] + 0.5f) / (count + 0.5f));
+  }
+}
+
+/* From the guessed prices, or cold, to prices whose argmax nearly meets the quotas; returns the units left to move. */
+static int settle_prices(Fast* s, const float* guess) {
+  memset(s->price, 0, (size_t)s->stride * sizeof(float));
+  int units = try_prices(s, INT_MAX);
+  if (units == 0) return 0;
+  if (guess) {
+    memcpy(s->price, guess, (size_t)s->num_users * sizeof(float));
+    units = try_prices(s, units);
+  }
+  const int good_enough = s->num_prb / 16;
+  if (!guess || units > s->num_prb / 4) {
+    centring_prices(s);
+    units = try_prices(s, units);
+  }
+  for (int round = 0; round < kMaxPriceRounds && units > good_enough; ++round) {
+    step_prices(s, round);
+    units = try_prices(s, units);
   }
   memcpy(s->price, s->best_price, (size_t)s->num_users * sizeof(float));
   return count_excess(s, s->owner);
@@ -150,56 +172,70 @@ TT_CLONES static void refresh_losses(Fast* s, int u) {
   }
 }
 
-/* to[v] = min(from[v], min over users k of from[k] + loss[k][v]). */
-TT_CLONES static void extend_paths(const Fast* s, const float* restrict from, float* restrict to) {
+static int32_t bits_of(float x) {
+  int32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+static float float_of(int32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/* The open user of least distance, or -1. */
+TT_CLONES static int nearest_open(const int32_t* restrict open, int stride) {
+  int32_t least = INT32_MAX;
+  for (int v = 0; v < stride; ++v) least = open[v] < least ? open[v] : least;
+  if (least == INT32_MAX) return -1;
+  int32_t at = INT32_MAX;
+  for (int v = 0; v < stride; ++v) at = open[v] == least && v < at ? v : at;
+  return at;
+}
+
+/* Offers every user a path through u: distance + reduced loss, where only rounding can make a reduced loss negative. */
+TT_CLONES static void relax(Fast* s, int u) {
   const int stride = s->stride;
-  memcpy(to, from, (size_t)stride * sizeof(float));
-  for (int k = 0; k < s->num_users; ++k) {
-    if (from[k] == HUGE_VALF || s->first[k] < 0) continue;
-    const float* restrict loss = s->loss + (size_t)k * (size_t)stride;
-    const float base = from[k];
-    for (int v = 0; v < stride; ++v) to[v] = base + loss[v] < to[v] ? base + loss[v] : to[v];
+  const float* restrict loss = s->loss + (size_t)u * (size_t)stride;
+  const float* restrict price = s->price;
+  int32_t *restrict distance = s->distance, *restrict open = s->open;
+  int* restrict previous = s->previous;
+  const float base = float_of(distance[u]), own = price[u];
+  for (int v = 0; v < stride; ++v) {
+    const float reduced = loss[v] + own - price[v];
+    union { float f; int32_t i; } there = {.f = base + (reduced > 0 ? reduced : 0)};
+    const int better = there.i < distance[v];
+    distance[v] = better ? there.i : distance[v];
+    open[v] = better ? there.i : open[v];
+    previous[v] = better ? u : previous[v];
   }
 }
 
-/* The user before v on the shortest path of `moves` moves. */
-static int predecessor(const Fast* s, int moves, int v) {
-  const float* from = s->distance + (size_t)(moves - 1) * (size_t)s->stride;
-  for (int k = 0; k < s->num_users; ++k)
-    if (s->first[k] >= 0 && from[k] + s->loss[(size_t)k * (size_t)s->stride + (size_t)v] == from[s->stride + v]) return k;
-  return -1;
-}
-
-/* path[0] is a user below its quota, path[length] one above it; returns the length, 0 when it visits a user twice. */
-static int trace_path(const Fast* s, int target, int* path) {
-  int length = 0;
-  path[0] = target;
-  for (int moves = TT_MAX_MOVES; moves > 0; --moves) {
-    const float* d = s->distance + (size_t)moves * (size_t)s->stride;
-    const int v = path[length];
-    if (d[v] == d[v - s->stride]) continue; /* no better than with fewer moves */
-    const int before = predecessor(s, moves, v);
-    for (int i = 0; i <= length; ++i)
-      if (before < 0 || path[i] == before) return 0;
-    path[++length] = before;
+/* Shortest path from any user above its quota to any below; returns its end and moves the prices so that it is tight.
+ * source, sink: prices of two virtual users that give to the former and take from the latter at no loss. */
+static int shortest_path(Fast* s, float source, float* sink) {
+  for (int v = 0; v < s->stride; ++v) {
+    s->distance[v] = s->open[v] = s->excess[v] > 0 ? bits_of(source - s->price[v]) : INT32_MAX;
+    s->previous[v] = -1;
   }
-  return s->excess[path[length]] > 0 ? length : 0;
-}
-
-static int direct_move(const Fast* s, int* path) {
-  float best = HUGE_VALF;
-  path[0] = path[1] = -1;
-  for (int u = 0; u < s->num_users; ++u) {
-    if (s->excess[u] <= 0) continue;
-    for (int v = 0; v < s->num_users; ++v) {
-      const float loss = s->loss[(size_t)u * (size_t)s->stride + (size_t)v];
-      if (s->excess[v] >= 0 || (path[0] >= 0 && loss >= best)) continue;
-      best = loss;
-      path[0] = v;
-      path[1] = u;
+  float reached = HUGE_VALF;
+  int target = -1;
+  for (int u = nearest_open(s->open, s->stride); u >= 0; u = nearest_open(s->open, s->stride)) {
+    const float here = float_of(s->distance[u]);
+    if (here >= reached) break;
+    s->open[u] = INT32_MAX;
+    if (s->excess[u] < 0 && here + (s->price[u] - *sink) < reached) {
+      reached = here + (s->price[u] - *sink);
+      target = u;
     }
+    if (s->first[u] >= 0) relax(s, u);
   }
-  return 1;
+  for (int v = 0; v < s->num_users; ++v) {
+    const int nearer = s->distance[v] < bits_of(reached);
+    s->price[v] += nearer ? float_of(s->distance[v]) : reached;
+  }
+  *sink += reached;
+  return target;
 }
 
 /* Takes the PRB behind loss[u][v] out of u's list. */
@@ -218,58 +254,33 @@ static int take_cheapest(Fast* s, int u, int v) {
   return f;
 }
 
-static void move_along(Fast* s, const int* path, int length) {
-  int moved[TT_MAX_MOVES];
-  for (int i = 0; i < length; ++i) moved[i] = take_cheapest(s, path[i + 1], path[i]);
-  for (int i = 0; i < length; ++i) {
-    s->owner[moved[i]] = path[i];
-    s->next[moved[i]] = s->first[path[i]];
-    s->first[path[i]] = moved[i];
+/* One unit moves along the path that ends at `target`. */
+static void move_along_path(Fast* s, int target) {
+  int v = target;
+  ++s->excess[v];
+  for (int u = s->previous[v]; u >= 0; v = u, u = s->previous[v]) {
+    const int f = take_cheapest(s, u, v);
+    s->owner[f] = v;
+    s->next[f] = s->first[v];
+    s->first[v] = f;
   }
-  ++s->excess[path[0]];
-  --s->excess[path[length]];
-  for (int i = 0; i <= length; ++i) refresh_losses(s, path[i]);
+  --s->excess[v];
+  for (v = target; v >= 0; v = s->previous[v]) refresh_losses(s, v);
 }
 
-static void start_repair(Fast* s) {
+static void repair(Fast* s, int units) {
   for (int u = 0; u < s->num_users; ++u) s->first[u] = -1;
   for (int f = s->num_prb - 1; f >= 0; --f) {
     s->next[f] = s->first[s->owner[f]];
     s->first[s->owner[f]] = f;
   }
-  for (int u = 0; u < s->num_users; ++u) refresh_losses(s, u);
-}
-
-static void repair(Fast* s, int units) {
-  const size_t stride = (size_t)s->stride;
-  for (; units > 0; --units) {
-    for (int v = 0; v < s->stride; ++v) s->distance[v] = s->excess[v] > 0 ? 0 : HUGE_VALF;
-    for (size_t h = 0; h < TT_MAX_MOVES; ++h) extend_paths(s, s->distance + h * stride, s->distance + (h + 1) * stride);
-    const float* final = s->distance + TT_MAX_MOVES * stride;
-    int target = -1;
-    for (int v = 0; v < s->num_users; ++v)
-      if (s->excess[v] < 0 && (target < 0 || final[v] < final[target])) target = v;
-    int path[TT_MAX_MOVES + 1];
-    int length = trace_path(s, target, path);
-    if (length == 0) length = direct_move(s, path);
-    move_along(s, path, length);
+  float source = -HUGE_VALF, sink = HUGE_VALF;
+  for (int u = 0; u < s->num_users; ++u) {
+    refresh_losses(s, u);
+    if (s->excess[u] > 0 && s->price[u] > source) source = s->price[u];
+    if (s->excess[u] < 0 && s->price[u] < sink) sink = s->price[u];
   }
-}
-
-/* Prices that explain the assignment: potentials of the loss graph, by Bellman-Ford from zero. */
-static void dual_prices(Fast* s, float* prices) {
-  float* now = s->distance;
-  float* then = s->distance + s->stride;
-  memset(now, 0, (size_t)s->stride * sizeof(float));
-  for (int round = 0; round < kMaxPriceRounds; ++round) {
-    extend_paths(s, now, then);
-    const int settled = memcmp(now, then, (size_t)s->num_users * sizeof(float)) == 0;
-    float* swap = now;
-    now = then;
-    then = swap;
-    if (settled) break;
-  }
-  memcpy(prices, now, (size_t)s->num_users * sizeof(float));
+  for (; units > 0; --units) move_along_path(s, shortest_path(s, source, &sink));
 }
 
 static int prices_usable(const float* prices, int num_users) {
@@ -286,26 +297,9 @@ tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const 
             .quotas = quotas, .owner = owner};
   fast_layout(&s, workspace);
   const int unusable = transpose(&s);
-  memset(s.price, 0, (size_t)s.stride * sizeof(float));
-  memcpy(s.best_price, s.price, (size_t)s.stride * sizeof(float));
-  int units = argmax_and_count(&s);
-  memcpy(owner, s.best_owner, (size_t)num_prb * sizeof(int));
-  if (units > 0 && prices && prices_usable(prices, num_users)) {
-    memcpy(s.price, prices, (size_t)num_users * sizeof(float));
-    const int guessed = argmax_and_count(&s);
-    if (guessed < units) {
-      units = guessed;
-      memcpy(s.best_price, s.price, (size_t)num_users * sizeof(float));
-      memcpy(owner, s.best_owner, (size_t)num_prb * sizeof(int));
-    } else {
-      memset(s.price, 0, (size_t)s.stride * sizeof(float));
-    }
-    count_excess(&s, owner);
-  }
-  if (units > 0) units = settle_prices(&s, units);
-  if (units > 0 || prices) start_repair(&s);
-  repair(&s, units);
-  if (prices) dual_prices(&s, prices);
+  const int units = settle_prices(&s, prices && prices_usable(prices, num_users) ? prices : NULL);
+  if (units > 0) repair(&s, units);
+  if (prices) memcpy(prices, s.price, (size_t)num_users * sizeof(float));
   return unusable ? TT_BAD_INPUT : TT_OK;
 }
 

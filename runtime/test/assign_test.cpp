@@ -121,29 +121,37 @@ TEST(AssignExact, PricesProveOptimality) {
   }
 }
 
-// Measured over many seeds (runtime/README.md): worst single gap 1.9 %, mean 0.1 %. The bars leave room for new seeds only.
-TEST(AssignFast, StaysNearTheOptimumAndItsBoundHolds) {
+TEST(AssignFast, IsOptimalAndItsPricesProveIt) {
   RandomCases random;
   SCOPED_TRACE(random.seed_text());
-  double total_gap = 0;
-  constexpr int kTrials = 200;
-  for (int trial = 0; trial < kTrials; ++trial) {
+  for (int trial = 0; trial < 200; ++trial) {
     const int num_users = random.integer(2, 32), num_prb = random.integer(4, 106);
     const Problem p = trial % 2 ? random_problem(random, num_users, num_prb) : fading_problem(random, num_users, num_prb);
     Solver solver(p);
-    const double optimum = solver.exact(p), cold = solver.fast(p);
+    const double optimum = solver.exact(p), tolerance = 1e-5 * std::max(1.0, std::abs(optimum));
+    ASSERT_NEAR(solver.fast(p), optimum, tolerance);
     std::vector<float> prices(num_users, 0.0f);
     for (int repeat = 0; repeat < 2; ++repeat) {   // the second time warm
-      const double value = solver.fast(p, prices.data());
-      const double bound = tt_assign_gap_bound(p.weight.data(), num_users, num_prb, solver.owner.data(), prices.data());
-      ASSERT_GE(bound, optimum - value - 1e-3);
+      ASSERT_NEAR(solver.fast(p, prices.data()), optimum, tolerance);
+      ASSERT_LE(tt_assign_gap_bound(p.weight.data(), num_users, num_prb, solver.owner.data(), prices.data()), tolerance);
     }
-    const double scale = std::max(1.0, std::abs(optimum));
-    ASSERT_LE(cold, optimum + 1e-3);
-    ASSERT_LE((optimum - cold) / scale, 0.05);
-    total_gap += (optimum - cold) / scale;
   }
-  EXPECT_LE(total_gap / kTrials, 0.005);
+}
+
+TEST(AssignFast, GapBoundHoldsForAnyAssignment) {
+  RandomCases random;
+  SCOPED_TRACE(random.seed_text());
+  for (int trial = 0; trial < 100; ++trial) {
+    Problem p = random_problem(random, random.integer(2, 12), random.integer(2, 60));
+    Solver solver(p);
+    std::vector<float> prices(p.num_users);
+    for (float& price : prices) price = random.normal();
+    std::vector<int> owner(p.num_prb);
+    std::fill(p.quotas.begin(), p.quotas.end(), 0);
+    for (int& u : owner) ++p.quotas[u = random.integer(0, p.num_users - 1)];
+    const double bound = tt_assign_gap_bound(p.weight.data(), p.num_users, p.num_prb, owner.data(), prices.data());
+    ASSERT_GE(bound, solver.exact(p) - value_of(p, owner) - 1e-4);
+  }
 }
 
 TEST(AssignFast, EqualsArgmaxWhenQuotasMatchIt) {

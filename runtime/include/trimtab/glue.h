@@ -37,12 +37,12 @@ TT_API size_t tt_assign_workspace_size(int num_users, int num_prb);
 TT_API tt_status tt_assign_exact(const float* weight, int num_users, int num_prb, const int* quotas, int* owner,
                                  double* prices, void* workspace);
 
-/* The rule for the slot. Each PRB goes to the user of largest weight + price; then, as long as quotas are not met, one
- * unit moves from a user above its quota to one below it along the path of least loss of at most three moves (directly,
- * or through one or two users in between). If quotas equal the counts of the plain per-PRB argmax, the result is that argmax.
+/* The rule for the slot: a few rounds of prices that nearly balance supply and quotas, the argmax of weight + price, and
+ * shortest paths for the units that are left. The result is the optimum up to the rounding of floats. If quotas equal the
+ * counts of the plain per-PRB argmax, the result is that argmax.
  *
- * prices [num_users], may be null: in: a guess (zeros, or what the previous slot left: fading is slow, so few moves are
- * then needed); out: the prices of this assignment. Null: a cold start. The result never depends on anything else.
+ * prices [num_users], may be null: in: a guess (zeros, or what the previous slot left); out: dual prices of this
+ * assignment. They make it faster, and decide between assignments of equal value only.
  * Quality: for any prices p the optimum is at most
  *   sum_f max_u (weight[u,f] + p[u]) - sum_u p[u] quotas[u],
  * which tt_assign_gap_bound evaluates. Measured gaps and times: runtime/README.md.
