@@ -78,6 +78,8 @@ class Parser {
     buffer_ = bytes_.subspan(kLengthBytes + length);
     if (text.empty() || text[0] != '{') fail("the header does not begin with '{'");
     if (!is_utf8(text)) fail("the header is not UTF-8");
+    // The JSON parser takes a zero byte for the end of its input and would ignore what follows.
+    if (text.find('\0') != std::string_view::npos) fail("the header holds a zero byte");
     return parse_json(text);
   }
 

@@ -116,6 +116,7 @@ const std::vector<Bad>& bad_files() {
       {"HeaderEmpty", number(0), "does not begin with '{'"},
       {"BadUtf8", with_header("{\"\xff\":1}", ""), "not UTF-8"},
       {"BadJson", with_header("{\"a\":}", ""), "not valid JSON"},
+      {"ZeroByte", with_header(std::string("{}\0x", 4), ""), "holds a zero byte"},
       {"JsonTail", with_header("{}x", ""), "not valid JSON"},
       {"LoneSurrogate", with_header("{\"\\ud800\":1}", ""), "not valid JSON"},
       {"TooDeep", with_header("{\"a\":[[[[[[]]]]]]}", ""), "nested too deeply"},
