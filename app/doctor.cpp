@@ -58,7 +58,8 @@ std::string hdf5_version() {
 
 std::vector<Finding> examine(const DoctorOptions& options) {
   std::vector<Finding> out;
-  for (const auto& [key, value] : hardware_and_version().items())
+  const json machine = hardware_and_version();
+  for (const auto& [key, value] : machine.items())
     out.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
   out.push_back({"vector units", vector_units()});
   out.push_back({"libraries", fmt::format("HDF5 {}, fmt {}, xxHash {}, nlohmann-json {}.{}.{}", hdf5_version(), FMT_VERSION,
