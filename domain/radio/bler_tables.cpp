@@ -1,9 +1,10 @@
 // Block error rates by table lookup, as Sionna SYS 2.2.0's PHYAbstraction does it.
 //
-// The curves are Sionna's own simulations (AWGN, LDPC, a few code block sizes and SNR points); data/link/README.md names
-// source, licence and layout. They are part of the program: the assembler includes the file, so nothing has to be found at
-// run time. Between the points log10(BLER) is bilinear in (code block size, SNR in dB). A point without any error (BLER 0)
-// counts as two decades below the smallest rate seen for that MCS, and results below that smallest rate are 0.
+// The curves are Sionna's own simulations (AWGN, LDPC, a few code block sizes and SNR points);
+// data/link/README.md names source, licence and layout. They are part of the program: the assembler includes
+// the file, so nothing has to be found at run time. Between the points log10(BLER) is bilinear in (code block
+// size, SNR in dB). A point without any error (BLER 0) counts as two decades below the smallest rate seen for
+// that MCS, and results below that smallest rate are 0.
 #include "domain/radio/link.h"
 
 #include <algorithm>
@@ -45,7 +46,8 @@ class Reader {
   }
   int count(int low, int high) {
     const int value = next<int32_t>();
-    if (value < low || value > high) fail(fmt::format("a count of {} where {} to {} is possible", value, low, high));
+    if (value < low || value > high)
+      fail(fmt::format("a count of {} where {} to {} is possible", value, low, high));
     return value;
   }
   void magic(const char* expected) {
@@ -55,7 +57,8 @@ class Reader {
   }
   bool done() const { return at_ == bytes_.size(); }
   [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(fmt::format("{} is not a BLER table file: {}. Rebuild it with scripts/make_bler_tables.py", name_, what));
+    throw DataError(fmt::format(
+        "{} is not a BLER table file: {}. Rebuild it with scripts/make_bler_tables.py", name_, what));
   }
 
  private:
@@ -80,10 +83,12 @@ Place locate(const std::vector<double>& grid, double x) {
 }
 
 bool increasing(const std::vector<double>& values) {
-  return std::adjacent_find(values.begin(), values.end(), [](double a, double b) { return !(a < b); }) == values.end();
+  return std::adjacent_find(values.begin(), values.end(), [](double a, double b) { return !(a < b); }) ==
+         values.end();
 }
 
-// log10 of one MCS's curves in place, zeros replaced; returns the smallest log10 if there are zeros, else -inf.
+// log10 of one MCS's curves in place, zeros replaced; returns the smallest log10 if there are zeros, else
+// -inf.
 double take_logarithm(std::span<double> bler) {
   double smallest = kInfinity;
   bool zeros = false;
@@ -132,13 +137,15 @@ BlerTables::BlerTables(std::span<const unsigned char> bytes, const std::string& 
 }
 
 const BlerTables& BlerTables::get() {
-  static const BlerTables tables({trimtab_bler_tables_begin, trimtab_bler_tables_end}, "the built-in data/link/bler_tables.bin");
+  static const BlerTables tables({trimtab_bler_tables_begin, trimtab_bler_tables_end},
+                                 "the built-in data/link/bler_tables.bin");
   return tables;
 }
 
 const BlerTables::Group* BlerTables::find(int category, int table, int mcs) const {
   for (const Group& group : groups_)
-    if (group.category == category && group.table == table && mcs >= group.first_mcs && mcs < group.first_mcs + group.num_mcs)
+    if (group.category == category && group.table == table && mcs >= group.first_mcs &&
+        mcs < group.first_mcs + group.num_mcs)
       return &group;
   return nullptr;
 }
@@ -146,16 +153,19 @@ const BlerTables::Group* BlerTables::find(int category, int table, int mcs) cons
 int BlerTables::min_mcs(int category, int table) const {
   for (const Group& group : groups_)
     if (group.category == category && group.table == table) return group.first_mcs;
-  throw DataError(fmt::format("no BLER table for {} MCS table {}: use PDSCH tables 1 to 4 or PUSCH tables 1 and 2",
-                              category == 1 ? "PDSCH" : "PUSCH", table));
+  throw DataError(
+      fmt::format("no BLER table for {} MCS table {}: use PDSCH tables 1 to 4 or PUSCH tables 1 and 2",
+                  category == 1 ? "PDSCH" : "PUSCH", table));
 }
 
 std::span<const double> BlerTables::eesm_betas(int table) const {
-  return table >= 1 && table <= static_cast<int>(betas_.size()) ? betas_[table - 1] : std::span<const double>();
+  return table >= 1 && table <= static_cast<int>(betas_.size()) ? betas_[table - 1]
+                                                                : std::span<const double>();
 }
 
 int BlerTables::sinr_index(double sinr_db) {
-  const float x = (static_cast<float>(sinr_db) + 5.0f) / 0.1f;   // single precision, ties to even: Sionna's rounding
+  const float x =
+      (static_cast<float>(sinr_db) + 5.0f) / 0.1f;  // single precision, ties to even: Sionna's rounding
   if (!(x > 0)) return 0;
   return x >= kSinrGrid - 1 ? kSinrGrid - 1 : static_cast<int>(std::nearbyint(x));
 }
@@ -169,7 +179,8 @@ float BlerTables::at(int category, int table, int mcs, int sinr_index, int size_
   const Group* group = find(category, table, mcs);
   if (group == nullptr) return std::numeric_limits<float>::infinity();
   const size_t width = group->snr_db.size(), m = static_cast<size_t>(mcs - group->first_mcs);
-  const Place size = locate(group->sizes, 24.0 + 100.0 * size_index), snr = locate(group->snr_db, -5.0 + 0.1 * sinr_index);
+  const Place size = locate(group->sizes, 24.0 + 100.0 * size_index),
+              snr = locate(group->snr_db, -5.0 + 0.1 * sinr_index);
   const double* low = group->log_bler.data() + (m * group->sizes.size() + size.cell) * width + snr.cell;
   const double* high = low + width;
   const double at_low = low[0] * (1 - snr.weight) + low[1] * snr.weight;
@@ -183,10 +194,11 @@ double BlerTables::bler(int category, int table, int mcs, double sinr_eff_db, in
   return at(category, table, mcs, sinr_index(sinr_eff_db), size_index(code_block_size));
 }
 
-double BlerTables::tbler(int category, int table, int mcs, double sinr_eff_db, const TransportBlock& tb) const {
+double BlerTables::tbler(int category, int table, int mcs, double sinr_eff_db,
+                         const TransportBlock& tb) const {
   const float p = static_cast<float>(bler(category, table, mcs, sinr_eff_db, tb.code_block_size));
   if (std::isinf(p)) return p;
-  return 1.0f - std::pow(1.0f - p, static_cast<float>(tb.num_code_blocks));   // in single precision, as Sionna
+  return 1.0f - std::pow(1.0f - p, static_cast<float>(tb.num_code_blocks));  // in single precision, as Sionna
 }
 
 }  // namespace trimtab::radio

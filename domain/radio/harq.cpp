@@ -1,5 +1,6 @@
-// Combining of retransmissions at the level of effective SINRs, the two ways 5G-LENA and others abstract it; the formulas
-// are in Lagen et al., "New radio physical layer abstraction for system-level simulations of 5G networks", ICC 2020.
+// Combining of retransmissions at the level of effective SINRs, the two ways 5G-LENA and others abstract it;
+// the formulas are in Lagen et al., "New radio physical layer abstraction for system-level simulations of 5G
+// networks", ICC 2020.
 #include "core/error.h"
 #include "domain/radio/link.h"
 

@@ -1,8 +1,9 @@
-// Inner and outer loop link adaptation, as Sionna SYS 2.2.0's InnerLoopLinkAdaptation and OuterLoopLinkAdaptation.
+// Inner and outer loop link adaptation, as Sionna SYS 2.2.0's InnerLoopLinkAdaptation and
+// OuterLoopLinkAdaptation.
 //
-// The outer loop follows Pedersen et al., "Frequency domain scheduling for OFDMA with limited and noisy channel feedback":
-// a failed block moves the offset up by delta_up, a received one moves it down by delta_up p / (1 - p), so that the offset
-// rests where the error rate is the target p.
+// The outer loop follows Pedersen et al., "Frequency domain scheduling for OFDMA with limited and noisy
+// channel feedback": a failed block moves the offset up by delta_up, a received one moves it down by delta_up
+// p / (1 - p), so that the offset rests where the error rate is the target p.
 #include <algorithm>
 #include <cmath>
 
@@ -19,7 +20,8 @@ double tbler_of(int table, int mcs, double sinr_eff, int64_t num_re) {
   return BlerTables::get().tbler(kPdsch, table, mcs, 10 * std::log10(sinr_eff), tb);
 }
 
-// sinr_of(mcs) is the effective SINR if that MCS is used. Rates are single precision: so is the target they meet.
+// sinr_of(mcs) is the effective SINR if that MCS is used. Rates are single precision: so is the target they
+// meet.
 template <class SinrOf>
 int highest_mcs(int table, int64_t num_re, double bler_target, SinrOf sinr_of) {
   if (num_re <= 0) return 0;

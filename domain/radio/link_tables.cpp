@@ -1,4 +1,5 @@
-// LinkTables: transport block sizes and block error rates of one cell configuration, tabulated for the slot's fast path.
+// LinkTables: transport block sizes and block error rates of one cell configuration, tabulated for the slot's
+// fast path.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -13,7 +14,7 @@ namespace trimtab::radio {
 namespace {
 
 constexpr int kPdsch = 1;
-constexpr int kReCapPerPrb = 156;   // TS 38.214 5.1.3.2
+constexpr int kReCapPerPrb = 156;  // TS 38.214 5.1.3.2
 // The largest simulated code block has 2000 bits; on the size grid everything from here on reads that curve.
 constexpr int kLastDistinctSize = 20;
 
@@ -21,7 +22,8 @@ constexpr int kLastDistinctSize = 20;
 
 LinkTables::LinkTables(const Options& options) : options_(options) {
   if (options.mcs_table < 1 || options.mcs_table > 3)
-    throw ConfigError(fmt::format("mcs_table is {}: the link level is calibrated for tables 1, 2 and 3", options.mcs_table));
+    throw ConfigError(fmt::format("mcs_table is {}: the link level is calibrated for tables 1, 2 and 3",
+                                  options.mcs_table));
   if (options.num_prb < 1 || options.re_per_prb < 1)
     throw ConfigError(fmt::format("num_prb is {} and re_per_prb {}: both must be at least 1", options.num_prb,
                                   options.re_per_prb));
@@ -39,7 +41,7 @@ LinkTables::LinkTables(const Options& options) : options_(options) {
   num_code_blocks_.resize(cells);
   size_index_.resize(cells);
   first_met_.assign(cells, kGrid);
-  tbler_.assign(kGrid, 1.0f);   // row 0: no table, every block fails
+  tbler_.assign(kGrid, 1.0f);  // row 0: no table, every block fails
   for (int m = 0; m < num_mcs_; ++m) add_rows(m);
 }
 
@@ -48,20 +50,23 @@ void LinkTables::add_rows(int mcs) {
   const bool known = tables.has(kPdsch, options_.mcs_table, mcs);
   const int re_per_prb =
       options_.mode == LinkMode::kSpec ? std::min(options_.re_per_prb, kReCapPerPrb) : options_.re_per_prb;
-  std::map<std::pair<int, int64_t>, int32_t> rows;   // (size index, code blocks) -> row
+  std::map<std::pair<int, int64_t>, int32_t> rows;  // (size index, code blocks) -> row
   for (int prbs = 0; prbs <= options_.num_prb; ++prbs) {
     const size_t cell = static_cast<size_t>(mcs) * (options_.num_prb + 1) + prbs;
-    const TransportBlock tb = transport_block(mcs_[mcs], int64_t{prbs} * re_per_prb * mcs_[mcs].modulation_order);
+    const TransportBlock tb =
+        transport_block(mcs_[mcs], int64_t{prbs} * re_per_prb * mcs_[mcs].modulation_order);
     tb_size_[cell] = prbs == 0 ? 0 : static_cast<int32_t>(tb.size);
     num_code_blocks_[cell] = static_cast<int32_t>(tb.num_code_blocks);
-    size_index_[cell] = static_cast<int16_t>(std::min(BlerTables::size_index(tb.code_block_size), kLastDistinctSize));
+    size_index_[cell] =
+        static_cast<int16_t>(std::min(BlerTables::size_index(tb.code_block_size), kLastDistinctSize));
     if (!known) continue;
     const auto [entry, added] = rows.try_emplace({size_index_[cell], tb.num_code_blocks},
                                                  static_cast<int32_t>(tbler_.size() / kGrid));
     if (added)
       for (int i = 0; i < kGrid; ++i)
-        tbler_.push_back(1.0f - std::pow(1.0f - tables.at(kPdsch, options_.mcs_table, mcs, i, size_index_[cell]),
-                                         static_cast<float>(tb.num_code_blocks)));
+        tbler_.push_back(1.0f -
+                         std::pow(1.0f - tables.at(kPdsch, options_.mcs_table, mcs, i, size_index_[cell]),
+                                  static_cast<float>(tb.num_code_blocks)));
     row_[cell] = entry->second;
     const float* row = tbler_row(mcs, prbs);
     first_met_[static_cast<size_t>(prbs) * num_mcs_ + mcs] = static_cast<int16_t>(
@@ -71,7 +76,8 @@ void LinkTables::add_rows(int mcs) {
 
 float LinkTables::tbler_combined(int mcs, int prbs, int equivalent, float sinr_eff_db) const {
   const size_t cell = static_cast<size_t>(mcs) * (options_.num_prb + 1) + prbs;
-  const float bler = BlerTables::get().at(kPdsch, options_.mcs_table, equivalent, grid_index(sinr_eff_db), size_index_[cell]);
+  const float bler = BlerTables::get().at(kPdsch, options_.mcs_table, equivalent, grid_index(sinr_eff_db),
+                                          size_index_[cell]);
   if (std::isinf(bler)) return 1;
   return 1.0f - std::pow(1.0f - bler, static_cast<float>(num_code_blocks_[cell]));
 }
@@ -105,8 +111,8 @@ McsSearch LinkTables::search(float target) const {
   return search;
 }
 
-void LinkTables::choose_mcs(std::span<const float> sinr, std::span<const int32_t> begin, std::span<const float> offset_db,
-                            float target, std::span<int32_t> mcs) const {
+void LinkTables::choose_mcs(std::span<const float> sinr, std::span<const int32_t> begin,
+                            std::span<const float> offset_db, float target, std::span<int32_t> mcs) const {
   check_slot(sinr, begin, mcs.size());
   TT_CHECK_EQ(offset_db.size(), mcs.size());
   search_mcs(search(target), {sinr.data(), begin.data(), mcs.size()}, offset_db.data(), target, mcs.data());
@@ -128,7 +134,8 @@ void LinkTables::effective_sinr_db(std::span<const float> sinr, std::span<const 
                          sinr_eff_db.data());
 }
 
-void LinkTables::check_slot(std::span<const float> sinr, std::span<const int32_t> begin, size_t num_users) const {
+void LinkTables::check_slot(std::span<const float> sinr, std::span<const int32_t> begin,
+                            size_t num_users) const {
   TT_CHECK_EQ(begin.size(), num_users + 1);
   TT_CHECK_LE(static_cast<size_t>(begin[num_users]), sinr.size());
   for (size_t u = 0; u < num_users; ++u) {

@@ -1,5 +1,5 @@
-// Link level: anchors that need no golden file. Published or computed apart from this code: Sionna's tutorial value, an
-// independent evaluation of its JSON tables, and TS 38.214 by hand.
+// Link level: anchors that need no golden file. Published or computed apart from this code: Sionna's tutorial
+// value, an independent evaluation of its JSON tables, and TS 38.214 by hand.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,17 +27,24 @@ TEST(transport_block, sizes_of_the_specification) {
     int64_t num_prb, size;
   };
   // 14 symbols less 12 resource elements of DMRS: 156 per PRB.
-  for (const Case& c : {Case{1, 0, 1, 32}, {1, 9, 10, 2088}, {1, 28, 51, 44040}, {1, 28, 273, 237776}, {2, 27, 273, 319784},
-                        {2, 27, 106, 122976}, {2, 20, 51, 42016}})
-    EXPECT_EQ(transport_block(mcs_table(c.table)[c.mcs], c.num_prb, 14, 12, 1).size, c.size) << c.mcs << " " << c.num_prb;
+  for (const Case& c : {Case{1, 0, 1, 32},
+                        {1, 9, 10, 2088},
+                        {1, 28, 51, 44040},
+                        {1, 28, 273, 237776},
+                        {2, 27, 273, 319784},
+                        {2, 27, 106, 122976},
+                        {2, 20, 51, 42016}})
+    EXPECT_EQ(transport_block(mcs_table(c.table)[c.mcs], c.num_prb, 14, 12, 1).size, c.size)
+        << c.mcs << " " << c.num_prb;
 }
 
 TEST(transport_block, ties_round_up) {
-  EXPECT_EQ(block_of(1, 0, 18944).size, 4488);   // half to even would give 4360
+  EXPECT_EQ(block_of(1, 0, 18944).size, 4488);  // half to even would give 4360
 }
 
 TEST(transport_block, counts_at_most_156_resource_elements_per_prb) {
-  EXPECT_EQ(transport_block(mcs_table(1)[28], 51, 14, 0, 1).size, transport_block(mcs_table(1)[28], 51, 14, 12, 1).size);
+  EXPECT_EQ(transport_block(mcs_table(1)[28], 51, 14, 0, 1).size,
+            transport_block(mcs_table(1)[28], 51, 14, 12, 1).size);
 }
 
 TEST(transport_block, never_shrinks_with_more_bits_and_splits_evenly) {
@@ -73,8 +80,8 @@ TEST(eesm, zero_is_unused_and_nothing_underflows) {
 }
 
 TEST(eesm, table_3_takes_its_calibration_from_table_1) {
-  EXPECT_EQ(eesm_beta(3, 28), eesm_beta(1, 24));   // 64QAM 772
-  EXPECT_EQ(eesm_beta(3, 15), eesm_beta(1, 10));   // 16QAM 340
+  EXPECT_EQ(eesm_beta(3, 28), eesm_beta(1, 24));  // 64QAM 772
+  EXPECT_EQ(eesm_beta(3, 15), eesm_beta(1, 10));  // 16QAM 340
   EXPECT_EQ(eesm_beta(3, 0), eesm_beta(1, 0));
   EXPECT_THROW(eesm_beta(4, 0), DataError);
 }
@@ -92,7 +99,8 @@ TEST(bler, no_table_means_certain_failure_for_any_number_of_code_blocks) {
 TEST(bler, ends_of_the_grid_clamp) {
   const BlerTables& tables = BlerTables::get();
   EXPECT_EQ(tables.bler(1, 1, 10, -40, 500), tables.bler(1, 1, 10, -5, 500));
-  EXPECT_EQ(tables.bler(1, 1, 10, -std::numeric_limits<double>::infinity(), 500), tables.bler(1, 1, 10, -5, 500));
+  EXPECT_EQ(tables.bler(1, 1, 10, -std::numeric_limits<double>::infinity(), 500),
+            tables.bler(1, 1, 10, -5, 500));
   EXPECT_EQ(tables.bler(1, 1, 28, 60, 500), tables.bler(1, 1, 28, 30, 500));
   for (int index = 0; index < BlerTables::kSinrGrid; ++index)
     EXPECT_EQ(tables.at(1, 1, 20, index, 20), tables.at(1, 1, 20, index, BlerTables::kSizeGrid - 1));
@@ -106,13 +114,14 @@ TEST(bler, a_damaged_file_is_refused) {
   const uint64_t seed = test_seed();
   Draws draws(seed, Stream::kTest);
   for (int i = 0; i < 200; ++i) {
-    const std::vector<unsigned char> cut(good.begin(), good.begin() + draws.below(static_cast<uint32_t>(good.size())));
+    const std::vector<unsigned char> cut(good.begin(),
+                                         good.begin() + draws.below(static_cast<uint32_t>(good.size())));
     EXPECT_THROW(BlerTables(cut, "x"), DataError) << "seed " << seed << " length " << cut.size();
   }
   std::vector<unsigned char> longer = good, other = good, counts = good;
   longer.push_back(0);
   other[3] = '?';
-  counts[11] = 0xff;   // a negative number of groups
+  counts[11] = 0xff;  // a negative number of groups
   for (const auto& bad : {longer, other, counts}) EXPECT_THROW(BlerTables(bad, "x"), DataError);
 }
 
@@ -126,19 +135,25 @@ struct Anchor {
 };
 
 TEST(inner_loop, anchors) {
-  for (const Anchor& a : {Anchor{1, 1440, 0, 5, 1064, 1080, 1, 0}, {1, 1440, 10, 18, 3904, 3928, 1, 0.03311},
-                          {1, 7344, 10, 18, 19968, 6688, 3, 0.09607}, {1, 7344, 20, 28, 40976, 8224, 5, 0.02148},
-                          {1, 39312, 15, 22, 151608, 8448, 18, 0}, {1, 1440, -8, 3, 704, 720, 1, 1},
-                          {2, 1440, 10, 11, 3904, 3928, 1, 0.001646}, {2, 7344, 10, 11, 19968, 6688, 3, 0.00493},
-                          {2, 39312, 15, 16, 163976, 8224, 20, 0.08757}, {2, 39312, 25, 26, 278776, 8224, 34, 0.02242}}) {
+  for (const Anchor& a : {Anchor{1, 1440, 0, 5, 1064, 1080, 1, 0},
+                          {1, 1440, 10, 18, 3904, 3928, 1, 0.03311},
+                          {1, 7344, 10, 18, 19968, 6688, 3, 0.09607},
+                          {1, 7344, 20, 28, 40976, 8224, 5, 0.02148},
+                          {1, 39312, 15, 22, 151608, 8448, 18, 0},
+                          {1, 1440, -8, 3, 704, 720, 1, 1},
+                          {2, 1440, 10, 11, 3904, 3928, 1, 0.001646},
+                          {2, 7344, 10, 11, 19968, 6688, 3, 0.00493},
+                          {2, 39312, 15, 16, 163976, 8224, 20, 0.08757},
+                          {2, 39312, 25, 26, 278776, 8224, 34, 0.02242}}) {
     EXPECT_EQ(inner_loop(a.table, linear(a.sinr_db), a.num_re, 0.1), a.mcs) << a.num_re << " " << a.sinr_db;
     const TransportBlock tb = block_of(a.table, a.mcs, a.num_re);
     EXPECT_EQ(tb.size, a.size);
     EXPECT_EQ(tb.code_block_size, a.code_block_size);
     EXPECT_EQ(tb.num_code_blocks, a.num_code_blocks);
-    EXPECT_NEAR(BlerTables::get().tbler(1, a.table, a.mcs, a.sinr_db, tb), a.tbler, 1e-3 * a.tbler) << a.num_re;
+    EXPECT_NEAR(BlerTables::get().tbler(1, a.table, a.mcs, a.sinr_db, tb), a.tbler, 1e-3 * a.tbler)
+        << a.num_re;
   }
-  EXPECT_EQ(inner_loop(1, 100, 0, 0.1), 0);   // not scheduled
+  EXPECT_EQ(inner_loop(1, 100, 0, 0.1), 0);  // not scheduled
 }
 
 TEST(outer_loop, feedback_moves_and_clips_the_offset) {
@@ -157,13 +172,14 @@ TEST(outer_loop, feedback_moves_and_clips_the_offset) {
 TEST(outer_loop, keeps_the_last_report) {
   const OuterLoopOptions options;
   OuterLoop user;
-  EXPECT_EQ(user.choose(1, 0, 1440, options), inner_loop(1, 1, 1440, 0.1));   // starts at 0 dB
+  EXPECT_EQ(user.choose(1, 0, 1440, options), inner_loop(1, 1, 1440, 0.1));  // starts at 0 dB
   user.choose(1, 100, 1440, options);
   EXPECT_DOUBLE_EQ(user.sinr_db_last, 20);
   EXPECT_EQ(user.choose(1, 0, 1440, options), inner_loop(1, 100, 1440, 0.1));
 }
 
-// As long as the offset does not clip, its path bounds the error rate: |NACK up - ACK down| <= range of the offset.
+// As long as the offset does not clip, its path bounds the error rate: |NACK up - ACK down| <= range of the
+// offset.
 TEST(outer_loop, reaches_the_target) {
   const uint64_t seed = test_seed();
   Draws draws(seed, Stream::kTest);
@@ -179,7 +195,8 @@ TEST(outer_loop, reaches_the_target) {
     failures += ack ? 0 : 1;
     user.feedback(ack ? 1 : 0, options);
   }
-  EXPECT_NEAR(failures / double{kSlots}, options.bler_target, 40 / (kSlots * (1 + options.delta_down_db()))) << "seed " << seed;
+  EXPECT_NEAR(failures / double{kSlots}, options.bler_target, 40 / (kSlots * (1 + options.delta_down_db())))
+      << "seed " << seed;
 }
 
 TEST(proportional_fair, first_slot_is_the_best_rate_and_the_average_moves_first) {
@@ -207,7 +224,7 @@ TEST(proportional_fair, shares_resources_equally_between_users_of_any_strength) 
     ++served[user[0]];
   }
   const auto [low, high] = std::minmax_element(served.begin(), served.end());
-  EXPECT_LT(*high - *low, 0.01 * kSlots) << "seed " << seed;   // Sionna's own bar
+  EXPECT_LT(*high - *low, 0.01 * kSlots) << "seed " << seed;  // Sionna's own bar
 }
 
 TEST(cqi, thresholds_rise_and_are_just_met) {

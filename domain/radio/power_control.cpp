@@ -1,10 +1,11 @@
 // Downlink fair power control, the problem that Sionna SYS's downlink_fair_power_control states:
 //     max sum_u g_f(r_u ln(1 + p_u q_u)),  sum_u r_u p_u = P,  r_u p_u >= rho P / U,
-// g_f the alpha-fair utility of Mo and Walrand (2000), q_u = 1 / (pathloss_u (I + N)). Above the guaranteed share the
-// optimum satisfies (r ln(1 + p q))^f (1 + p q) = q / mu. With y = ln(1 + p q) and t = ln(1 / mu) that is
+// g_f the alpha-fair utility of Mo and Walrand (2000), q_u = 1 / (pathloss_u (I + N)). Above the guaranteed
+// share the optimum satisfies (r ln(1 + p q))^f (1 + p q) = q / mu. With y = ln(1 + p q) and t = ln(1 / mu)
+// that is
 //     f ln(y) + y = t + ln q - f ln r,
-// solved per user by Newton's method in ln y, and for t by Newton's method inside a bracket: to rounding, where Sionna's own
-// nested bisection stops at its tolerance.
+// solved per user by Newton's method in ln y, and for t by Newton's method inside a bracket: to rounding,
+// where Sionna's own nested bisection stops at its tolerance.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,14 +16,15 @@
 namespace trimtab::radio {
 namespace {
 
-constexpr int kMaxIterations = 200;      // bisection alone would need about 60
-constexpr double kRelativeSlack = 1e-14; // of the budget
+constexpr int kMaxIterations = 200;       // bisection alone would need about 60
+constexpr double kRelativeSlack = 1e-14;  // of the budget
 
 struct User {
-  double q, r, p_floor, p_ceiling;   // ceiling: infinite unless a single user's multiplier is undetermined
+  double q, r, p_floor, p_ceiling;  // ceiling: infinite unless a single user's multiplier is undetermined
 };
 
-// Root of f ln y + y = c for f > 0: convex and increasing in ln y, so Newton's method from above never leaves that side.
+// Root of f ln y + y = c for f > 0: convex and increasing in ln y, so Newton's method from above never leaves
+// that side.
 double solve_y(double f, double c) {
   double z = c >= 1 ? std::min(c / f, std::log(c)) : c / f;
   for (int i = 0; i < kMaxIterations; ++i) {
@@ -34,7 +36,7 @@ double solve_y(double f, double c) {
 }
 
 struct Power {
-  double p, slope;   // watts per resource element and its derivative with respect to t; slope 0 at a bound
+  double p, slope;  // watts per resource element and its derivative with respect to t; slope 0 at a bound
 };
 Power power_at(const User& user, double fairness, double t) {
   const double c = t + std::log(user.q) - fairness * std::log(user.r);
@@ -76,9 +78,9 @@ double solve_t(const std::vector<User>& users, double fairness, double budget_w)
   return t;
 }
 
-// 1 / mu where the optimum does not determine it. Powers do not depend on it; the value is the one on which the bracket of
-// Sionna's bisection, [0, 1000] widened to the right, ends.
-double any_mu_inv_above(double least) {   // a single user at its ceiling: everything from `least` on fits
+// 1 / mu where the optimum does not determine it. Powers do not depend on it; the value is the one on which
+// the bracket of Sionna's bisection, [0, 1000] widened to the right, ends.
+double any_mu_inv_above(double least) {  // a single user at its ceiling: everything from `least` on fits
   double left = 0, right = 1000;
   if (least > right) {
     left = right;
@@ -91,7 +93,7 @@ double any_mu_inv_above(double least) {   // a single user at its ceiling: every
   }
   return middle;
 }
-double any_mu_inv_below(double most) {    // everybody at the guaranteed share: everything up to `most` fits
+double any_mu_inv_below(double most) {  // everybody at the guaranteed share: everything up to `most` fits
   double middle = 500;
   while (middle > most) middle *= 0.5;
   return middle;
@@ -118,7 +120,8 @@ FairPower fair_power(const FairPowerProblem& problem) {
   result.tx_power_w.assign(num_users, 0);
   result.utility.assign(num_users, 0);
   const double budget_w = std::pow(10.0, problem.max_power_dbm / 10 - 3);
-  const auto num_scheduled = std::count_if(problem.num_re.begin(), problem.num_re.end(), [](double r) { return r > 0; });
+  const auto num_scheduled =
+      std::count_if(problem.num_re.begin(), problem.num_re.end(), [](double r) { return r > 0; });
   const bool single = num_scheduled == 1 && problem.fairness > 0;
   std::vector<User> users;
   std::vector<size_t> index;

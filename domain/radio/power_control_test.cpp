@@ -13,7 +13,7 @@ namespace {
 
 FairPowerProblem two_users(double max_power_dbm, double guaranteed, double fairness) {
   FairPowerProblem problem;
-  problem.pathloss = {1 / 20.0, 1 / 0.2};   // with noise 1: channel quality 20 and 0.2 per watt
+  problem.pathloss = {1 / 20.0, 1 / 0.2};  // with noise 1: channel quality 20 and 0.2 per watt
   problem.interference_plus_noise_w = 1;
   problem.num_re = {1, 1};
   problem.max_power_dbm = max_power_dbm;
@@ -26,7 +26,9 @@ TEST(fair_power, anchors) {
   struct Case {
     double dbm, guaranteed, fairness, first, second;
   };
-  for (const Case& c : {Case{46, 0.5, 0, 22.38036, 17.43036}, {30, 0.5, 0, 0.75, 0.25}, {46, 0, 1, 11.53339, 28.27732},
+  for (const Case& c : {Case{46, 0.5, 0, 22.38036, 17.43036},
+                        {30, 0.5, 0, 0.75, 0.25},
+                        {46, 0, 1, 11.53339, 28.27732},
                         {46, 0, 3, 4.20317, 35.60755}}) {
     const FairPower power = fair_power(two_users(c.dbm, c.guaranteed, c.fairness));
     EXPECT_NEAR(power.tx_power_w[0], c.first, 1e-5) << c.fairness;
@@ -68,7 +70,8 @@ FairPowerProblem random_problem(Draws& draws) {
 void check_optimal(const FairPowerProblem& problem) {
   const FairPower power = fair_power(problem);
   const double budget_w = std::pow(10.0, problem.max_power_dbm / 10 - 3);
-  EXPECT_NEAR(std::accumulate(power.tx_power_w.begin(), power.tx_power_w.end(), 0.0), budget_w, 1e-10 * budget_w);
+  EXPECT_NEAR(std::accumulate(power.tx_power_w.begin(), power.tx_power_w.end(), 0.0), budget_w,
+              1e-10 * budget_w);
   double scheduled = 0;
   for (const double r : problem.num_re) scheduled += r > 0 ? 1 : 0;
   const double floor_w = problem.guaranteed_power_ratio * budget_w / scheduled;

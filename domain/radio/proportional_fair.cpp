@@ -1,11 +1,13 @@
-// Proportional fair scheduling with Sionna SYS's order and precision: T <- beta T + (1 - beta) R_last, then per frequency
-// resource the user with the largest R / T (Kelly, "Charging and rate control for elastic traffic", 1997, is the origin).
+// Proportional fair scheduling with Sionna SYS's order and precision: T <- beta T + (1 - beta) R_last, then
+// per frequency resource the user with the largest R / T (Kelly, "Charging and rate control for elastic
+// traffic", 1997, is the origin).
 #include "core/error.h"
 #include "domain/radio/link.h"
 
 namespace trimtab::radio {
 
-void ProportionalFair::schedule(std::span<const float> rate_last, std::span<const float> rate, std::span<int> user) {
+void ProportionalFair::schedule(std::span<const float> rate_last, std::span<const float> rate,
+                                std::span<int> user) {
   const size_t num_users = rate_last.size();
   if (average.empty()) average.assign(num_users, 1.0f);
   TT_CHECK_EQ(average.size(), num_users);

@@ -1,7 +1,7 @@
 // Transport block size, TS 38.214 5.1.3.2, and its segmentation into code blocks, TS 38.212 5.2.2.
 //
-// Everything is exact: the code rate is a multiple of 0.5 / 1024 and the numbers of bits are integers, so the intermediate
-// values fit a double without rounding; where the specification rounds, ties go up.
+// Everything is exact: the code rate is a multiple of 0.5 / 1024 and the numbers of bits are integers, so the
+// intermediate values fit a double without rounding; where the specification rounds, ties go up.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -14,11 +14,12 @@ namespace {
 
 // Table 5.1.3.2-1: sizes up to 3824 bits.
 constexpr std::array<int16_t, 93> kSmallSizes{
-    24,   32,   40,   48,   56,   64,   72,   80,   88,   96,   104,  112,  120,  128,  136,  144,  152,  160,  168,
-    176,  184,  192,  208,  224,  240,  256,  272,  288,  304,  320,  336,  352,  368,  384,  408,  432,  456,  480,
-    504,  528,  552,  576,  608,  640,  672,  704,  736,  768,  808,  848,  888,  928,  984,  1032, 1064, 1128, 1160,
-    1192, 1224, 1256, 1288, 1320, 1352, 1416, 1480, 1544, 1608, 1672, 1736, 1800, 1864, 1928, 2024, 2088, 2152, 2216,
-    2280, 2408, 2472, 2536, 2600, 2664, 2728, 2792, 2856, 2976, 3104, 3240, 3368, 3496, 3624, 3752, 3824};
+    24,   32,   40,   48,   56,   64,   72,   80,   88,   96,   104,  112,  120,  128,  136,  144,
+    152,  160,  168,  176,  184,  192,  208,  224,  240,  256,  272,  288,  304,  320,  336,  352,
+    368,  384,  408,  432,  456,  480,  504,  528,  552,  576,  608,  640,  672,  704,  736,  768,
+    808,  848,  888,  928,  984,  1032, 1064, 1128, 1160, 1192, 1224, 1256, 1288, 1320, 1352, 1416,
+    1480, 1544, 1608, 1672, 1736, 1800, 1864, 1928, 2024, 2088, 2152, 2216, 2280, 2408, 2472, 2536,
+    2600, 2664, 2728, 2792, 2856, 2976, 3104, 3240, 3368, 3496, 3624, 3752, 3824};
 
 int64_t floor_log2(double x) { return std::ilogb(x); }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,8 +1,8 @@
-// The link level against Sionna SYS: every case of data/golden/sionna_sys.json, and of any further file of that form named
-// in TRIMTAB_SIONNA_GOLDEN (made with another version, or with other seeds).
+// The link level against Sionna SYS: every case of data/golden/sionna_sys.json, and of any further file of
+// that form named in TRIMTAB_SIONNA_GOLDEN (made with another version, or with other seeds).
 //
-// Values agree to 1e-5 relative, decisions exactly. Where Sionna's single precision or its solver's tolerance is the limit,
-// the file gives a stable value too (`sinr_eff_stable`, `*_tight`), and that one counts.
+// Values agree to 1e-5 relative, decisions exactly. Where Sionna's single precision or its solver's tolerance
+// is the limit, the file gives a stable value too (`sinr_eff_stable`, `*_tight`), and that one counts.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,7 +34,8 @@ const std::vector<Golden>& golden_files() {
     std::vector<Golden> read;
     for (const std::string& name : names) {
       std::ifstream stream(name);
-      if (!stream) throw DataError(name + " cannot be read: unset TRIMTAB_SIONNA_GOLDEN or name a readable file");
+      if (!stream)
+        throw DataError(name + " cannot be read: unset TRIMTAB_SIONNA_GOLDEN or name a readable file");
       read.push_back({name, json::parse(stream)});
     }
     return read;
@@ -65,7 +66,8 @@ void expect_close(double ours, double theirs, const char* what, double absolute 
   if (std::isinf(theirs) || std::isinf(ours)) {
     EXPECT_EQ(ours, theirs) << what;
   } else {
-    EXPECT_LE(std::abs(ours - theirs), 1e-5 * std::abs(theirs) + absolute) << what << ": " << ours << " against " << theirs;
+    EXPECT_LE(std::abs(ours - theirs), 1e-5 * std::abs(theirs) + absolute)
+        << what << ": " << ours << " against " << theirs;
   }
 }
 
@@ -98,8 +100,9 @@ TEST(sionna_mcs, tables) {
 TEST(sionna_tbs, from_an_allocation) {
   for_each_case("tbs", "cases", [](const json& c) {
     const Mcs mcs = mcs_table(c.at("table"))[c.at("mcs").get<size_t>()];
-    const TransportBlock tb = transport_block(mcs, c.at("num_prb").get<int64_t>(), c.at("num_symbols").get<int64_t>(),
-                                              c.at("num_dmrs_per_prb").get<int64_t>(), c.at("num_layers").get<int64_t>());
+    const TransportBlock tb =
+        transport_block(mcs, c.at("num_prb").get<int64_t>(), c.at("num_symbols").get<int64_t>(),
+                        c.at("num_dmrs_per_prb").get<int64_t>(), c.at("num_layers").get<int64_t>());
     EXPECT_EQ(tb.size, c.at("tb_size").get<int64_t>());
     EXPECT_EQ(tb.size, c.at("spec_tb_size").get<int64_t>());
     EXPECT_EQ(tb.code_block_size, c.at("cb_size").get<int64_t>());
@@ -128,7 +131,8 @@ TEST(sionna_eesm, matches_golden) {
     const Mcs scheme = mcs_table(table)[static_cast<size_t>(mcs)];
     const TransportBlock tb = transport_block(scheme, used * scheme.modulation_order);
     const BlerTables& tables = BlerTables::get();
-    expect_close(tables.bler(1, table, mcs, to_db(sinr_eff), tb.code_block_size), number(c.at("bler")), "bler");
+    expect_close(tables.bler(1, table, mcs, to_db(sinr_eff), tb.code_block_size), number(c.at("bler")),
+                 "bler");
     expect_close(tables.tbler(1, table, mcs, to_db(sinr_eff), tb), number(c.at("tbler")), "tbler");
   });
 }
@@ -156,13 +160,15 @@ TEST(sionna_phy, blocks_error_rates_and_decoded_bits) {
 
 TEST(sionna_illa, from_the_effective_sinr) {
   for_each_case("illa", "cases", [](const json& c) {
-    EXPECT_EQ(inner_loop(c.at("table"), c.at("sinr_eff"), c.at("num_re"), c.at("bler_target")), c.at("mcs").get<int>());
+    EXPECT_EQ(inner_loop(c.at("table"), c.at("sinr_eff"), c.at("num_re"), c.at("bler_target")),
+              c.at("mcs").get<int>());
   });
 }
 
 TEST(sionna_illa, from_a_grid) {
   for_each_case("illa", "grid_cases", [](const json& c) {
-    EXPECT_EQ(inner_loop_grid(c.at("table"), flatten(c.at("sinr")), c.at("bler_target")), c.at("mcs").get<int>());
+    EXPECT_EQ(inner_loop_grid(c.at("table"), flatten(c.at("sinr")), c.at("bler_target")),
+              c.at("mcs").get<int>());
   });
 }
 
@@ -248,7 +254,8 @@ TEST(sionna_power, matches_the_tight_solution) {
       expect_close(power.tx_power_w[u], c.at("tx_power_w_tight")[u], "tx_power_w", 1e-9 * budget_w);
       expect_close(power.utility[u], c.at("utility_tight")[u], "utility", 1e-9);
     }
-    // Sionna's tight solver accepts an optimality condition, q / mu - ..., of 1e-11: so much is open in 1 / mu.
+    // Sionna's tight solver accepts an optimality condition, q / mu - ..., of 1e-11: so much is open in 1 /
+    // mu.
     const double largest_pathloss = *std::max_element(problem.pathloss.begin(), problem.pathloss.end());
     expect_close(power.mu_inv, number(c.at("mu_inv_tight")), "mu_inv",
                  1e-11 * largest_pathloss * problem.interference_plus_noise_w);
@@ -264,14 +271,16 @@ TEST(sionna_cfr, matches_golden) {
     double energy = 0;
     for (size_t t = 0; t < num_times; ++t) {
       std::vector<std::complex<double>> a(tau.size());
-      for (size_t p = 0; p < a.size(); ++p) a[p] = {c.at("a_re")[p][t].get<double>(), c.at("a_im")[p][t].get<double>()};
+      for (size_t p = 0; p < a.size(); ++p)
+        a[p] = {c.at("a_re")[p][t].get<double>(), c.at("a_im")[p][t].get<double>()};
       response[t].resize(frequencies.size());
       frequency_response(a, tau, frequencies, response[t]);
       for (const auto& h : response[t]) energy += std::norm(h);
     }
     const double rms = std::sqrt(energy / static_cast<double>(num_times * frequencies.size()));
     const double scale = c.at("normalize").get<bool>() ? 1 / rms : 1;
-    for (size_t k = 0; k < frequencies.size(); ++k) EXPECT_DOUBLE_EQ(frequencies[k], c.at("frequencies")[k].get<double>());
+    for (size_t k = 0; k < frequencies.size(); ++k)
+      EXPECT_DOUBLE_EQ(frequencies[k], c.at("frequencies")[k].get<double>());
     for (size_t t = 0; t < num_times; ++t)
       for (size_t k = 0; k < frequencies.size(); ++k) {
         const std::complex<double> h = scale * response[t][k];
