@@ -1,0 +1,157 @@
+// The command as a user meets it: every verb's help, exit codes, and one clear sentence on standard error.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "app/command.h"
+#include "core/files.h"
+#include "core/safetensors.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Answer {
+  int code = 0;
+  std::string out, err;
+};
+
+Answer command(const std::vector<std::string>& words) {
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  Answer answer;
+  answer.code = run_command(words);
+  std::fflush(stdout);
+  answer.out = testing::internal::GetCapturedStdout();
+  answer.err = testing::internal::GetCapturedStderr();
+  return answer;
+}
+
+class CommandTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("trimtab_command_" + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string file(const std::string& name, const std::string& contents) {
+    std::ofstream(folder_ / name, std::ios::binary) << contents;
+    return (folder_ / name).string();
+  }
+  fs::path folder_;
+};
+
+TEST(Command, EveryVerbOfTheDesignIsThere) {
+  const std::vector<std::string> names = Registry<Verb>::instance().names();
+  for (const char* verb : {"train", "eval", "export", "report", "inspect", "bench", "doctor", "list", "help", "completion"})
+    EXPECT_NE(std::find(names.begin(), names.end(), verb), names.end()) << verb;
+}
+
+TEST(Command, EveryVerbHasHelpAndCompletion) {
+  const Answer bash = command({"completion", "bash"}), fish = command({"completion", "fish"});
+  EXPECT_EQ(bash.code, 0);
+  EXPECT_EQ(command({"completion", "zsh"}).code, 0);
+  for (const std::string& name : Registry<Verb>::instance().names()) {
+    const Answer answer = command({name, "--help"});
+    EXPECT_EQ(answer.code, 0) << name;
+    EXPECT_NE(answer.out.find(Registry<Verb>::instance().get(name, "verb").doc), std::string::npos) << answer.out;
+    EXPECT_NE(bash.out.find("    " + name + ") options="), std::string::npos) << name;
+    EXPECT_NE(fish.out.find("-a " + name), std::string::npos) << name;
+  }
+}
+
+TEST(Command, EveryUnitHasHelp) {
+  const nlohmann::json units = nlohmann::json::parse(command({"list", "--json"}).out);
+  for (const char* kind : {"envs", "policies", "trainers"}) {
+    EXPECT_GT(units[kind].size(), 0u) << kind;
+    for (const auto& unit : units[kind]) {
+      EXPECT_FALSE(unit["doc"].get<std::string>().empty()) << unit;
+      const Answer answer = command({"help", unit["name"], "--json"});
+      ASSERT_EQ(answer.code, 0) << unit << answer.err;
+      for (const auto& key : nlohmann::json::parse(answer.out)) EXPECT_FALSE(key["doc"].get<std::string>().empty()) << key;
+    }
+  }
+}
+
+TEST_F(CommandTest, GoldenExitCodes) {
+  struct Case {
+    std::vector<std::string> words;
+    int code;
+    std::string says;   // part of the sentence on standard error
+  };
+  const std::string text = file("a.h5", "this is not HDF5"), empty = file("b.safetensors", "");
+  const std::string yaml = file("c.yaml", "run: {name: x, sed: 1}\n");
+  const std::vector<Case> cases = {
+      {{"--version"}, 0, ""},
+      {{"list"}, 0, ""},
+      {{}, 2, "--help"},
+      {{"trian", "x"}, 2, "--help"},
+      {{"list", "--nonsense"}, 2, "--nonsense"},
+      {{"list", "env"}, 2, "did you mean 'envs'"},
+      {{"help", "mapo"}, 2, "did you mean 'mappo'"},
+      {{"completion", "tcsh"}, 2, "bash, zsh or fish"},
+      {{"inspect"}, 2, "one file"},
+      {{"inspect", (folder_ / "absent.h5").string()}, 3, "no such file"},
+      {{"inspect", text}, 3, "a.h5"},
+      {{"inspect", text, "--json"}, 3, "a.h5"},
+      {{"inspect", text, "num_prbs=51"}, 2, "did you mean 'num_prb'"},
+      {{"inspect", empty}, 3, "b.safetensors"},
+      {{"inspect", folder_.string()}, 3, "neither a run folder nor a checkpoint"},
+      {{"train"}, 2, "one configuration"},
+      {{"train", (folder_ / "absent.yaml").string()}, 2, "absent.yaml"},
+      {{"train", yaml}, 2, "c.yaml:1:"},
+      {{"train", yaml, "--seeds", "5..1"}, 2, ""},
+      {{"eval"}, 2, "--data"},
+      {{"eval", "none"}, 2, "--data"},
+      {{"eval", "none", "--data", (folder_ / "absent.h5").string(), "trainer.lr=1"}, 2, "can only change the environment"},
+      {{"eval", "none", "runs/x", "--data", text}, 2, "none stands alone"},
+      {{"eval", (folder_ / "run").string(), "--data", text}, 3, "no such run folder"},
+      {{"report"}, 2, "which run"},
+      {{"report", (folder_ / "run").string()}, 3, "no such run folder"},
+      {{"report", folder_.string()}, 3, "train or evaluate first"},
+      {{"export"}, 2, ""},
+      {{"export", (folder_ / "run").string(), "--to", "ttc", "--out", folder_.string()}, 3, "no such run folder"},
+      {{"bench", "no_such_benchmark"}, 2, "no_such_benchmark"},
+  };
+  for (const Case& c : cases) {
+    std::string shown;
+    for (const std::string& word : c.words) shown += " " + word;
+    const Answer answer = command(c.words);
+    EXPECT_EQ(answer.code, c.code) << shown << "\n" << answer.err;
+    EXPECT_NE(answer.err.find(c.says), std::string::npos) << shown << "\n" << answer.err;
+    if (c.code != 0) {
+      EXPECT_TRUE(answer.err.starts_with("trimtab: ")) << shown << "\n" << answer.err;
+      EXPECT_EQ(std::count(answer.err.begin(), answer.err.end(), '\n'), 1) << shown << "\n" << answer.err;
+    }
+  }
+}
+
+TEST_F(CommandTest, InspectDescribesTensors) {
+  TensorFile contents;
+  const std::vector<float> values = {1, -2, 3};
+  contents.tensors["w"] = Tensor::f32({3}, values);
+  contents.metadata["what"] = "{\"a\": 1}";
+  write_safetensors(folder_ / "w.safetensors", contents);
+  const Answer answer = command({"inspect", (folder_ / "w.safetensors").string(), "--json"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const nlohmann::json out = nlohmann::json::parse(answer.out);
+  EXPECT_EQ(out["tensors"][0]["name"], "w");
+  EXPECT_EQ(out["tensors"][0]["min"], -2);
+  EXPECT_EQ(out["metadata"]["what"]["a"], 1);
+  EXPECT_EQ(out["hash"], hash_file(folder_ / "w.safetensors"));
+}
+
+TEST(Command, OverridesAreToldFromFiles) {
+  std::vector<std::string> words = {"env.a=1", "~env.b", "+c.d=x=y", "runs/a=b", "file.h5", "=", "a b=c"};
+  EXPECT_EQ(take_overrides(words), (std::vector<std::string>{"env.a=1", "~env.b", "+c.d=x=y"}));
+  EXPECT_EQ(words, (std::vector<std::string>{"runs/a=b", "file.h5", "=", "a b=c"}));
+}
+
+}  // namespace
+}  // namespace trimtab
