@@ -6,7 +6,6 @@
 #include <hwy/highway.h>
 // clang-format on
 
-#include <algorithm>
 #include <cmath>
 
 #include "trainers/fit/adam.h"
@@ -83,12 +82,6 @@ void Adam::step(std::span<float> parameters, std::span<const float> gradient, do
                       .decay = static_cast<float>(1 - lr * options_.weight_decay)};
   HWY_DYNAMIC_DISPATCH(AdamUpdate)
   (s, parameters.data(), gradient.data(), m_.data(), v_.data(), static_cast<int64_t>(parameters.size()));
-}
-
-void Adam::restart() {
-  std::fill(m_.begin(), m_.end(), 0.0f);
-  std::fill(v_.begin(), v_.end(), 0.0f);
-  steps_ = 0;
 }
 
 double sum_of_squares(std::span<const float> values) {

@@ -21,7 +21,7 @@ class Adam {
   std::span<float> second_moment() { return v_; }
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  void restart();                   // moments to zero (a new phase)
+  void set_options(const AdamOptions& options) { options_ = options; }
 
  private:
   AdamOptions options_;

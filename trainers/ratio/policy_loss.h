@@ -2,14 +2,14 @@
 // with derivatives in closed form.
 //
 //   r = exp(logp - logp_old)
-//   symmetric, asymmetric:  L = -f min(r A, clip(r, 1 - low, 1 + high) A)        (asymmetric is DAPO's clip-higher)
-//   dual:                   for A < 0 additionally L <= -f dual A                (arXiv 1912.09729)
-//   none:                   L = -f r A
+//   symmetric, asymmetric:  L = -min(r A, clip(r, 1 - low, 1 + high) A)          (asymmetric is DAPO's clip-higher)
+//   dual:                   for A < 0 additionally L <= -dual A                  (arXiv 1912.09729)
+//   none:                   L = -r A
 //   + kl_coef (exp(d) - d - 1), d = logp_old - logp                              (k3 against the sampling policy)
 //   - entropy_coef H
 //
-// f is a factor per row: 1, or HAPPO's product of the ratios of agents updated before (arXiv 2109.11251). Rows are weighted
-// by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole.
+// Rows are weighted by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole. HAPPO's product of
+// the ratios of agents updated before (arXiv 2109.11251) is positive, so it goes into the advantage.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,6 @@ struct PolicyRows {
   const T* logp_old = nullptr;      // [rows] at sampling
   const T* entropy = nullptr;       // [rows]
   const T* advantage = nullptr;     // [rows]
-  const T* factor = nullptr;        // [rows]; null: 1
   const T* weight = nullptr;        // [rows] of the aggregation; 0 for masked rows
 };
 
@@ -91,11 +90,10 @@ PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& opt
     const T d = in.logp_old[i] - in.logp[i];
     const T ratio = std::exp(-d), inverse = std::exp(d);
     const Surrogate<T> s = clipped_surrogate(ratio, in.advantage[i], options.clip);
-    const T f = in.factor ? in.factor[i] : T(1);
     const T kl = inverse - d - 1;
-    d_logp[i] = w * (f * s.d_logp + kl_coef * (1 - inverse));
+    d_logp[i] = w * (s.d_logp + kl_coef * (1 - inverse));
     d_entropy[i] = -w * entropy_coef;
-    sums.surrogate += w * f * s.loss;
+    sums.surrogate += w * s.loss;
     sums.entropy += w * in.entropy[i];
     sums.kl += w * kl;
     sums.clipped += w * s.clipped;

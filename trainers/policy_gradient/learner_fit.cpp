@@ -1,0 +1,196 @@
+// What the learner makes of a rollout: values, advantages, weights, and the networks' passes over it; see learner.h.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "core/random.h"
+#include "trainers/policy_gradient/learner.h"
+
+namespace trimtab {
+
+void Learner::estimate_values(Critic& critic) {
+  const int64_t rows = rollout_->rows(), n = rollout_->instances(), horizon = rollout_->horizon();
+  critic.network->values(view_of(critic), rows, critic.value.data(), pool_);
+  const auto restored = [&](float v) {
+    return phase_.options.value.normalise ? critic.normaliser.restored(v) : v;
+  };
+  for (int64_t r = 0; r < rows; ++r) critic.estimate[r] = restored(critic.value[r]);
+  if (critic.agent >= 0) {
+    // An agent's own view of the state after its last decision does not exist (others may have to act before it): its last
+    // view stands for it, at ends of episodes and of the rollout.
+    for (const Rollout::Final& f : rollout_->finals) final_value_[f.row] = critic.estimate[f.row];
+    for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+      const int64_t count = rollout_->count(s);
+      const float* last_row = critic.estimate.data() + rollout_->base(s) + (horizon - 1) * count;
+      std::copy_n(last_row, count, last_value_.data() + rollout_->first(s));
+    }
+    return;
+  }
+  critic.network->values(rollout_->last_critic, n, last_value_.data(), pool_);
+  for (float& v : last_value_) v = restored(v);
+  ControllerWorkspace& workspace = critic.network->workspace();
+  for (const Rollout::Final& f : rollout_->finals) {
+    float v;
+    critic.network->controller().value(rollout_->final_critic.batch(f.place, 1), &v, workspace);
+    final_value_[f.row] = restored(v);
+  }
+}
+
+void Learner::estimate_advantages(Critic& critic) {
+  const int64_t rows = rollout_->rows();
+  pool_.run(rollout_->num_shards(), [&](int64_t s) {
+    const int64_t base = rollout_->base(s);
+    gae<float>({.steps = rollout_->horizon(),
+                .instances = rollout_->count(s),
+                .reward = rollout_->reward.data() + base,
+                .value = critic.estimate.data() + base,
+                .terminated = rollout_->terminated.data() + base,
+                .truncated = rollout_->truncated.data() + base,
+                .final_value = final_value_.data() + base,
+                .last_value = last_value_.data() + rollout_->first(s),
+                .gamma = phase_.options.gamma,
+                .lambda = phase_.options.lambda},
+               critic.advantage.data() + base, critic.returns.data() + base);
+  });
+  if (phase_.options.value.normalise) {
+    critic.normaliser.update(critic.returns.data(), rows, phase_.options.value.decay);
+    for (int64_t r = 0; r < rows; ++r) critic.target[r] = critic.normaliser.normalised(critic.returns[r]);
+  } else {
+    critic.target = critic.returns;
+  }
+  if (phase_.options.normalise_advantage == "batch") whiten<float>(rows, nullptr, critic.advantage.data());
+}
+
+void Learner::compare_groups() {
+  const TrainerOptions& t = phase_.options;
+  pool_.run(rollout_->num_shards(), [&](int64_t s) {
+    const int64_t base = rollout_->base(s), count = rollout_->count(s), rows = rollout_->horizon() * count;
+    std::vector<uint8_t> ended(rows);
+    std::vector<float> to_go(rows);
+    for (int64_t r = 0; r < rows; ++r) ended[r] = rollout_->terminated[base + r] | rollout_->truncated[base + r];
+    reward_to_go<float>(rollout_->horizon(), count, rollout_->reward.data() + base, ended.data(), t.gamma, to_go.data());
+    group_reward_to_go<float>(t.group_baseline(), rollout_->horizon(), count, t.group_size, to_go.data(),
+                              rollout_->alive.data() + base, group_advantage_.data() + base);
+  });
+  if (t.normalise_advantage == "batch") whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data());
+}
+
+// Rows that count, and their weights relative to a mean of 1 over them.
+void Learner::weigh_rows() {
+  const int64_t rows = rollout_->rows();
+  live_.clear();
+  for (int64_t r = 0; r < rows; ++r) {
+    if (rollout_->alive[r]) live_.push_back(static_cast<uint32_t>(r));
+  }
+  const Aggregation kind = phase_.options.aggregation_kind();
+  if (kind == Aggregation::kTokenMean) return;   // weights stay 1
+  std::vector<int32_t> episode(rows), group;
+  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+    for (int64_t i = 0; i < rollout_->count(s); ++i) {
+      group.push_back(static_cast<int32_t>((rollout_->first(s) + i) / phase_.options.group_size));
+      for (int64_t t = 0; t < rollout_->horizon(); ++t) {
+        const int64_t row = rollout_->base(s) + t * rollout_->count(s) + i;
+        episode[row] = static_cast<int32_t>(group.size()) - 1;
+        if ((rollout_->terminated[row] | rollout_->truncated[row]) && t + 1 < rollout_->horizon()) group.push_back(group.back());
+      }
+    }
+  }
+  const int64_t groups = rollout_->instances() / phase_.options.group_size;
+  row_weights<float>(kind, phase_.options.aggregation_constant, rollout_->alive, episode, static_cast<int64_t>(group.size()),
+                     group, groups, weight_.data());
+  for (float& w : weight_) w *= static_cast<float>(live_.size());
+}
+
+// Small minibatches leave nothing to share between threads, but networks do not depend on each other within an update: each
+// makes all its passes on one thread. Large minibatches are shared out instead, one network after the other.
+bool Learner::small_minibatches() const {
+  const int64_t rows = static_cast<int64_t>(live_.size());
+  return rows / phase_.options.num_minibatches(rows) <= Network::kChunk;
+}
+
+void Learner::fit(const FitPlan& plan, const FitPlan& critic_plan) {
+  const int64_t chains = phase_.options.sequential ? 1 : static_cast<int64_t>(learning_.size());
+  const int64_t critics = static_cast<int64_t>(critics_.size());
+  const auto task = [&](int64_t i) {
+    if (i < chains) {
+      if (phase_.options.sequential) fit_agents_in_sequence(plan);
+      else fit_agent(learning_[i], plan, nullptr);
+      return;
+    }
+    Critic& critic = critics_[i - chains];
+    critic.stats = critic.network->fit_value(
+        critic_plan, {.observation = &view_of(critic), .value = critic.value.data(), .target = critic.target.data()}, pool_);
+  };
+  if (small_minibatches()) {
+    pool_.run(chains + critics, task);
+  } else {
+    for (int64_t i = 0; i < chains + critics; ++i) task(i);
+  }
+}
+
+void Learner::fit_agent(Learning& learning, const FitPlan& plan, const float* factor) {
+  const AgentRows& rows = rollout_->agents[learning.agent];
+  learning.stats = learning.network->fit_policy(
+      plan,
+      {.observation = &rows.observation,
+       .raw = rows.raw.data(),
+       .logp = rows.logp.data(),
+       .advantage = learning.critic ? learning.critic->advantage.data() : group_advantage_.data(),
+       .factor = factor},
+      pool_);
+}
+
+// HAPPO: a random order of agents; each sees advantages times the product of (new / old) probabilities of those before it.
+void Learner::fit_agents_in_sequence(const FitPlan& plan) {
+  std::vector<size_t> order(learning_.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  constexpr uint32_t kOrder = 0xFFFFFFFFu;   // where a shuffle of rows has its epoch
+  Draws draws(plan.seed, Stream::kShuffle, plan.update, kOrder);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[draws.below(static_cast<uint32_t>(i))]);
+  std::fill(factor_.begin(), factor_.end(), 1.0f);
+  for (size_t k = 0; k < order.size(); ++k) {
+    Learning& learning = learning_[order[k]];
+    fit_agent(learning, plan, factor_.data());
+    if (k + 1 == order.size()) break;
+    const AgentRows& rows = rollout_->agents[learning.agent];
+    learning.network->log_probabilities(rows.observation, rows.raw.data(), rollout_->rows(), new_logp_.data(), pool_);
+    for (size_t r = 0; r < factor_.size(); ++r) factor_[r] *= std::exp(new_logp_[r] - rows.logp[r]);
+  }
+}
+
+Learner::Metrics Learner::metrics(double fit_seconds) const {
+  Metrics out;
+  const int64_t rows = rollout_->rows();
+  for (const BatchEnvironment::Statistic& s : rollout_->statistics) {
+    if (s.count > 0) out.push_back({"train/" + s.name, s.sum / static_cast<double>(s.count)});
+  }
+  for (size_t k = 0; k < rollout_->term_sums.size(); ++k) {
+    out.push_back({"reward/" + spec().reward_terms[k], rollout_->term_sums[k] / static_cast<double>(rows)});
+  }
+  for (const Learning& learning : learning_) {
+    const std::string& name = learning.network->name();
+    const FitStats& s = learning.stats;
+    const double n = static_cast<double>(std::max<int64_t>(s.minibatches, 1));
+    out.push_back({"loss/" + name, s.loss.loss / n});
+    out.push_back({"entropy/" + name, s.loss.entropy / n});
+    out.push_back({"kl/" + name, s.loss.kl / n});
+    out.push_back({"clip_fraction/" + name, s.loss.clipped / n});
+    out.push_back({"grad_norm/" + name, s.grad_norm / n});
+    out.push_back({"minibatches/" + name, n});
+  }
+  for (const Critic& critic : critics_) {
+    const std::string& name = critic.network->name();
+    const double n = static_cast<double>(std::max<int64_t>(critic.stats.minibatches, 1));
+    out.push_back({"loss/" + name, critic.stats.loss.loss / n});
+    out.push_back({"grad_norm/" + name, critic.stats.grad_norm / n});
+    out.push_back({"explained_variance/" + name,
+                   explained_variance<float>(rows, critic.estimate.data(), critic.returns.data())});
+  }
+  out.push_back({"time/environment_s", rollout_->environment_seconds});
+  out.push_back({"time/inference_s", rollout_->inference_seconds});
+  out.push_back({"time/learning_s", fit_seconds});
+  return out;
+}
+
+}  // namespace trimtab

@@ -1,0 +1,262 @@
+// Passes of one network over a rollout; see network.h.
+#include "trainers/policy_gradient/network.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <tuple>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace trimtab {
+namespace {
+
+constexpr double kStopFactor = 1.5;   // an agent's epochs end when its divergence passes 1.5 times the target
+
+// Mean and inverse deviation of the chosen rows, as whiten() does it.
+std::pair<float, float> moments(const float* values, std::span<const uint32_t> rows) {
+  double sum = 0, squares = 0;
+  for (const uint32_t r : rows) sum += values[r];
+  const double mean = sum / static_cast<double>(rows.size());
+  for (const uint32_t r : rows) squares += (values[r] - mean) * (values[r] - mean);
+  return {static_cast<float>(mean),
+          static_cast<float>(1 / (std::sqrt(squares / static_cast<double>(rows.size())) + 1e-8))};
+}
+
+Tensor gathered(std::span<const uint32_t> rows, const float* column, int64_t width) {
+  std::vector<float> values;
+  for (const uint32_t r : rows) values.insert(values.end(), column + r * width, column + (r + 1) * width);
+  return Tensor::f32({static_cast<int64_t>(rows.size()), width}, values);
+}
+
+void dump_observations(TensorFile& file, const ObservationStore& store, std::span<const uint32_t> rows) {
+  const ObservationBatch all = store.batch(0, 0);
+  file.tensors["context"] = gathered(rows, all.context, store.context_size());
+  if (store.item_size() == 0) return;
+  file.tensors["items"] = gathered(rows, all.items, store.item_size());
+  std::vector<uint8_t> mask;
+  for (const uint32_t r : rows) {
+    mask.insert(mask.end(), all.mask + r * store.mask_size(), all.mask + (r + 1) * store.mask_size());
+  }
+  file.tensors["mask"] = Tensor::u8({static_cast<int64_t>(rows.size()), store.mask_size()}, mask);
+}
+
+}  // namespace
+
+void Network::prepare(const ObservationSpec& view, const TrainerOptions& options, int64_t rows) {
+  options_ = options;
+  const int64_t size = static_cast<int64_t>(controller_->parameters().size());
+  if (!adam_) {
+    adam_ = std::make_unique<Adam>(size, options.adam.options());
+    gradient_.resize(size);
+  } else {
+    adam_->set_options(options.adam.options());
+  }
+  const int64_t batch = (rows + options.num_minibatches(rows) - 1) / options.num_minibatches(rows);
+  const int64_t parts = std::clamp<int64_t>((batch + kChunk - 1) / kChunk, kScratch, kMaxParts);
+  scratch_.clear();
+  for (int64_t p = 0; p < parts; ++p) {
+    Scratch& s = scratch_.emplace_back();
+    s.observation = ObservationStore(view, kChunk);
+    s.raw.resize(kChunk * controller_->raw_width());
+    for (auto* column : {&s.a, &s.b, &s.c, &s.d, &s.e, &s.f, &s.g}) column->resize(kChunk);
+    s.gradient.resize(size);
+    s.workspace = controller_->workspace(kChunk);
+  }
+  order_.reserve(rows);
+}
+
+void Network::shuffle(const FitPlan& plan, uint32_t epoch) {
+  order_.assign(plan.rows.begin(), plan.rows.end());
+  Draws draws(plan.seed, Stream::kShuffle, plan.update, epoch);
+  for (uint32_t i = static_cast<uint32_t>(order_.size()); i > 1; --i) std::swap(order_[i - 1], order_[draws.below(i)]);
+}
+
+// The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
+template <class Chunk>
+PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Chunk&& chunk) {
+  const int64_t rows = static_cast<int64_t>(batch.rows.size());
+  const int64_t parts = std::clamp<int64_t>((rows + kChunk - 1) / kChunk, 1, kMaxParts);
+  pool.run(parts, [&](int64_t p) {
+    Scratch& s = scratch_[p];
+    s.sums = {};
+    std::fill(s.gradient.begin(), s.gradient.end(), 0.0f);
+    for (int64_t first = rows * p / parts, end = rows * (p + 1) / parts; first < end; first += kChunk) {
+      chunk(batch, batch.rows.subspan(first, std::min(kChunk, end - first)), s);
+    }
+  });
+  PolicyLossSums sums = scratch_[0].sums;
+  std::copy(scratch_[0].gradient.begin(), scratch_[0].gradient.end(), gradient_.begin());
+  for (int64_t p = 1; p < parts; ++p) {
+    sums.add(scratch_[p].sums);
+    for (size_t i = 0; i < gradient_.size(); ++i) gradient_[i] += scratch_[p].gradient[i];
+  }
+  return sums;
+}
+
+template <class Chunk>
+FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chunk&& chunk) {
+  FitStats stats;
+  const int64_t rows = static_cast<int64_t>(plan.rows.size()), parts = options_.num_minibatches(rows);
+  for (int64_t epoch = 0; epoch < options_.epochs && !stats.stopped_early && rows > 0; ++epoch) {
+    shuffle(plan, static_cast<uint32_t>(epoch));
+    for (int64_t k = 0; k < parts; ++k) {
+      Minibatch batch{std::span(order_).subspan(rows * k / parts, rows * (k + 1) / parts - rows * k / parts)};
+      if (whiten && batch.rows.size() > 1) std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows);
+      const PolicyLossSums sums = gradient_of(batch, pool, chunk);
+      const double norm = std::sqrt(sum_of_squares(gradient_));
+      if (!std::isfinite(norm) || !std::isfinite(sums.loss)) {
+        throw NonFinite{non_finite_tensor(sums.loss), std::vector<uint32_t>(batch.rows.begin(), batch.rows.end())};
+      }
+      stats.loss.add(sums);
+      stats.grad_norm += norm;
+      ++stats.minibatches;
+      if (options_.target_kl > 0 && sums.kl > kStopFactor * options_.target_kl) {
+        stats.stopped_early = true;
+        break;
+      }
+      const double limit = options_.max_grad_norm;
+      adam_->step(controller_->parameters(), gradient_, limit > 0 && norm > limit ? limit / norm : 1.0, plan.lr);
+    }
+  }
+  return stats;
+}
+
+FitStats Network::fit_policy(const FitPlan& plan, const PolicyData& data, Pool& pool) {
+  const float* whiten = options_.normalise_advantage == "minibatch" ? data.advantage : nullptr;
+  try {
+    return fit(plan, whiten, pool, [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+      policy_chunk(plan, data, batch, rows, s);
+    });
+  } catch (const NonFinite& bad) {
+    TensorFile file;
+    dump_observations(file, *data.observation, bad.rows);
+    file.tensors["raw_action"] = gathered(bad.rows, data.raw, controller_->raw_width());
+    file.tensors["logp_old"] = gathered(bad.rows, data.logp, 1);
+    file.tensors["advantage"] = gathered(bad.rows, data.advantage, 1);
+    report(plan, bad, file);
+  }
+}
+
+FitStats Network::fit_value(const FitPlan& plan, const ValueData& data, Pool& pool) {
+  try {
+    return fit(plan, nullptr, pool, [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+      value_chunk(plan, data, batch, rows, s);
+    });
+  } catch (const NonFinite& bad) {
+    TensorFile file;
+    dump_observations(file, *data.observation, bad.rows);
+    file.tensors["value_old"] = gathered(bad.rows, data.value, 1);
+    file.tensors["target"] = gathered(bad.rows, data.target, 1);
+    report(plan, bad, file);
+  }
+}
+
+void Network::report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const {
+  write_safetensors(plan.dump_file, file);
+  throw RunError(fmt::format(
+      "update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or trainer.max_grad_norm, or look for "
+      "extreme observations and rewards in it",
+      plan.update, bad.what, name_, plan.dump_file));
+}
+
+std::string Network::non_finite_tensor(double loss) const {
+  for (const ParameterInfo& info : controller_->parameter_infos()) {
+    for (int64_t i = info.offset; i < info.offset + info.size; ++i) {
+      if (!std::isfinite(gradient_[i])) return "the gradient of " + info.name;
+    }
+  }
+  return std::isfinite(loss) ? "the gradient's norm" : "the loss";
+}
+
+void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                           std::span<const uint32_t> rows, Scratch& s) const {
+  const int64_t n = static_cast<int64_t>(rows.size()), width = controller_->raw_width();
+  const float per_row = 1.0f / static_cast<float>(batch.rows.size());
+  float *logp = s.a.data(), *entropy = s.b.data(), *old = s.c.data(), *advantage = s.d.data(), *weight = s.e.data(),
+        *d_logp = s.f.data(), *d_entropy = s.g.data();
+  data.observation->gather(rows, s.observation);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t r = rows[i];
+    std::copy_n(data.raw + r * width, width, s.raw.data() + i * width);
+    old[i] = data.logp[r];
+    advantage[i] = (data.advantage[r] - batch.shift) * batch.scale * (data.factor ? data.factor[r] : 1.0f);
+    weight[i] = plan.weight[r] * per_row;
+  }
+  const ObservationBatch view = s.observation.batch(0, n);
+  controller_->evaluate(view, s.raw.data(), logp, entropy, *s.workspace);
+  const PolicyRows<float> in{.rows = n, .logp = logp, .logp_old = old, .entropy = entropy, .advantage = advantage,
+                             .weight = weight};
+  s.sums.add(policy_loss(in, {options_.clip.options(), options_.entropy, options_.kl_coef}, d_logp, d_entropy));
+  controller_->backward_policy(d_logp, d_entropy, s.gradient.data(), *s.workspace);
+}
+
+void Network::value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch,
+                          std::span<const uint32_t> rows, Scratch& s) const {
+  const int64_t n = static_cast<int64_t>(rows.size());
+  const float per_row = 1.0f / static_cast<float>(batch.rows.size());
+  float *value = s.a.data(), *old = s.b.data(), *target = s.c.data(), *weight = s.d.data(), *d_value = s.e.data();
+  data.observation->gather(rows, s.observation);
+  for (int64_t i = 0; i < n; ++i) {
+    old[i] = data.value[rows[i]];
+    target[i] = data.target[rows[i]];
+    weight[i] = plan.weight[rows[i]] * per_row;
+  }
+  controller_->value(s.observation.batch(0, n), value, *s.workspace);
+  s.sums.loss += value_loss(n, value, old, target, weight, options_.value.options(), d_value);
+  controller_->backward_value(d_value, s.gradient.data(), *s.workspace);
+}
+
+// Calls block(first row, rows, scratch) over consecutive blocks, each scratch area by one thread.
+template <class Block>
+void Network::over_blocks(int64_t rows, Pool& pool, Block&& block) {
+  const int64_t parts = static_cast<int64_t>(scratch_.size());
+  pool.run(parts, [&](int64_t p) {
+    for (int64_t first = rows * p / parts, end = rows * (p + 1) / parts; first < end; first += kChunk) {
+      block(first, std::min(kChunk, end - first), scratch_[p]);
+    }
+  });
+}
+
+void Network::values(const ObservationStore& view, int64_t rows, float* value, Pool& pool) {
+  over_blocks(rows, pool, [&](int64_t first, int64_t n, Scratch& s) {
+    controller_->value(view.batch(first, n), value + first, *s.workspace);
+  });
+}
+
+void Network::log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp, Pool& pool) {
+  over_blocks(rows, pool, [&](int64_t first, int64_t n, Scratch& s) {
+    controller_->evaluate(view.batch(first, n), raw + first * controller_->raw_width(), logp + first, s.a.data(), *s.workspace);
+  });
+}
+
+void Network::save(TensorFile& file) const {
+  controller_->save(file, "policy." + name_ + ".");
+  file.tensors["normaliser." + name_ + ".warm"] = Tensor::u8({1}, std::array<uint8_t, 1>{warm});
+  if (!adam_) return;
+  const int64_t size = static_cast<int64_t>(gradient_.size());
+  const std::string prefix = "optimiser." + name_;
+  file.tensors[prefix + ".first_moment"] = Tensor::f32({size}, adam_->first_moment());
+  file.tensors[prefix + ".second_moment"] = Tensor::f32({size}, adam_->second_moment());
+  file.tensors[prefix + ".steps"] = Tensor::i64({1}, std::array<int64_t, 1>{adam_->steps()});
+}
+
+void Network::load(const TensorFile& file) {
+  controller_->load(file, "policy." + name_ + ".");
+  warm = file.at("normaliser." + name_ + ".warm").as_u8()[0];
+  const std::string prefix = "optimiser." + name_;
+  if (!file.tensors.contains(prefix + ".steps")) return;
+  const size_t size = controller_->parameters().size();
+  const auto m = file.at(prefix + ".first_moment").as_f32(), v = file.at(prefix + ".second_moment").as_f32();
+  if (m.size() != size || v.size() != size) {
+    throw CheckpointError(fmt::format("optimiser state of '{}' has {} numbers, the network has {}", name_, m.size(), size));
+  }
+  adam_ = std::make_unique<Adam>(static_cast<int64_t>(size), options_.adam.options());
+  gradient_.resize(size);
+  std::copy(m.begin(), m.end(), adam_->first_moment().begin());
+  std::copy(v.begin(), v.end(), adam_->second_moment().begin());
+  adam_->set_steps(file.at(prefix + ".steps").as_i64()[0]);
+}
+
+}  // namespace trimtab

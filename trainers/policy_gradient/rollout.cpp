@@ -1,0 +1,221 @@
+// Collecting rollouts; see rollout.h.
+#include "trainers/policy_gradient/rollout.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/random.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kTimedEvery = 8;   // reading the clock costs about as much as stepping a tiny environment
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(bool on) : on_(on) { restart(); }
+  void restart() {
+    if (on_) start_ = std::chrono::steady_clock::now();
+  }
+  void lap(double& seconds) {
+    if (!on_) return;
+    const auto now = std::chrono::steady_clock::now();
+    seconds += kTimedEvery * std::chrono::duration<double>(now - start_).count();
+    start_ = now;
+  }
+
+ private:
+  bool on_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace
+
+Rollout::Rollout(const MakeEnvironment& make, const Options& options) : options_(options) {
+  make_shards(make);
+  const TrainerOptions& t = options_.trainer;
+  horizon_ = t.horizon > 0 ? t.horizon : spec_.time_limit;
+  if (horizon_ <= 0) {
+    throw ConfigError(fmt::format("environment '{}' has no time limit; set trainer.horizon to the steps of a rollout", spec_.name));
+  }
+  if (!t.reward.weights.empty() && t.reward.weights.size() != spec_.reward_terms.size()) {
+    throw ConfigError(fmt::format("trainer.reward.weights has {} entries, environment '{}' has {} reward terms",
+                                  t.reward.weights.size(), spec_.name, spec_.reward_terms.size()));
+  }
+  const int64_t rows = this->rows();
+  for (const AgentSpec& agent : spec_.agents) agents.push_back({ObservationStore(agent.observation, rows), {}, {}, 1});
+  reward.resize(rows);
+  terminated.resize(rows);
+  truncated.resize(rows);
+  alive.assign(rows, 1);
+  term_sums.resize(spec_.reward_terms.size());
+  if (t.critic == "central") {
+    critic = ObservationStore(spec_.critic, rows);
+    last_critic = ObservationStore(spec_.critic, instances());
+  }
+  int64_t finals_total = 0;
+  for (Shard& shard : shards_) {
+    const int64_t ends = spec_.time_limit > 0 ? horizon_ / spec_.time_limit + 1 : horizon_;
+    shard.final_first = finals_total;
+    shard.final_capacity = ends * shard.count;
+    finals_total += shard.final_capacity;
+    shard.finals.reserve(shard.final_capacity);
+  }
+  if (t.critic == "central") final_critic = ObservationStore(spec_.critic, finals_total);
+  restart();
+}
+
+void Rollout::make_shards(const MakeEnvironment& make) {
+  const TrainerOptions& t = options_.trainer;
+  const int64_t groups = t.num_envs / t.group_size, num = std::min(t.shards, groups);
+  for (int64_t s = 0; s < num; ++s) {
+    Shard& shard = shards_.emplace_back();
+    shard.first = groups * s / num * t.group_size;
+    shard.count = groups * (s + 1) / num * t.group_size - shard.first;
+    shard.env = make(shard.count);
+    if (s == 0) spec_ = shard.env->spec();
+    int widest = 1;
+    for (const AgentSpec& agent : spec_.agents) widest = std::max(widest, agent.head.width());
+    shard.action.resize(shard.count * widest);
+    shard.terms.resize(shard.count * std::max<size_t>(spec_.reward_terms.size(), 1));
+    shard.term_sums.resize(spec_.reward_terms.size());
+    shard.ended = ObservationStore(spec_.critic, shard.count);
+  }
+}
+
+void Rollout::set_actors(std::span<const Actor> actors) {
+  TT_CHECK_EQ(actors.size(), spec_.agents.size());
+  actors_.assign(actors.begin(), actors.end());
+  for (size_t a = 0; a < actors.size(); ++a) {
+    agents[a].raw_width = actors[a].policy->raw_width();
+    agents[a].raw.resize(rows() * agents[a].raw_width);
+    agents[a].logp.resize(rows());
+  }
+  for (Shard& shard : shards_) {
+    shard.workspaces.clear();
+    for (const Actor& actor : actors) shard.workspaces.push_back(actor.policy->workspace(shard.count));
+  }
+}
+
+void Rollout::start_worlds(Shard& shard, uint64_t first_episode) {
+  const int64_t group = options_.trainer.group_size;
+  std::vector<WorldKey> keys(shard.count);
+  for (int64_t i = 0; i < shard.count; ++i) {
+    keys[i] = {options_.seed, first_episode + static_cast<uint64_t>((shard.first + i) / group)};
+  }
+  shard.env->reset(keys, static_cast<uint64_t>(instances() / group));
+}
+
+void Rollout::restart() {
+  for (Shard& shard : shards_) {
+    start_worlds(shard, options_.first_episode);
+    shard.env->take_statistics();
+  }
+}
+
+void Rollout::collect(uint32_t update, Pool& pool) {
+  pool.run(num_shards(), [&](int64_t s) { run_shard(shards_[s], update); });
+  merge();
+}
+
+void Rollout::run_shard(Shard& shard, uint32_t update) {
+  shard.finals.clear();
+  shard.environment_seconds = shard.inference_seconds = 0;
+  std::fill(shard.term_sums.begin(), shard.term_sums.end(), 0.0);
+  const TrainerOptions& t = options_.trainer;
+  const bool central = t.critic == "central";
+  if (t.grouped()) {   // every update begins new episodes, so that members of a group stay in step
+    start_worlds(shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(instances() / t.group_size));
+  }
+  const int64_t base = shard.first * horizon_;
+  for (int64_t step = 0; step < horizon_; ++step) {
+    const int64_t row = base + step * shard.count;
+    Stopwatch watch(step % kTimedEvery == 0);
+    if (central) shard.env->observe_critic(critic.rows(row));
+    for (size_t a = 0; a < actors_.size(); ++a) {
+      shard.env->observe(static_cast<int>(a), agents[a].observation.rows(row));
+      watch.lap(shard.environment_seconds);
+      decide(shard, a, row, update, step);
+      watch.lap(shard.inference_seconds);
+      shard.env->act(static_cast<int>(a), shard.action.data());
+    }
+    shard.env->step({reward.data() + row, shard.terms.data(), terminated.data() + row, truncated.data() + row,
+                     shard.ended.rows(0)});
+    note_outcome(shard, row);
+    watch.lap(shard.environment_seconds);
+  }
+  if (central) shard.env->observe_critic(last_critic.rows(shard.first));
+  if (t.grouped()) mark_alive(shard);
+}
+
+void Rollout::decide(Shard& shard, size_t agent, int64_t row, uint32_t update, int64_t step) {
+  AgentRows& to = agents[agent];
+  const ObservationBatch batch = to.observation.batch(row, shard.count);
+  const Actor& actor = actors_[agent];
+  if (!actor.explores) {
+    actor.policy->mode(batch, shard.action.data(), *shard.workspaces[agent]);
+    return;
+  }
+  struct Key {
+    uint64_t seed;
+    uint32_t update, step, first, agents, agent;
+  } key{options_.seed, update, static_cast<uint32_t>(step), static_cast<uint32_t>(shard.first),
+        static_cast<uint32_t>(actors_.size()), static_cast<uint32_t>(agent)};
+  // One pointer is captured, so the function object stays within its own storage.
+  const std::function<Draws(int64_t)> draws = [k = &key](int64_t i) {
+    return Draws(k->seed, Stream::kAction, k->update, k->step, (k->first + static_cast<uint32_t>(i)) * k->agents + k->agent);
+  };
+  actor.policy->sample(batch, draws, shard.action.data(), to.raw.data() + row * to.raw_width, to.logp.data() + row,
+                       *shard.workspaces[agent]);
+}
+
+void Rollout::note_outcome(Shard& shard, int64_t row) {
+  const int64_t num_terms = static_cast<int64_t>(term_sums.size());
+  const TrainerOptions& t = options_.trainer;
+  for (int64_t i = 0; i < shard.count; ++i) {
+    for (int64_t k = 0; k < num_terms; ++k) shard.term_sums[k] += shard.terms[i * num_terms + k];
+    if (!truncated[row + i]) continue;
+    const int64_t place = shard.final_first + static_cast<int64_t>(shard.finals.size());
+    TT_CHECK_LT(static_cast<int64_t>(shard.finals.size()), shard.final_capacity);
+    if (t.critic == "central") final_critic.copy_row(shard.ended, i, place);
+    shard.finals.push_back({row + i, place});
+  }
+  if (!t.reward.is_plain()) shape_reward(t.reward, shard.count, num_terms, shard.terms.data(), reward.data() + row);
+}
+
+// Rows after an instance's first episode belong to another world than its group's: they do not count.
+void Rollout::mark_alive(const Shard& shard) {
+  const int64_t base = shard.first * horizon_;
+  for (int64_t i = 0; i < shard.count; ++i) {
+    uint8_t lives = 1;
+    for (int64_t t = 0; t < horizon_; ++t) {
+      const int64_t row = base + t * shard.count + i;
+      alive[row] = lives;
+      if (terminated[row] | truncated[row]) lives = 0;
+    }
+  }
+}
+
+void Rollout::merge() {
+  finals.clear();
+  statistics.clear();
+  environment_seconds = inference_seconds = 0;
+  std::fill(term_sums.begin(), term_sums.end(), 0.0);
+  for (Shard& shard : shards_) {
+    finals.insert(finals.end(), shard.finals.begin(), shard.finals.end());
+    environment_seconds += shard.environment_seconds;
+    inference_seconds += shard.inference_seconds;
+    for (size_t k = 0; k < term_sums.size(); ++k) term_sums[k] += shard.term_sums[k];
+    for (BatchEnvironment::Statistic& s : shard.env->take_statistics()) {
+      const auto same = [&](const auto& have) { return have.name == s.name; };
+      if (auto have = std::find_if(statistics.begin(), statistics.end(), same); have != statistics.end()) {
+        have->sum += s.sum;
+        have->count += s.count;
+      } else {
+        statistics.push_back(std::move(s));
+      }
+    }
+  }
+}
+
+}  // namespace trimtab
