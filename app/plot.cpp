@@ -66,7 +66,7 @@ Frame frame_of(const Plot& plot) {
 
 std::string axes(const Plot& plot, const Frame& frame) {
   std::string out;
-  const std::vector<double> xs = round_ticks(frame.x.low, frame.x.high, 6), ys = round_ticks(frame.y.low, frame.y.high, 5);
+  const std::vector<double> xs = round_ticks(frame.x.low, frame.x.high, 6), ys = round_ticks(frame.y.low, frame.y.high, 6);
   for (const double tick : ys) {
     const double y = frame.y.place(tick);
     out += fmt::format("<line class='grid' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", frame.x.start, frame.x.end, y, y);

@@ -85,7 +85,7 @@ std::string frontier_table(const json& e) {
   for (const json& row : e["frontier"]) {
     if (row["file"] != "") continue;
     const double clamped = row["clamped"];
-    body += fmt::format("<tr><th scope='row'>{}</th><td>{}</td><td>{} at equal {}</td><td>{}</td><td>{}</td></tr>\n",
+    body += fmt::format("<tr><th scope='row'>{}</th><td class='text'>{}</td><td class='text'>{} at equal {}</td><td>{}</td><td class='text'>{}</td></tr>\n",
                         html_escaped(row["policy"]), html_escaped(row["frontier"]), html_escaped(row["y"]), html_escaped(row["x"]),
                         interval_text(row["ratio"]), clamped > 0 ? fmt::format("outside its range in {:.0f} % of resamples: end point taken", 100 * clamped) : "");
   }
@@ -149,7 +149,7 @@ constexpr const char* kStyle =
     ".note{font-size:13px;margin:2px 0 0}.legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 16px;margin:8px 0 6px;padding:0;font-size:13px}"
     ".legend li{display:flex;align-items:center;gap:6px}.scroll{overflow-x:auto;border:1px solid var(--hair);border-radius:10px;background:var(--card)}"
     "table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}th,td{padding:6px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}"
-    "thead th{font-weight:600;color:var(--soft)}th[scope=row],td.kind,thead th:first-child,thead th:nth-child(2){text-align:left}tbody tr:last-child>*{border-bottom:0}"
+    "thead th{font-weight:600;color:var(--soft)}th[scope=row],td.kind,td.text,thead th:first-child,thead th:nth-child(2){text-align:left}tbody tr:last-child>*{border-bottom:0}"
     "th[scope=row]{font-weight:500}tr.learned{background:var(--mark)}details{margin:12px 0}summary{cursor:pointer;font-weight:600;margin-bottom:8px}"
     "pre{background:var(--card);border:1px solid var(--hair);border-radius:10px;padding:14px;overflow-x:auto;font-size:12.5px}footer{margin-top:40px;color:var(--soft);font-size:13px}";
 
