@@ -1,0 +1,33 @@
+# The CUDA kernels: kernels/*/*_cuda.cu as one object library, trimtab::cuda_kernels, for sm_80 and sm_90. Compiling needs
+# nvcc and no GPU.
+find_program(TRIMTAB_NVCC nvcc HINTS ${CUDAToolkit_ROOT}/bin $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+if(NOT TRIMTAB_NVCC)
+  message(FATAL_ERROR "TRIMTAB_CUDA=ON needs nvcc (CUDA Toolkit 13) and none was found: run scripts/setup --cuda, name the "
+                      "toolkit with -DCUDAToolkit_ROOT=..., or build without it: -DTRIMTAB_CUDA=OFF")
+endif()
+set(CMAKE_CUDA_COMPILER ${TRIMTAB_NVCC})
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90)
+endif()
+enable_language(CUDA)
+# CMake 3.25 does not know how to ask nvcc 13 for C++20, so kernels and their tests are C++17.
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+enable_testing()
+
+# nvcc hands warnings on to g++; a bare -Wall it would refuse.
+function(trimtab_cuda_settings target)
+  set_target_properties(${target} PROPERTIES COMPILE_OPTIONS "" LINK_OPTIONS "")
+  target_compile_options(${target} PRIVATE -Xcompiler=-Wall,-Wextra)
+  target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
+endfunction()
+
+file(GLOB trimtab_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/*_cuda.cu)
+add_library(trimtab_cuda_kernels OBJECT ${trimtab_cuda_sources})
+add_library(trimtab::cuda_kernels ALIAS trimtab_cuda_kernels)
+trimtab_cuda_settings(trimtab_cuda_kernels)
+
+# With TRIMTAB_KERNELS_ONLY the top-level file adds the tests itself and stops there.
+if(TRIMTAB_TESTS AND NOT TRIMTAB_KERNELS_ONLY)
+  add_subdirectory(tests/gpu)
+endif()
