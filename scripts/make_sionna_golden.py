@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes a golden file of Sionna SYS's own answers, in the form of data/golden/sionna_sys.json.
 
-    scripts/make_sionna_golden.py --seed 7 --out /tmp/golden.json
-    TRIMTAB_SIONNA_GOLDEN=/tmp/golden.json ctest -R sionna
+    scripts/make_sionna_golden.py --seed 7 --out golden.json
+    TRIMTAB_SIONNA_GOLDEN=golden.json ctest -R sionna
 
 Needs `sionna-no-rt` and PyTorch (scripts/requirements/sionna.txt). Use it to check another Sionna version or other cases;
 single precision is Sionna's default and is what is recorded, with a stable value beside it where that matters.
