@@ -28,13 +28,17 @@ std::string block(const std::string& name, const Options& options) {
   return name + ":\n" + indented(yaml_of(options));
 }
 
-std::string flow(const YAML::Node& node) {
+// One line of YAML: every map and list in flow style.
+void set_flow(YAML::Node node) {
+  node.SetStyle(YAML::EmitterStyle::Flow);
+  for (auto child : node) set_flow(node.IsMap() ? child.second : YAML::Node(child));
+}
+std::string flow(YAML::Node node) {
+  set_flow(node);
   YAML::Emitter out;
-  out << YAML::Flow << node;
+  out << node;
   return out.c_str();
 }
-
-bool is_override(const std::string& key) { return key.starts_with("env.") || key.starts_with("trainer."); }
 
 }  // namespace
 
@@ -111,12 +115,9 @@ void Job::read_phases() {
   }
   for (const Config& phase : list) {
     PhaseOptions options;
-    std::vector<std::string> overrides = phase.keys();
-    std::erase_if(overrides, [](const std::string& key) { return !is_override(key); });
-    phase.read(options, overrides);
-    Config whole = config_;
+    phase.read(options, {"env", "trainer"});  // a phase's own env and trainer keys go over the run's
+    const Config whole = config_.merged_with(phase);
     const YAML::Node node = YAML::Load(phase.yaml());
-    for (const std::string& key : overrides) whole.apply(key + "=" + flow(node[key]));
     add(whole, options, flow(node));
   }
 }
