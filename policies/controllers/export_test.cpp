@@ -1,0 +1,156 @@
+// Exports: the policy's own mode against the runtime and against the compiled C header, on vectors from a seed.
+#include "policies/controllers/export.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "core/files.h"
+#include "trimtab/runtime.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+uint64_t test_seed() {
+  const char* text = std::getenv("TRIMTAB_TEST_SEED");
+  return text ? std::strtoull(text, nullptr, 10) : 20260101;
+}
+
+std::vector<Feature> features(const std::string& name, int count, float low, float high) {
+  std::vector<Feature> out;
+  for (int j = 0; j < count; ++j) out.push_back({name + std::to_string(j), "1", low, high});
+  return out;
+}
+
+struct Case {
+  std::string name;
+  AgentSpec spec;
+  ControllerOptions options;
+};
+
+std::vector<Case> cases() {
+  ControllerOptions plain;
+  plain.last_layer_gain = 1.0;
+  ControllerOptions dirichlet = plain, relu = plain, raw = plain;
+  dirichlet.head = "dirichlet";
+  dirichlet.residual = "item1";
+  relu.activation = "relu";
+  relu.hidden = {48};
+  raw.normalise_observations = false;
+  const ObservationSpec set{features("context", 3, -4, 4), features("item", 5, -6, 6), 10};
+  const ObservationSpec vector{features("context", 4, -2, 2), {}, 0};
+  return {{"softmax", {"prb", set, {HeadKind::kSimplex, 10}}, plain},
+          {"dirichlet", {"power", set, {HeadKind::kSimplex, 10}}, dirichlet},
+          {"no_context", {"prb", {{}, set.item, 7}, {HeadKind::kSimplex, 7}}, relu},
+          {"categorical", {"cart", vector, {HeadKind::kCategorical, 3}}, plain},
+          {"gaussian", {"pendulum", vector, {HeadKind::kGaussian, 2, -0.5f, 0.5f}}, raw},
+          {"set_categorical", {"router", set, {HeadKind::kCategorical, 4}}, relu},
+          {"set_gaussian", {"pool", set, {HeadKind::kGaussian, 2, -1, 1}}, plain}};
+}
+
+// A policy with random weights and a normaliser that has seen data of its own mean and scale.
+std::unique_ptr<Controller> make_policy(const Case& c) {
+  auto policy = Controller::policy(c.spec, c.options, test_seed());
+  const TestVectors seen = make_test_vectors({c.spec, policy.get(), "", 0, {}}, 512, test_seed() + 1);
+  policy->accumulate_statistics({.size = seen.count, .context = seen.context.data(), .items = seen.items.data(), .mask = seen.mask.data()});
+  policy->refresh_normaliser();
+  return policy;
+}
+
+struct Closer {
+  void operator()(tt_controller* c) const { tt_close(c); }
+};
+using Opened = std::unique_ptr<tt_controller, Closer>;
+
+Opened open_bytes(const std::string& bytes, int max_items = 0) {
+  tt_open_options options = TT_OPEN_OPTIONS_INIT;
+  options.max_items = max_items;
+  char why[256] = "";
+  tt_controller* controller = nullptr;
+  EXPECT_EQ(tt_open_memory(bytes.data(), bytes.size(), &options, &controller, why, sizeof why), TT_OK) << why;
+  return Opened(controller);
+}
+
+class ExportTest : public testing::TestWithParam<size_t> {
+ protected:
+  Case case_ = cases()[GetParam()];
+  std::unique_ptr<Controller> policy_ = make_policy(case_);
+  std::vector<ExportedAgent> agents_ = {{case_.spec, policy_.get(), "what it means", 500, {}}};
+};
+
+TEST_P(ExportTest, RuntimeAgreesWithThePolicyOnTenThousandVectors) {
+  const Opened controller = open_bytes(artefact_bytes(agents_, {.environment = "test", .config = "a: 1\n", .training_data_hash = "00", .glue = {}}));
+  ASSERT_TRUE(controller);
+  const TestVectors v = make_test_vectors(agents_[0], 10000, test_seed() + 2);
+  const ObservationSpec& view = case_.spec.observation;
+  const int num_items = view.item_size() ? view.max_items : 0, width = case_.spec.head.width();
+  std::vector<float> action(width);
+  float worst = 0;
+  int64_t other_choice = 0;
+  for (int64_t i = 0; i < v.count; ++i) {
+    ASSERT_EQ(tt_decide(controller.get(), 0, v.context.data() + i * view.context_size(), v.items.data() + i * num_items * view.item_size(),
+                        v.mask.data() + i * num_items, num_items, action.data()),
+              TT_OK);
+    for (int k = 0; k < width; ++k) {
+      const float difference = std::abs(action[k] - v.actions[i * width + k]);
+      if (case_.spec.head.kind == HeadKind::kCategorical) other_choice += difference > 0;
+      else worst = std::max(worst, difference);
+    }
+  }
+  EXPECT_LE(worst, 1e-5f);
+  // Different choices are possible only where two logits are within 1e-4; such ties are rare.
+  EXPECT_LE(other_choice, 5);
+}
+
+TEST_P(ExportTest, CompiledHeaderAgreesWithTheRuntime) {
+  if (std::system("cc --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no C compiler here";
+  const fs::path folder = fs::temp_directory_path() / ("trimtab_header_" + case_.name + "_" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  ExportInfo info{.environment = "test", .config = "", .training_data_hash = "00", .glue = {}, .seed = test_seed() + 3, .num_self_tests = 10000};
+  export_header(folder / "controller.h", agents_, info);
+  std::ofstream(folder / "main.c") << "#include \"controller.h\"\n#include <stdio.h>\nint main(void) {\n  const float worst = trimtab_self_test();\n"
+                                      "  printf(\"%g\\n\", (double)worst);\n  return worst <= "
+                                   << (case_.spec.head.kind == HeadKind::kCategorical ? "3.0f" : "1e-5f") << " ? 0 : 1;\n}\n";
+  const std::string program = (folder / "main").string();
+  EXPECT_EQ(std::system(("cc -std=c11 -O1 -Wall -Wextra -Werror " + program + ".c -o " + program + " -lm").c_str()), 0);
+  EXPECT_EQ(std::system((program + " > " + program + ".txt").c_str()), 0) << read_file(program + ".txt");
+  fs::remove_all(folder);
+}
+
+TEST_P(ExportTest, ServesOtherNumbersOfItems) {
+  const ObservationSpec& view = case_.spec.observation;
+  if (view.item_size() == 0) GTEST_SKIP() << "no set";
+  const Opened controller = open_bytes(artefact_bytes(agents_, {}), 32);
+  ASSERT_TRUE(controller);
+  for (const int num_items : {1, 4, 32}) {
+    Case wide = case_;
+    wide.spec.observation.max_items = num_items;
+    if (wide.spec.head.kind == HeadKind::kSimplex) wide.spec.head.size = num_items;
+    const auto policy = Controller::policy(wide.spec, wide.options, 0);
+    TensorFile state;
+    policy_->save(state, "p.");
+    policy->load(state, "p.");
+    const TestVectors v = make_test_vectors({wide.spec, policy.get(), "", 0, {}}, 50, test_seed());
+    std::vector<float> action(wide.spec.head.width());
+    for (int64_t i = 0; i < v.count; ++i) {
+      ASSERT_EQ(tt_decide(controller.get(), 0, v.context.data() + i * view.context_size(), v.items.data() + i * num_items * view.item_size(),
+                          v.mask.data() + i * num_items, num_items, action.data()),
+                TT_OK);
+      for (size_t k = 0; k < action.size(); ++k) ASSERT_NEAR(action[k], v.actions[i * action.size() + k], 1e-5);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, ExportTest, testing::Range<size_t>(0, 7),
+                         [](const testing::TestParamInfo<size_t>& info) { return cases()[info.param].name; });
+
+}  // namespace
+}  // namespace trimtab
