@@ -134,7 +134,9 @@ std::string frontier_figure(const json& evaluation, const std::string& file, con
 
 // How much a metric says about learning: lower comes first, negative is left out.
 int rank_of(const std::string& key) {
-  if (key == "step" || key.find("seconds") != std::string::npos || key.find("time") != std::string::npos) return -1;
+  for (const char* part : {"step", "seconds", "time", "length", "phase", "minibatches"}) {
+    if (key.find(part) != std::string::npos) return -1;
+  }
   const std::vector<std::string> order = {"validation", "eval", "score", "return", "throughput", "jain", "reward", "entropy", "kl", "explained", "loss"};
   for (size_t i = 0; i < order.size(); ++i) {
     if (key.find(order[i]) != std::string::npos) return static_cast<int>(i);

@@ -38,20 +38,6 @@ Subject baselines(const SubjectOptions& options) {
   return out;
 }
 
-bool is_run(const fs::path& folder) { return fs::exists(folder / "config.yaml") && fs::is_directory(folder / "checkpoints"); }
-
-std::vector<TrainingFile> read_manifest(const fs::path& file) {
-  const nlohmann::json provenance = nlohmann::json::parse(read_file(file), nullptr, false);
-  if (!provenance.is_object() || !provenance.contains("data"))
-    throw DataError(fmt::format("{}: does not say what the run was trained on, so nothing can be called held out", file.string()));
-  std::vector<TrainingFile> out;
-  for (const auto& line : provenance["data"]) {
-    if (!line.is_object()) throw DataError(fmt::format("{}: its list of data files is damaged", file.string()));
-    out.push_back({line.value("file", ""), line.value("hash", ""), line.value("split", "")});
-  }
-  return out;
-}
-
 // What must be equal for two runs to be training seeds of one experiment.
 std::string experiment_of(const Config& config) {
   std::string out;
@@ -66,14 +52,14 @@ Subject from_runs(const SubjectOptions& options) {
   std::string experiment;
   for (const std::string& name : options.names) {
     const fs::path run = name;
-    if (!is_run(run)) throw DataError(fmt::format("{}: not a run folder (config.yaml or checkpoints/ is missing)", name));
+    check_run_folder(name);
     Config config = Config::load(run / "config.yaml");
     if (experiment.empty()) experiment = experiment_of(config);
     if (experiment_of(config) != experiment)
       throw ConfigError(fmt::format("{} and {} are not training seeds of one experiment: their configurations differ beyond the run block; "
                                     "evaluate them one by one",
                                     options.names[0], name));
-    for (const TrainingFile& file : read_manifest(run / "provenance.json")) out.manifest.push_back(file);
+    for (const TrainingFile& file : training_manifest(name)) out.manifest.push_back(file);
     out.agents.push_back(policy_agents(run, options.checkpoint));
     apply_overrides(config, options.overrides);
     out.environment = config.text("env.type", "");
@@ -90,10 +76,26 @@ Subject open_subject(const SubjectOptions& options) {
     if (name == "none" && options.names.size() > 1) throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
   }
   if (options.names[0] == "none") return baselines(options);
-  for (const std::string& name : options.names) {
-    if (!fs::exists(name)) throw DataError(fmt::format("{}: no such run folder or artefact", name));
-  }
   return from_runs(options);
+}
+
+void check_run_folder(const std::string& folder) {
+  if (!fs::exists(folder)) throw DataError(fmt::format("{}: no such run folder", folder));
+  if (!fs::exists(fs::path(folder) / "config.yaml") || !fs::is_directory(fs::path(folder) / "checkpoints"))
+    throw DataError(fmt::format("{}: not a run folder (config.yaml or checkpoints/ is missing)", folder));
+}
+
+std::vector<TrainingFile> training_manifest(const std::string& run_folder) {
+  const fs::path file = fs::path(run_folder) / "provenance.json";
+  const nlohmann::json provenance = nlohmann::json::parse(read_file(file), nullptr, false);
+  if (!provenance.is_object() || !provenance.contains("data"))
+    throw DataError(fmt::format("{}: does not say what the run was trained on, so nothing can be called held out", file.string()));
+  std::vector<TrainingFile> out;
+  for (const auto& line : provenance["data"]) {
+    if (!line.is_object()) throw DataError(fmt::format("{}: its list of data files is damaged", file.string()));
+    out.push_back({line.value("file", ""), line.value("hash", ""), line.value("split", "")});
+  }
+  return out;
 }
 
 std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation) {

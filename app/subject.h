@@ -28,6 +28,11 @@ struct SubjectOptions {
 
 Subject open_subject(const SubjectOptions& options);
 
+// DataError unless `folder` is a run: config.yaml and checkpoints/ are there.
+void check_run_folder(const std::string& folder);
+// The data files of a run's provenance.json; DataError when it does not say.
+std::vector<TrainingFile> training_manifest(const std::string& run_folder);
+
 // "held-out" or "validation" for each file. A file that training saw is a DataError; a validation file too, unless allowed.
 std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation);
 
