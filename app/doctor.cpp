@@ -14,6 +14,7 @@
 #include "app/units.h"
 #include "core/run_folder.h"
 #include "domain/radio/link.h"
+#include "trimtab/runtime.h"
 
 namespace trimtab {
 namespace {
@@ -56,6 +57,23 @@ std::string hdf5_version() {
   return fmt::format("{}.{}.{}", major, minor, release);
 }
 
+// Opening runs the file's own test vectors through the runtime.
+Finding self_test(const std::string& file) {
+  return check(file, [&] {
+    tt_controller* controller = nullptr;
+    char why[512] = "";
+    tt_open_options options = TT_OPEN_OPTIONS_INIT;
+    options.run_self_test = 0;   // here below, for its figure
+    if (tt_open(file.c_str(), &options, &controller, why, sizeof(why)) != TT_OK) throw DataError(why);
+    float worst = 0;
+    const tt_status status = tt_self_test(controller, &worst);
+    const int agents = tt_num_agents(controller);
+    tt_close(controller);
+    if (status != TT_OK) throw DataError(fmt::format("the self-test vectors differ by {:.2g}; export the run again", worst));
+    return fmt::format("{} agents, self-test passed (largest difference {:.2g})", agents, worst);
+  });
+}
+
 std::vector<Finding> examine(const DoctorOptions& options) {
   std::vector<Finding> out;
   const json machine = hardware_and_version();
@@ -73,7 +91,8 @@ std::vector<Finding> examine(const DoctorOptions& options) {
     return std::string("block error rate tables load");
   }));
   for (const std::string& kind : kUnitKinds)
-    out.push_back(check(kind, [&] { return fmt::format("{} registered", units_of(kind).size()); }));
+    out.push_back(check(kind, [&] { return fmt::format("{} known", units_of(kind).size()); }));
+  for (const std::string& file : options.artefacts) out.push_back(self_test(file));
   return out;
 }
 
