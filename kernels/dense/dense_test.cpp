@@ -242,11 +242,13 @@ TEST_P(Dense, TanhIsAccurateEverywhere) {
 }
 
 TEST_P(Dense, NotANumberIsNotHidden) {
-  for (const int64_t out : {1, 5, 64}) {
-    std::vector<float> x(64, 1.0f), w(64 * out, 0.5f), y(out);
-    x[40] = NAN;
-    dense_forward({1, 64, out, x.data(), 64, w.data(), out, {}, Activation::kNone, y.data(), out});
-    for (const float value : y) EXPECT_TRUE(std::isnan(value));
+  for (const Activation activation : {Activation::kNone, Activation::kTanh, Activation::kRelu}) {
+    for (const int64_t out : {1, 5, 64}) {
+      std::vector<float> x(64, 1.0f), w(64 * out, 0.5f), y(out);
+      x[40] = NAN;
+      dense_forward({1, 64, out, x.data(), 64, w.data(), out, {}, activation, y.data(), out});
+      for (const float value : y) EXPECT_TRUE(std::isnan(value));
+    }
   }
 }
 
