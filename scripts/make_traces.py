@@ -19,7 +19,11 @@ import pathlib
 import sys
 import time
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    sys.exit("make_traces: needs the packages of scripts/requirements/sionna.txt (pip install -r ...); with a virtual "
+             "environment, call this script by that environment's python")
 
 SPLITS = {"train": 1, "val": 2, "heldout": 3, "test": 4}
 SUBCARRIER_SPACING = 30e3
@@ -184,13 +188,13 @@ def statistical_drop(job, drop, model):
                                                indoor_probability=job["indoor"], min_ut_velocity=job["min_speed"],
                                                max_ut_velocity=job["max_speed"]))
     # Copies: the model writes later topologies into the tensors of the first one.
-    users, stations, velocities, indoor = (np.array(topology[i].cpu()) for i in (0, 1, 4, 5))
+    users, stations, velocities, indoor = (topology[i].cpu().numpy().copy() for i in (0, 1, 4, 5))
     velocities = walk_indoors(velocities, indoor.astype(bool), rng)
     topology[4] = torch.tensor(velocities, dtype=topology[4].dtype, device=topology[4].device)
     model.set_topology(*topology)
     attributes = common_attributes(job)
     a, tau = model(num_time_samples=job["slots"], sampling_frequency=attributes["sampling_frequency"])
-    a, tau = np.array(a.cpu()), np.array(tau.cpu())
+    a, tau = a.cpu().numpy().copy(), tau.cpu().numpy().copy()
     used = np.any(a != 0, axis=(2, 4, 6))
     tau = np.where(used, tau, 0.0)   # unused clusters come back with delays of seconds
     los = model._scenario.los.cpu().numpy().reshape(1, 1, job["users"])[:, 0, :, None] & ~indoor.astype(bool)[..., None]
