@@ -6,24 +6,16 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "envs/prb_power/figures.h"
 #include "trimtab/glue.h"
 
 namespace trimtab {
 namespace {
 
 constexpr double kBoltzmann = 1.380649e-23;
-constexpr int kDelayBins = 512;            // slots; the last bin holds everything later
 constexpr float kFullBuffer = 1e9f;        // bits
 constexpr int kTrackEvery = 4;             // slots between updates of the reliability estimate
 constexpr float kTrackDecay = 0.9f;
-
-// Jain's index; 1 before anything was delivered.
-template <class T>
-double jain_of(const std::vector<T>& x) {
-  double sum = 0, squares = 0;
-  for (const T v : x) sum += v, squares += static_cast<double>(v) * v;
-  return squares > 0 ? sum * sum / (static_cast<double>(x.size()) * squares) : 1;
-}
 
 // Scratch of one thread: rows of a slot's computation.
 struct Rows {
@@ -43,7 +35,7 @@ void Cell::State::serialise(Archive& a) {
   a(key), a(source), a(drop_index), a(first_slot), a(slot), a(users), a(average), a(smoothed), a(total_bits), a(acked_bits);
   a(offset_db), a(reliability), a(backlog_bits), a(delay_slots), a(active), a(retx_prbs), a(retx_mcs), a(retx_process);
   a(csi_state), a(sinr_per_watt), a(scratch), a(owner), a(counts), a(user_power_w), a(prb_power_w), a(held_shares), a(held_power);
-  a(processes), a(combined), a(flights), a(queues), a(delays), a(round_robin), a(report_slot), a(totals);
+  a(processes), a(received), a(flights), a(queues), a(delays), a(round_robin), a(report_slot), a(totals);
 }
 
 Cell::Cell(PrbPowerOptions options, std::vector<std::shared_ptr<radio::TraceSource>> sources)
@@ -83,7 +75,8 @@ void Cell::build_link() {
       .mode = options_.link.mode == "sionna" ? radio::LinkMode::kSionna : radio::LinkMode::kSpec,
       .mcs_table = static_cast<int>(options_.link.mcs_table),
       .num_prb = num_prb_,
-      .re_per_prb = static_cast<int>(options_.link.re_per_prb)});
+      .re_per_prb = static_cast<int>(options_.link.re_per_prb),
+      .bler_target = static_cast<float>(options_.link.bler_target)});
   const int num_mcs = link_->num_mcs();
   const float target = static_cast<float>(options_.link.bler_target);
   thresholds_.assign(static_cast<size_t>(num_mcs) * (num_prb_ + 1), 3e38f);
@@ -199,7 +192,7 @@ void Cell::reset_to(State& s, WorldKey key, int source, int drop, int first_slot
   s.held_shares.assign(u, 0.0f);
   s.held_power.assign(u, 0.0f);
   s.processes.assign(u * processes, Process{});
-  s.combined.assign(u * processes * f, 0.0f);
+  s.received.assign(u * processes * received_size(), 0.0f);
   s.flights.assign(static_cast<size_t>(latency_) * u, Flight{});
   s.queues.resize(options_.traffic.type == "full_buffer" ? 0 : u);
   for (TrafficQueue& queue : s.queues) queue.reset();
@@ -270,60 +263,13 @@ void Cell::update_reports(State& s) const {
   if (options_.csi.delay_slots > 0 && (period > 1 || s.slot % kTrackEvery == 0)) track_reliability(s, described);
 }
 
-int Cell::pick_process(const State& s, int user, bool waiting) const {
-  const auto n = static_cast<int>(options_.harq.processes);
-  for (int p = 0; p < n; ++p) {
-    const Process& process = s.processes[static_cast<size_t>(user) * n + p];
-    if (waiting ? process.waiting : process.transmissions == 0) return p;
-  }
-  return -1;
-}
-
-void Cell::finish_block(State& s, int user, int process, bool delivered) const {
-  Process& block = s.processes[static_cast<size_t>(user) * options_.harq.processes + process];
-  if (delivered) {
-    s.acked_bits[user] += static_cast<float>(block.tb_bits);
-    s.total_bits[user] += block.tb_bits;
-    s.totals.bits += block.tb_bits;
-    for (uint32_t k = block.packets.begin; k != block.packets.end; ++k) {
-      const int waited = s.slot - s.queues[user].arrival_slot(k);
-      s.delays[std::clamp(waited, 0, kDelayBins - 1)] += 1.0f;
-    }
-  } else {
-    s.totals.lost_blocks += 1;
-  }
-  block = {};
-}
-
-void Cell::receive_feedback(State& s) const {
-  Flight* flights = s.flights.data() + static_cast<size_t>(s.slot % latency_) * num_users_;
-  const double up = options_.link.olla_delta_up_db, down = up * options_.link.bler_target / (1 - options_.link.bler_target);
-  const auto limit = static_cast<float>(options_.link.olla_limit_db);
-  for (int u = 0; u < num_users_; ++u) {
-    s.acked_bits[u] = 0;
-    Flight& flight = flights[u];
-    if (flight.process < 0) continue;
-    Process& block = s.processes[static_cast<size_t>(u) * options_.harq.processes + flight.process];
-    // Past the ends of the table the loop has nothing to move and would only wind up (spec mode; Sionna's loop winds up).
-    const bool stuck = options_.link.mode == "spec" && (flight.ack ? block.mcs == setup_.num_mcs - 1 : block.mcs == setup_.min_mcs);
-    if (block.transmissions == 1 && !stuck)
-      s.offset_db[u] = std::clamp(s.offset_db[u] + static_cast<float>(flight.ack ? -down : up), -limit, limit);
-    const bool give_up = !options_.harq.enabled || block.transmissions >= options_.harq.max_transmissions;
-    if (flight.ack || give_up)
-      finish_block(s, u, flight.process, flight.ack != 0);
-    else
-      block.waiting = true;
-    flight.process = -1;
-  }
-}
-
 void Cell::find_work(State& s) const {
   for (int u = 0; u < num_users_; ++u) {
     const int again = pick_process(s, u, true);
     s.retx_process[u] = again;
     s.retx_prbs[u] = 0;
     if (again >= 0) {
-      const Process& block = s.processes[static_cast<size_t>(u) * options_.harq.processes + again];
+      const Process& block = process_of(s, u, again);
       s.retx_prbs[u] = block.prbs;
       s.retx_mcs[u] = block.mcs;
     }
@@ -488,82 +434,6 @@ StepOutcome Cell::step(State& s, float* terms) const {
     terms[2] -= static_cast<float>(r.energy * power / budget_w_ / period);
   }
   return {.terminated = false};
-}
-
-void Cell::transmit(State& s) const {
-  for (int u = 0; u < num_users_; ++u)
-    if (s.counts[u] > 0) send_user(s, u);
-  double used = 0, power = 0;
-  for (int f = 0; f < num_prb_; ++f) used += s.owner[f] >= 0, power += s.prb_power_w[f];
-  s.totals.prbs_used += used / num_prb_;
-  s.totals.power_w += power / budget_w_;
-  ++s.slot;
-  begin_slot(s);
-  s.totals.jain_smoothed += jain_of(s.average);
-  s.totals.slots += 1;
-}
-
-void Cell::send_user(State& s, int user) const {
-  Rows& r = rows(num_prb_, 0);
-  const size_t row = static_cast<size_t>(user) * num_prb_;
-  const bool again = s.retx_process[user] >= 0;
-  const int process = again ? s.retx_process[user] : pick_process(s, user, false);
-  if (process < 0) return;
-  Process& block = s.processes[static_cast<size_t>(user) * options_.harq.processes + process];
-  float* combined = s.combined.data() + (static_cast<size_t>(user) * options_.harq.processes + process) * num_prb_;
-  // What was received on the user's PRBs, against noise and interference of this very slot.
-  const int64_t trace_slot = s.first_slot + s.slot;
-  const float* gain = s.drop->at(0, trace_slot) + static_cast<int64_t>(s.users[user]) * num_prb_;
-  const bool alone = s.drop->num_tx == 1;
-  const float inverse_noise = 1.0f / noise_w_;
-  if (!alone) {
-    sinr_per_watt(s, trace_slot, user, r.b.data());
-    gain = r.b.data();
-  }
-  int n = 0;
-  float* believed = r.a.data();
-  for (int f = 0; f < num_prb_; ++f) {
-    if (s.owner[f] != user || s.prb_power_w[f] <= 0) continue;  // a PRB without power is not used
-    const float received = gain[f] * s.prb_power_w[f] * (alone ? inverse_noise : 1.0f);
-    believed[n] = s.sinr_per_watt[row + f] * s.prb_power_w[f];
-    if (!again) combined[n] = received;
-    else if (n < block.prbs) combined[n] += received;
-    ++n;
-  }
-  if (n == 0) return;
-  if (!again) {
-    block.mcs = link_->choose_mcs({believed, static_cast<size_t>(n)}, s.offset_db[user], static_cast<float>(options_.link.bler_target));
-    block.prbs = n;
-    block.tb_bits = link_->tb_size(block.mcs, n);
-    if (!s.queues.empty()) {
-      const auto bits = static_cast<int32_t>(std::min<double>(block.tb_bits, s.queues[user].backlog_bits()));
-      block.packets = s.queues[user].take(block.tb_bits);
-      block.tb_bits = bits;  // padding carries nothing
-    }
-    s.totals.first_blocks += 1;
-  } else {
-    block.waiting = false;
-    s.totals.retransmissions += 1;
-  }
-  ++block.transmissions;
-  s.totals.blocks += 1;
-  int mcs = block.mcs;
-  if (again && options_.harq.combining == "ir") {
-    // Incremental redundancy: mean SINR over what was received, at the code rate of all coded bits together.
-    const double coded = static_cast<double>(block.prbs) * options_.link.re_per_prb *
-                         radio::mcs_table(static_cast<int>(options_.link.mcs_table))[mcs].modulation_order * block.transmissions;
-    mcs = link_->equivalent_mcs(mcs, link_->tb_size(mcs, block.prbs), coded);
-    for (int k = 0; k < block.prbs; ++k) believed[k] = combined[k] / static_cast<float>(block.transmissions);
-  } else {
-    std::copy_n(combined, block.prbs, believed);
-  }
-  const float sinr_db = link_->effective_sinr_db({believed, static_cast<size_t>(block.prbs)}, mcs);
-  const float error = link_->tbler(mcs, block.prbs, sinr_db);
-  const Counter counter{static_cast<uint32_t>(s.key.episode), static_cast<uint32_t>(s.slot), static_cast<uint32_t>(user),
-                        static_cast<uint32_t>(block.transmissions)};
-  const bool ack = uniform01(random_words(s.key.seed, Stream::kAck, counter)[0]) >= error;
-  if (!again && !ack) s.totals.first_errors += 1;
-  s.flights[static_cast<size_t>(s.slot % latency_) * num_users_ + user] = {process, ack};
 }
 
 double Cell::jain(const std::vector<double>& x) const { return jain_of(x); }

@@ -26,6 +26,7 @@ class Cell {
   // One HARQ process of one user.
   struct Process {
     int32_t tb_bits = 0, mcs = 0, prbs = 0, transmissions = 0;   // transmissions 0: free
+    int32_t received = 0;                                        // PRBs received over all transmissions
     bool waiting = false;                                        // failed, to be sent again
     PacketRange packets;                                         // what it carries, for delays
   };
@@ -55,7 +56,8 @@ class Cell {
     std::vector<float> user_power_w, prb_power_w;   // [U], [F]
     std::vector<float> held_shares, held_power;     // [U] the agents' last decisions, for control_period_slots > 1
     std::vector<Process> processes;           // [U, processes]
-    std::vector<float> combined;              // [U, processes, F] SINR per PRB summed over a block's transmissions (Chase)
+    std::vector<float> received;              // [U, processes, received_size()] SINR per PRB of a block: summed over its
+                                              // transmissions (Chase), or one transmission behind the other (IR)
     std::vector<Flight> flights;              // [feedback latency, U] by the slot of transmission
     std::vector<TrafficQueue> queues;         // [U], empty for a full buffer
     std::vector<float> delays;                // histogram of packet delays by slots
@@ -103,10 +105,22 @@ class Cell {
   void report_row(const State& s, int64_t trace_slot, int user, float* sinr_per_watt) const;
   void track_reliability(State& s, int64_t trace_slot) const;
   void find_work(State& s) const;
-  void serve_slot(State& s) const;                                  // the rules of agents that do not learn, then transmit
   void finish_assignment(State& s) const;                           // retransmissions first
   void spread_to_prbs(State& s) const;
-  void send_user(State& s, int user) const;
+  struct SlotBlocks;
+  void form_blocks(State& s, SlotBlocks& blocks) const;
+  void adapt_links(State& s, SlotBlocks& blocks) const;
+  void decode(State& s, SlotBlocks& blocks) const;
+  size_t received_size() const {
+    return static_cast<size_t>(num_prb_) * (options_.harq.combining == "ir" ? options_.harq.max_transmissions : 1);
+  }
+  Process& process_of(State& s, int user, int process) const { return s.processes[user * options_.harq.processes + process]; }
+  const Process& process_of(const State& s, int user, int process) const {
+    return s.processes[user * options_.harq.processes + process];
+  }
+  float* received_of(State& s, int user, int process) const {
+    return s.received.data() + (user * options_.harq.processes + process) * received_size();
+  }
   void finish_block(State& s, int user, int process, bool delivered) const;
   int pick_process(const State& s, int user, bool waiting) const;
   void split_power_water(State& s) const;
