@@ -49,7 +49,7 @@ struct TrainResult {
 };
 
 // Runs to the end, resuming from the newest checkpoint in the run folder if there is one. Throws Interrupted after Ctrl-C
-// with a checkpoint written; RunError on non-finite numbers, with the batch in RUN/nonfinite.safetensors.
+// with a checkpoint written; RunError on non-finite numbers, with the batch in RUN/nonfinite-NETWORK.safetensors.
 TrainResult train(const Config& config, const TrainHooks& hooks);
 
 // Policies of a run, for evaluation and export: `which` is "best" (falls back to "latest" when there is none), "latest" or a

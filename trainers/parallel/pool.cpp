@@ -47,7 +47,10 @@ void Pool::work() {
       call_(context_, i);
     } catch (...) {
       const std::lock_guard lock(error_mutex_);
-      if (!error_) error_ = std::current_exception();
+      if (!error_ || i < error_task_) {
+        error_ = std::current_exception();
+        error_task_ = i;
+      }
     }
   }
   inside_task = false;

@@ -20,8 +20,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls task(i) for i in [0, count) and returns when all are done; rethrows one of the exceptions. Does not allocate. A run
-  // from inside a task is done by the calling thread alone.
+  // Calls task(i) for i in [0, count) and returns when all are done; rethrows the exception of the lowest i. Does not allocate.
+  // A run from inside a task is done by the calling thread alone.
   template <class Task>
   void run(int64_t count, Task&& task) {
     using Plain = std::remove_reference_t<Task>;
@@ -44,6 +44,7 @@ class Pool {
   void* context_ = nullptr;
   std::mutex error_mutex_;
   std::exception_ptr error_;
+  int64_t error_task_ = 0;
 };
 
 }  // namespace trimtab

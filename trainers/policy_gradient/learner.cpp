@@ -155,7 +155,7 @@ Learner::Metrics Learner::update(double progress) {
                .seed = setup_.seed,
                .update = updates_,
                .lr = t.schedule.at(t.lr, progress),
-               .dump_file = setup_.dump_file.string()};
+               .dump_stem = setup_.dump_stem.string()};
   FitPlan critic_plan = plan;
   if (t.critic_lr > 0) critic_plan.lr = t.schedule.at(t.critic_lr, progress);
   fit(plan, critic_plan);

@@ -35,7 +35,7 @@ class Learner {
     int threads = 1;
     // Options of an agent's policy, or of "critic".
     std::function<ControllerOptions(const std::string& agent)> controller_options;
-    std::filesystem::path dump_file;                 // where a batch with non-finite numbers goes
+    std::filesystem::path dump_stem;                 // a batch with non-finite numbers goes to STEM-NETWORK.safetensors
   };
   explicit Learner(Setup setup);
 

@@ -154,11 +154,12 @@ FitStats Network::fit_value(const FitPlan& plan, const ValueData& data, Pool& po
 }
 
 void Network::report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const {
-  write_safetensors(plan.dump_file, file);
+  const std::string dump = fmt::format("{}-{}.safetensors", plan.dump_stem, name_);   // networks may fit at the same time
+  write_safetensors(dump, file);
   throw RunError(fmt::format(
       "update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or trainer.max_grad_norm, or look for "
       "extreme observations and rewards in it",
-      plan.update, bad.what, name_, plan.dump_file));
+      plan.update, bad.what, name_, dump));
 }
 
 std::string Network::non_finite_tensor(double loss) const {

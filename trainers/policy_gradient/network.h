@@ -37,7 +37,7 @@ struct FitPlan {
   uint64_t seed = 0;
   uint32_t update = 0;
   double lr = 0;
-  std::string dump_file;               // where the batch goes when a number is not finite
+  std::string dump_stem;               // the batch goes to STEM-NAME.safetensors when a number is not finite
 };
 
 // Means over the minibatches of one update.

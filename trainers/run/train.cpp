@@ -59,7 +59,7 @@ class Trainer {
         learner_({.seed = static_cast<uint64_t>(job_.run.seed),
                   .threads = job_.threads(),
                   .controller_options = [this](const std::string& agent) { return job_.controller_options(agent); },
-                  .dump_file = hooks.run_folder / "nonfinite.safetensors"}),
+                  .dump_stem = hooks.run_folder / "nonfinite"}),
         folder_(hooks.run_folder / "checkpoints"),
         resumed_(folder_.load_latest()) {
     job_.check_agents();
@@ -212,8 +212,9 @@ Policies load_policies(const std::filesystem::path& run_folder, const std::strin
 }
 
 std::vector<AgentSpec> load_agents(const std::filesystem::path& run_folder, const std::string& which) {
+  const Checkpoint checkpoint = load_checkpoint(run_folder, which);
   std::vector<AgentSpec> agents;
-  for (const nlohmann::json& json : load_checkpoint(run_folder, which).counters.at("agents")) agents.push_back(agent_spec_from(json));
+  for (const nlohmann::json& json : checkpoint.counters.at("agents")) agents.push_back(agent_spec_from(json));
   return agents;
 }
 
