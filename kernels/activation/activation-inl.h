@@ -43,13 +43,34 @@ HWY_INLINE V fast_sqrt(D d, V x) {
 #endif
 }
 
+// The smaller and the larger of a limit and x, where NaN in x stays NaN: x86 answers with its second operand, the portable
+// target with the other number.
+template <class V>
+HWY_INLINE V at_most(V limit, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(hn::Gt(x, limit), limit, x);
+#else
+  return hn::Min(limit, x);
+#endif
+}
+template <class V>
+HWY_INLINE V at_least(V limit, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::IfThenElse(hn::Lt(x, limit), limit, x);
+#else
+  return hn::Max(limit, x);
+#endif
+}
+
 // tanh by x P(x^2) / Q(x^2), of degrees 3 and 4, fitted here to the least largest relative error (1.2e-7) over |x| <= 7.8.
 // Beyond, the value at 7.8 (1 - 3.4e-7) stands for all: so far from 1 that rounding cannot carry the result over it, and
 // 1 - y^2 is never negative.
 template <class D, class V>
 HWY_INLINE V fast_tanh(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
-  x = hn::Max(hn::Set(d, -7.8f), hn::Min(hn::Set(d, 7.8f), x));   // in this order NaN stays NaN
+  x = at_least(hn::Set(d, -7.8f), at_most(hn::Set(d, 7.8f), x));
   const V t = hn::Mul(x, x);
   V p = hn::Set(d, 1.163576540e-05f);
   p = hn::MulAdd(p, t, hn::Set(d, 2.969893780e-03f));

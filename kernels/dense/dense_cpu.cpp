@@ -79,7 +79,7 @@ HWY_INLINE V finished(V sum, Finish finish, V gate) {
   switch (finish) {
     case Finish::kNone: return sum;
     case Finish::kTanh: return fast_tanh(d, sum);
-    case Finish::kRelu: return hn::Max(hn::Zero(d), sum);   // NaN stays NaN
+    case Finish::kRelu: return at_least(hn::Zero(d), sum);
     case Finish::kTanhGradient: return hn::Mul(sum, hn::NegMulAdd(gate, gate, hn::Set(d, 1.0f)));
     case Finish::kReluGradient: return hn::IfThenElseZero(hn::Gt(gate, hn::Zero(d)), sum);
   }
