@@ -1,5 +1,6 @@
-// Elementwise functions on SIMD vectors, for inclusion by kernels that are compiled once per instruction set (Highway's
-// foreach_target). Accuracy over all finite inputs is in README.md and tested in activation_test.cpp.
+// Elementwise functions on SIMD vectors, for inclusion by kernels that are compiled once per instruction set
+// (Highway's foreach_target). Accuracy over all finite inputs is in README.md and tested in
+// activation_test.cpp.
 #if defined(TRIMTAB_KERNELS_ACTIVATION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TRIMTAB_KERNELS_ACTIVATION_INL_H_
 #undef TRIMTAB_KERNELS_ACTIVATION_INL_H_
@@ -13,8 +14,8 @@ HWY_BEFORE_NAMESPACE();
 namespace trimtab {
 namespace HWY_NAMESPACE {
 
-// 1 / x for positive normal x: the processor's estimate and one Newton step where there is a good estimate. The division
-// unit of AVX-512 takes 16 cycles a vector, this takes 4.
+// 1 / x for positive normal x: the processor's estimate and one Newton step where there is a good estimate.
+// The division unit of AVX-512 takes 16 cycles a vector, this takes 4.
 template <class D, class V>
 HWY_INLINE V fast_reciprocal(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
@@ -26,8 +27,8 @@ HWY_INLINE V fast_reciprocal(D d, V x) {
 #endif
 }
 
-// sqrt(x) for x >= 0 as x times the processor's estimate of 1 / sqrt(x) after one Newton step. Below 1e-37 the result is
-// smaller than 1e-18 and not accurate.
+// sqrt(x) for x >= 0 as x times the processor's estimate of 1 / sqrt(x) after one Newton step. Below 1e-37
+// the result is smaller than 1e-18 and not accurate.
 template <class D, class V>
 HWY_INLINE V fast_sqrt(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
@@ -43,8 +44,8 @@ HWY_INLINE V fast_sqrt(D d, V x) {
 #endif
 }
 
-// The smaller and the larger of a limit and x, where NaN in x stays NaN: x86 answers with its second operand, the portable
-// target with the other number.
+// The smaller and the larger of a limit and x, where NaN in x stays NaN: x86 answers with its second operand,
+// the portable target with the other number.
 template <class V>
 HWY_INLINE V at_most(V limit, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
@@ -64,9 +65,9 @@ HWY_INLINE V at_least(V limit, V x) {
 #endif
 }
 
-// tanh by x P(x^2) / Q(x^2), of degrees 3 and 4, fitted here to the least largest relative error (1.2e-7) over |x| <= 7.8.
-// Beyond, the value at 7.8 (1 - 3.4e-7) stands for all: so far from 1 that rounding cannot carry the result over it, and
-// 1 - y^2 is never negative.
+// tanh by x P(x^2) / Q(x^2), of degrees 3 and 4, fitted here to the least largest relative error (1.2e-7)
+// over |x| <= 7.8. Beyond, the value at 7.8 (1 - 3.4e-7) stands for all: so far from 1 that rounding cannot
+// carry the result over it, and 1 - y^2 is never negative.
 template <class D, class V>
 HWY_INLINE V fast_tanh(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;

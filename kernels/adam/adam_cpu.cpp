@@ -10,7 +10,8 @@
 namespace trimtab {
 
 // The scalars of one step, rounded once. lr_hat and eps_hat carry the bias corrections:
-// lr m^ / (sqrt(v^) + eps) = lr_hat m / (sqrt(v) + eps_hat) with lr_hat = lr sqrt(c2) / c1, eps_hat = eps sqrt(c2).
+// lr m^ / (sqrt(v^) + eps) = lr_hat m / (sqrt(v) + eps_hat) with lr_hat = lr sqrt(c2) / c1, eps_hat = eps
+// sqrt(c2).
 struct AdamScalars {
   float scale, beta1, one_beta1, beta2, one_beta2, keep, lr_hat, eps_hat;
 };
@@ -35,8 +36,10 @@ template <class D>
 HWY_INLINE void update(D d, const AdamScalars& s, float* p, const float* gradient, float* m, float* v) {
   const auto g = hn::Mul(hn::LoadU(d, gradient), hn::Set(d, s.scale));
   const auto first = hn::MulAdd(hn::Set(d, s.beta1), hn::LoadU(d, m), hn::Mul(hn::Set(d, s.one_beta1), g));
-  const auto second = hn::MulAdd(hn::Set(d, s.beta2), hn::LoadU(d, v), hn::Mul(hn::Set(d, s.one_beta2), hn::Mul(g, g)));
-  const auto move = hn::Mul(hn::Mul(hn::Set(d, s.lr_hat), first), fast_reciprocal(d, hn::Add(fast_sqrt(d, second), hn::Set(d, s.eps_hat))));
+  const auto second =
+      hn::MulAdd(hn::Set(d, s.beta2), hn::LoadU(d, v), hn::Mul(hn::Set(d, s.one_beta2), hn::Mul(g, g)));
+  const auto move = hn::Mul(hn::Mul(hn::Set(d, s.lr_hat), first),
+                            fast_reciprocal(d, hn::Add(fast_sqrt(d, second), hn::Set(d, s.eps_hat))));
   hn::StoreU(first, d, m);
   hn::StoreU(second, d, v);
   hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, p), hn::Set(d, s.keep)), move), d, p);
@@ -51,8 +54,8 @@ void adam(const AdamStep& a, const AdamScalars& s) {
   for (; i < a.size; ++i) update(one, s, a.parameters + i, a.gradient + i, a.m + i, a.v + i);
 }
 
-// As many partial sums in double whatever the vector width, so that every instruction set adds in one order; enough of
-// them to hide the latency of addition.
+// As many partial sums in double whatever the vector width, so that every instruction set adds in one order;
+// enough of them to hide the latency of addition.
 double norm(const float* x, int64_t size) {
   constexpr int kSums = 32;
   double sum[kSums] = {};
@@ -85,7 +88,7 @@ void adam_step(const AdamStep& a) {
   const auto f = [](double x) { return static_cast<float>(x); };
   HWY_DYNAMIC_DISPATCH(adam)
   (a, AdamScalars{f(a.gradient_scale), f(a.beta1), f(1 - a.beta1), f(a.beta2), f(1 - a.beta2),
-                                   f(1 - a.lr * a.weight_decay), f(a.lr * root_c2 / c1), f(a.eps * root_c2)});
+                  f(1 - a.lr * a.weight_decay), f(a.lr * root_c2 / c1), f(a.eps * root_c2)});
 }
 
 double squared_norm(const float* x, int64_t size) { return HWY_DYNAMIC_DISPATCH(norm)(x, size); }

@@ -1,5 +1,5 @@
-// Adam on CUDA: one thread per element. The norm is one block whose threads stride over the buffer and add up in a tree, so
-// that it repeats to the bit; controllers have some ten thousand parameters.
+// Adam on CUDA: one thread per element. The norm is one block whose threads stride over the buffer and add up
+// in a tree, so that it repeats to the bit; controllers have some ten thousand parameters.
 #include "kernels/adam/adam_cuda.h"
 
 #include <cmath>
@@ -42,8 +42,10 @@ cudaError_t adam_step_cuda(const AdamStep& a, cudaStream_t stream) {
   const double c1 = 1 - std::pow(a.beta1, static_cast<double>(a.step));
   const double root_c2 = std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step)));
   const auto f = [](double x) { return static_cast<float>(x); };
-  const Scalars s = {f(a.gradient_scale), f(a.beta1), f(1 - a.beta1), f(a.beta2), f(1 - a.beta2),
-                     f(1 - a.lr * a.weight_decay), f(a.lr * root_c2 / c1), f(a.eps * root_c2)};
+  const Scalars s = {f(a.gradient_scale),    f(a.beta1),
+                     f(1 - a.beta1),         f(a.beta2),
+                     f(1 - a.beta2),         f(1 - a.lr * a.weight_decay),
+                     f(a.lr * root_c2 / c1), f(a.eps * root_c2)};
   adam_kernel<<<static_cast<unsigned>((a.size + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, s);
   return cudaGetLastError();
 }

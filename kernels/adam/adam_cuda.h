@@ -1,4 +1,5 @@
-// Adam and the gradient norm of adam.h on a CUDA device: all pointers in device memory, work queued on `stream`.
+// Adam and the gradient norm of adam.h on a CUDA device: all pointers in device memory, work queued on
+// `stream`.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -42,12 +42,14 @@ TEST(Adam, TwentyStepsMatchFloat64) {
     for (int64_t t = 1; t <= 20; ++t) {
       for (int64_t i = 0; i < size; ++i) g[i] = scales[i % 5] * draws.normal();
       AdamStep a = {.size = size, .parameters = p.data(), .gradient = g.data(), .m = m.data(), .v = v.data()};
-      a.lr = 0.01, a.beta1 = 0.9, a.beta2 = 0.999, a.eps = size % 2 ? 1e-8 : 1e-5, a.weight_decay = size % 3 ? 0 : 0.1;
+      a.lr = 0.01, a.beta1 = 0.9, a.beta2 = 0.999, a.eps = size % 2 ? 1e-8 : 1e-5,
+      a.weight_decay = size % 3 ? 0 : 0.1;
       a.step = t, a.gradient_scale = t % 4 ? 1 : 0.3;
       adam_step(a);
       reference.step(g, a);
     }
-    for (int64_t i = 0; i < size; ++i) ASSERT_NEAR(p[i], reference.p[i], 3e-6 * (1 + std::abs(reference.p[i]))) << i;
+    for (int64_t i = 0; i < size; ++i)
+      ASSERT_NEAR(p[i], reference.p[i], 3e-6 * (1 + std::abs(reference.p[i]))) << i;
   }
 }
 
@@ -60,7 +62,11 @@ TEST(Adam, ABufferMayBeSplitAnywhere) {
   auto p2 = p, m2 = m, v2 = v;
   adam_step({.size = size, .parameters = p.data(), .gradient = g.data(), .m = m.data(), .v = v.data()});
   for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 5}, {5, 60}, {65, 32}})
-    adam_step({.size = count, .parameters = p2.data() + first, .gradient = g.data() + first, .m = m2.data() + first, .v = v2.data() + first});
+    adam_step({.size = count,
+               .parameters = p2.data() + first,
+               .gradient = g.data() + first,
+               .m = m2.data() + first,
+               .v = v2.data() + first});
   EXPECT_EQ(p, p2);
   EXPECT_EQ(v, v2);
 }
@@ -70,7 +76,8 @@ TEST(Adam, NormAndClipScale) {
   for (const int64_t size : {0, 1, 31, 32, 33, 1000}) {
     std::vector<float> x(size);
     double expected = 0;
-    for (float& value : x) value = draws.normal() * (draws.below(2) ? 1.0f : 1e20f), expected += double{value} * value;
+    for (float& value : x)
+      value = draws.normal() * (draws.below(2) ? 1.0f : 1e20f), expected += double{value} * value;
     EXPECT_NEAR(squared_norm(x.data(), size), expected, 1e-12 * expected);
     if (size == 0) continue;
     x[size / 2] = NAN;

@@ -2,8 +2,9 @@
 //
 //   y[r][c] = f( base[r][c] + sum_k x(r, k) b[k][c] )
 //
-// with different strides of x. A tile of R rows by V vectors of columns stays in registers over the whole inner loop: one
-// load of b per vector and one broadcast of x per row feed R * V fused multiply-adds. Compiled once per instruction set.
+// with different strides of x. A tile of R rows by V vectors of columns stays in registers over the whole
+// inner loop: one load of b per vector and one broadcast of x per row feed R * V fused multiply-adds.
+// Compiled once per instruction set.
 #include "kernels/dense/dense.h"
 
 #include "core/error.h"
@@ -29,15 +30,15 @@ enum class Finish { kNone, kTanh, kRelu, kTanhGradient, kReluGradient };
 
 struct Product {
   int64_t rows, inner, columns;
-  const float* x;                       // x(r, k) = x[r * x_row + k * x_inner]
+  const float* x;  // x(r, k) = x[r * x_row + k * x_inner]
   int64_t x_row, x_inner;
-  const float* b;                       // [inner, columns]
+  const float* b;  // [inner, columns]
   int64_t b_stride;
   DenseBase base;
   Finish finish;
-  const float* gate;                    // [rows, columns]
+  const float* gate;  // [rows, columns]
   int64_t gate_stride;
-  float* y;                             // [rows, columns]
+  float* y;  // [rows, columns]
   int64_t y_stride;
 };
 
@@ -77,19 +78,25 @@ HWY_INLINE void store(V v, float* p, int64_t lanes) {
 HWY_INLINE V finished(V sum, Finish finish, V gate) {
   const D d;
   switch (finish) {
-    case Finish::kNone: return sum;
-    case Finish::kTanh: return fast_tanh(d, sum);
-    case Finish::kRelu: return at_least(hn::Zero(d), sum);
-    case Finish::kTanhGradient: return hn::Mul(sum, hn::NegMulAdd(gate, gate, hn::Set(d, 1.0f)));
-    case Finish::kReluGradient: return hn::IfThenElseZero(hn::Gt(gate, hn::Zero(d)), sum);
+    case Finish::kNone:
+      return sum;
+    case Finish::kTanh:
+      return fast_tanh(d, sum);
+    case Finish::kRelu:
+      return at_least(hn::Zero(d), sum);
+    case Finish::kTanhGradient:
+      return hn::Mul(sum, hn::NegMulAdd(gate, gate, hn::Set(d, 1.0f)));
+    case Finish::kReluGradient:
+      return hn::IfThenElseZero(hn::Gt(gate, hn::Zero(d)), sum);
   }
   return sum;
 }
 
-// Finishes columns column..column+columns-1 of some rows, which hold bare sums, while they are in the first-level cache.
-// Apart from the tile, so that its many instances stay small.
+// Finishes columns column..column+columns-1 of some rows, which hold bare sums, while they are in the
+// first-level cache. Apart from the tile, so that its many instances stay small.
 template <Finish kFinish>
-HWY_NOINLINE void finish_columns(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+HWY_NOINLINE void finish_columns(const Product& p, int64_t row, int64_t rows, int64_t column,
+                                 int64_t columns) {
   const D d;
   const int64_t n = hn::Lanes(d);
   constexpr bool kGated = kFinish == Finish::kTanhGradient || kFinish == Finish::kReluGradient;
@@ -97,23 +104,31 @@ HWY_NOINLINE void finish_columns(const Product& p, int64_t row, int64_t rows, in
     float* y = p.y + r * p.y_stride + column;
     const float* gate = kGated ? p.gate + r * p.gate_stride + column : y;
     int64_t c = 0;
-    for (; c + n <= columns; c += n) hn::StoreU(finished(hn::LoadU(d, y + c), kFinish, hn::LoadU(d, gate + c)), d, y + c);
+    for (; c + n <= columns; c += n)
+      hn::StoreU(finished(hn::LoadU(d, y + c), kFinish, hn::LoadU(d, gate + c)), d, y + c);
     if (c < columns)
-      store<true>(finished(load<true>(y + c, columns - c), kFinish, load<true>(gate + c, columns - c)), y + c, columns - c);
+      store<true>(finished(load<true>(y + c, columns - c), kFinish, load<true>(gate + c, columns - c)), y + c,
+                  columns - c);
   }
 }
 
 void finish(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   switch (p.finish) {
-    case Finish::kNone: return;
-    case Finish::kTanh: return finish_columns<Finish::kTanh>(p, row, rows, column, columns);
-    case Finish::kRelu: return finish_columns<Finish::kRelu>(p, row, rows, column, columns);
-    case Finish::kTanhGradient: return finish_columns<Finish::kTanhGradient>(p, row, rows, column, columns);
-    case Finish::kReluGradient: return finish_columns<Finish::kReluGradient>(p, row, rows, column, columns);
+    case Finish::kNone:
+      return;
+    case Finish::kTanh:
+      return finish_columns<Finish::kTanh>(p, row, rows, column, columns);
+    case Finish::kRelu:
+      return finish_columns<Finish::kRelu>(p, row, rows, column, columns);
+    case Finish::kTanhGradient:
+      return finish_columns<Finish::kTanhGradient>(p, row, rows, column, columns);
+    case Finish::kReluGradient:
+      return finish_columns<Finish::kReluGradient>(p, row, rows, column, columns);
   }
 }
 
-// Rows row..row+kR-1, columns column..column+kV*N-1; with kPartial only `lanes` columns of the last vector exist.
+// Rows row..row+kR-1, columns column..column+kV*N-1; with kPartial only `lanes` columns of the last vector
+// exist.
 template <int kR, int kV, bool kPartial>
 HWY_NOINLINE void tile(const Product& p, int64_t row, int64_t column, int64_t lanes) {
   const D d;
@@ -126,7 +141,9 @@ HWY_NOINLINE void tile(const Product& p, int64_t row, int64_t column, int64_t la
 #pragma GCC unroll 8
     for (int v = 0; v < kV; ++v) {
       const bool last = kPartial && v == kV - 1;
-      sum[r][v] = !base ? hn::Zero(d) : last ? load<kPartial>(base + v * n, lanes) : hn::LoadU(d, base + v * n);
+      sum[r][v] = !base  ? hn::Zero(d)
+                  : last ? load<kPartial>(base + v * n, lanes)
+                         : hn::LoadU(d, base + v * n);
     }
   }
   const float* x = p.x + row * p.x_row;
@@ -186,7 +203,8 @@ void product(const Product& p) {
   if (column < p.columns) last_panel<kVectors>(p, column);
 }
 
-// Layers of few outputs would leave most lanes of a vector of outputs empty: their vectors run along the inputs instead.
+// Layers of few outputs would leave most lanes of a vector of outputs empty: their vectors run along the
+// inputs instead.
 constexpr int64_t kNarrow = 4, kNarrowInputs = 512;
 
 bool is_narrow(int64_t in, int64_t out) { return out <= kNarrow && in <= kNarrowInputs && in >= 4 * out; }
@@ -194,7 +212,7 @@ bool is_narrow(int64_t in, int64_t out) { return out <= kNarrow && in <= kNarrow
 void narrow_forward(const DenseForward& a, const Product& p) {
   const D d;
   const int64_t n = hn::Lanes(d), whole = a.in / n * n;
-  HWY_ALIGN float weight[kNarrow * kNarrowInputs];      // [out, in]
+  HWY_ALIGN float weight[kNarrow * kNarrowInputs];  // [out, in]
   for (int64_t c = 0; c < a.out; ++c)
     for (int64_t k = 0; k < a.in; ++k) weight[c * kNarrowInputs + k] = a.weight[k * a.weight_stride + c];
   for (int64_t r = 0; r < a.rows; ++r) {
@@ -205,7 +223,8 @@ void narrow_forward(const DenseForward& a, const Product& p) {
       const float* w = weight + c * kNarrowInputs;
       V sum = hn::Zero(d);
       for (int64_t k = 0; k < whole; k += n) sum = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, w + k), sum);
-      if (whole < a.in) sum = hn::MulAdd(load<true>(x + whole, a.in - whole), load<true>(w + whole, a.in - whole), sum);
+      if (whole < a.in)
+        sum = hn::MulAdd(load<true>(x + whole, a.in - whole), load<true>(w + whole, a.in - whole), sum);
       a.y[r * a.y_stride + c] = hn::GetLane(hn::SumOfLanes(d, sum)) + (base ? base[c] : 0.0f);
     }
   }
@@ -216,8 +235,8 @@ void forward(const DenseForward& a) {
   const Finish finish = a.activation == Activation::kTanh   ? Finish::kTanh
                         : a.activation == Activation::kRelu ? Finish::kRelu
                                                             : Finish::kNone;
-  const Product p = {a.rows,      a.in,   a.out,  a.x,     a.x_stride, 1, a.weight, a.weight_stride, a.base,
-                     finish, nullptr, 0, a.y, a.y_stride};
+  const Product p = {a.rows,          a.in,   a.out,  a.x,     a.x_stride, 1,   a.weight,
+                     a.weight_stride, a.base, finish, nullptr, 0,          a.y, a.y_stride};
   is_narrow(a.in, a.out) ? narrow_forward(a, p) : product(p);
 }
 
@@ -225,16 +244,30 @@ void input_gradient(const DenseInputGradient& a) {
   const Finish finish = a.activation == Activation::kTanh   ? Finish::kTanhGradient
                         : a.activation == Activation::kRelu ? Finish::kReluGradient
                                                             : Finish::kNone;
-  product({a.rows, a.out, a.in, a.dy, a.dy_stride, 1, a.weight_transposed, a.weight_stride, a.base, finish, a.x, a.x_stride,
-           a.dx, a.dx_stride});
+  product({a.rows, a.out, a.in, a.dy, a.dy_stride, 1, a.weight_transposed, a.weight_stride, a.base, finish,
+           a.x, a.x_stride, a.dx, a.dx_stride});
 }
 
-// Rows of x and dy that are summed before the tile's sums go back to dw: both chunks then stay in the first-level cache.
+// Rows of x and dy that are summed before the tile's sums go back to dw: both chunks then stay in the
+// first-level cache.
 constexpr int64_t kChunk = 64;
 
 void narrow_weight_gradient(const DenseWeightGradient& a) {
-  HWY_ALIGN float dw[kNarrow * kNarrowInputs];          // [out, in]
-  product({a.out, a.rows, a.in, a.dy, 1, a.dy_stride, a.x, a.x_stride, {}, Finish::kNone, nullptr, 0, dw, kNarrowInputs});
+  HWY_ALIGN float dw[kNarrow * kNarrowInputs];  // [out, in]
+  product({a.out,
+           a.rows,
+           a.in,
+           a.dy,
+           1,
+           a.dy_stride,
+           a.x,
+           a.x_stride,
+           {},
+           Finish::kNone,
+           nullptr,
+           0,
+           dw,
+           kNarrowInputs});
   for (int64_t k = 0; k < a.in; ++k)
     for (int64_t c = 0; c < a.out; ++c) a.dw[k * a.dw_stride + c] += dw[c * kNarrowInputs + k];
 }
@@ -243,8 +276,20 @@ void weight_gradient(const DenseWeightGradient& a) {
   if (is_narrow(a.in, a.out)) return narrow_weight_gradient(a);
   for (int64_t row = 0; row < a.rows; row += kChunk) {
     const int64_t rows = HWY_MIN(kChunk, a.rows - row);
-    product({a.in, rows, a.out, a.x + row * a.x_stride, 1, a.x_stride, a.dy + row * a.dy_stride, a.dy_stride,
-             {a.dw, a.dw_stride, nullptr}, Finish::kNone, nullptr, 0, a.dw, a.dw_stride});
+    product({a.in,
+             rows,
+             a.out,
+             a.x + row * a.x_stride,
+             1,
+             a.x_stride,
+             a.dy + row * a.dy_stride,
+             a.dy_stride,
+             {a.dw, a.dw_stride, nullptr},
+             Finish::kNone,
+             nullptr,
+             0,
+             a.dw,
+             a.dw_stride});
   }
 }
 
@@ -266,7 +311,8 @@ HWY_INLINE void column_sum_panel(int64_t rows, const float* x, int64_t x_stride,
 void column_sums(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* sum) {
   const int64_t n = hn::Lanes(D());
   int64_t column = 0;
-  for (; column + 4 * n <= columns; column += 4 * n) column_sum_panel<4>(rows, x + column, x_stride, sum + column);
+  for (; column + 4 * n <= columns; column += 4 * n)
+    column_sum_panel<4>(rows, x + column, x_stride, sum + column);
   for (; column + n <= columns; column += n) column_sum_panel<1>(rows, x + column, x_stride, sum + column);
   for (; column < columns; ++column) {
     float total = sum[column];
@@ -298,7 +344,8 @@ void transpose(int64_t rows, int64_t columns, const float* x, int64_t x_stride, 
   }
 #endif
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = i < done_rows ? done_columns : 0; j < columns; ++j) y[j * y_stride + i] = x[i * x_stride + j];
+    for (int64_t j = i < done_rows ? done_columns : 0; j < columns; ++j)
+      y[j * y_stride + i] = x[i * x_stride + j];
 }
 
 std::string target_name() { return hwy::TargetName(HWY_TARGET); }
@@ -353,7 +400,8 @@ void dense_column_sums(int64_t rows, int64_t columns, const float* x, int64_t x_
   HWY_DYNAMIC_DISPATCH(column_sums)(rows, columns, x, x_stride, sum);
 }
 
-void dense_transpose(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+void dense_transpose(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y,
+                     int64_t y_stride) {
   check_matrix("x", rows, columns, x, x_stride);
   check_matrix("y", columns, rows, y, y_stride);
   HWY_DYNAMIC_DISPATCH(transpose)(rows, columns, x, x_stride, y, y_stride);

@@ -1,7 +1,8 @@
-// Dense layer on CUDA. As on the CPU the forward and input-gradient passes are one tiled product with different strides: a
-// block of 256 threads makes a 64 x 64 tile, each thread 4 x 4 of it, from slices of 16 inner indices in shared memory.
-// The weight gradient sums over many rows into few outputs, so its tiles are 16 x 16 and four groups of threads share the
-// rows, added up in a fixed order: no atomics, so results repeat.
+// Dense layer on CUDA. As on the CPU the forward and input-gradient passes are one tiled product with
+// different strides: a block of 256 threads makes a 64 x 64 tile, each thread 4 x 4 of it, from slices of 16
+// inner indices in shared memory. The weight gradient sums over many rows into few outputs, so its tiles are
+// 16 x 16 and four groups of threads share the rows, added up in a fixed order: no atomics, so results
+// repeat.
 #include "kernels/dense/dense_cuda.h"
 
 namespace trimtab {
@@ -11,15 +12,15 @@ enum class Finish { kNone, kTanh, kRelu, kTanhGradient, kReluGradient };
 
 struct Product {
   int64_t rows, inner, columns;
-  const float* x;                       // [rows, inner]
+  const float* x;  // [rows, inner]
   int64_t x_stride;
-  const float* b;                       // [inner, columns]
+  const float* b;  // [inner, columns]
   int64_t b_stride;
   DenseBase base;
   Finish finish;
-  const float* gate;                    // [rows, columns]
+  const float* gate;  // [rows, columns]
   int64_t gate_stride;
-  float* y;                             // [rows, columns]
+  float* y;  // [rows, columns]
   int64_t y_stride;
 };
 
@@ -27,11 +28,16 @@ constexpr int kTile = 64, kSlice = 16, kPerThread = 4, kThreads = 256;
 
 __device__ float finished(float sum, Finish finish, const float* gate) {
   switch (finish) {
-    case Finish::kNone: return sum;
-    case Finish::kTanh: return tanhf(sum);
-    case Finish::kRelu: return fmaxf(sum, 0.0f);
-    case Finish::kTanhGradient: return sum * (1.0f - *gate * *gate);
-    case Finish::kReluGradient: return *gate > 0.0f ? sum : 0.0f;
+    case Finish::kNone:
+      return sum;
+    case Finish::kTanh:
+      return tanhf(sum);
+    case Finish::kRelu:
+      return fmaxf(sum, 0.0f);
+    case Finish::kTanhGradient:
+      return sum * (1.0f - *gate * *gate);
+    case Finish::kReluGradient:
+      return *gate > 0.0f ? sum : 0.0f;
   }
   return sum;
 }
@@ -39,14 +45,16 @@ __device__ float finished(float sum, Finish finish, const float* gate) {
 __global__ void __launch_bounds__(kThreads) product_kernel(const Product p) {
   __shared__ float x_slice[kSlice][kTile + 1], b_slice[kSlice][kTile];
   const int64_t first_row = int64_t{blockIdx.x} * kTile, first_column = int64_t{blockIdx.y} * kTile;
-  const int thread_row = threadIdx.x / (kTile / kPerThread), thread_column = threadIdx.x % (kTile / kPerThread);
+  const int thread_row = threadIdx.x / (kTile / kPerThread),
+            thread_column = threadIdx.x % (kTile / kPerThread);
   float sum[kPerThread][kPerThread] = {};
   for (int64_t k0 = 0; k0 < p.inner; k0 += kSlice) {
     for (int i = threadIdx.x; i < kTile * kSlice; i += kThreads) {
       const int64_t row = first_row + i / kSlice, k = k0 + i % kSlice;
       x_slice[i % kSlice][i / kSlice] = row < p.rows && k < p.inner ? p.x[row * p.x_stride + k] : 0.0f;
       const int64_t column = first_column + i % kTile, b_k = k0 + i / kTile;
-      b_slice[i / kTile][i % kTile] = column < p.columns && b_k < p.inner ? p.b[b_k * p.b_stride + column] : 0.0f;
+      b_slice[i / kTile][i % kTile] =
+          column < p.columns && b_k < p.inner ? p.b[b_k * p.b_stride + column] : 0.0f;
     }
     __syncthreads();
 #pragma unroll
@@ -75,14 +83,16 @@ __global__ void __launch_bounds__(kThreads) product_kernel(const Product p) {
 
 cudaError_t launch_product(const Product& p, cudaStream_t stream) {
   if (p.rows == 0 || p.columns == 0) return cudaSuccess;
-  const dim3 blocks(static_cast<unsigned>((p.rows + kTile - 1) / kTile), static_cast<unsigned>((p.columns + kTile - 1) / kTile));
+  const dim3 blocks(static_cast<unsigned>((p.rows + kTile - 1) / kTile),
+                    static_cast<unsigned>((p.columns + kTile - 1) / kTile));
   product_kernel<<<blocks, kThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 
-constexpr int kSmall = 16, kGroups = 4;   // 16 x 16 outputs, each by four threads
+constexpr int kSmall = 16, kGroups = 4;  // 16 x 16 outputs, each by four threads
 
-__global__ void __launch_bounds__(kSmall* kSmall* kGroups) weight_gradient_kernel(const DenseWeightGradient p) {
+__global__ void __launch_bounds__(kSmall* kSmall* kGroups)
+    weight_gradient_kernel(const DenseWeightGradient p) {
   __shared__ float x_slice[kGroups][kSmall][kSmall], dy_slice[kGroups][kSmall][kSmall];
   const int j = threadIdx.x, k = threadIdx.y, group = threadIdx.z;
   const int64_t row_x = int64_t{blockIdx.x} * kSmall + j, column = int64_t{blockIdx.y} * kSmall + j;
@@ -107,7 +117,8 @@ __global__ void __launch_bounds__(kSmall* kSmall* kGroups) weight_gradient_kerne
 
 constexpr int kWarp = 32, kRowThreads = 16;
 
-__global__ void column_sums_kernel(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* sum) {
+__global__ void column_sums_kernel(int64_t rows, int64_t columns, const float* x, int64_t x_stride,
+                                   float* sum) {
   __shared__ float part[kRowThreads][kWarp];
   const int64_t column = int64_t{blockIdx.x} * kWarp + threadIdx.x;
   float total = 0;
@@ -121,14 +132,17 @@ __global__ void column_sums_kernel(int64_t rows, int64_t columns, const float* x
   }
 }
 
-__global__ void transpose_kernel(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+__global__ void transpose_kernel(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y,
+                                 int64_t y_stride) {
   __shared__ float square[kWarp][kWarp + 1];
   const int64_t row = int64_t{blockIdx.x} * kWarp, column = int64_t{blockIdx.y} * kWarp;
   for (int i = threadIdx.y; i < kWarp; i += kRowThreads)
-    if (row + i < rows && column + threadIdx.x < columns) square[i][threadIdx.x] = x[(row + i) * x_stride + column + threadIdx.x];
+    if (row + i < rows && column + threadIdx.x < columns)
+      square[i][threadIdx.x] = x[(row + i) * x_stride + column + threadIdx.x];
   __syncthreads();
   for (int i = threadIdx.y; i < kWarp; i += kRowThreads)
-    if (column + i < columns && row + threadIdx.x < rows) y[(column + i) * y_stride + row + threadIdx.x] = square[threadIdx.x][i];
+    if (column + i < columns && row + threadIdx.x < rows)
+      y[(column + i) * y_stride + row + threadIdx.x] = square[threadIdx.x][i];
 }
 
 unsigned blocks_of(int64_t extent, int block) { return static_cast<unsigned>((extent + block - 1) / block); }
@@ -139,16 +153,18 @@ cudaError_t dense_forward_cuda(const DenseForward& a, cudaStream_t stream) {
   const Finish finish = a.activation == Activation::kTanh   ? Finish::kTanh
                         : a.activation == Activation::kRelu ? Finish::kRelu
                                                             : Finish::kNone;
-  return launch_product({a.rows, a.in, a.out, a.x, a.x_stride, a.weight, a.weight_stride, a.base, finish, nullptr, 0, a.y,
-                         a.y_stride}, stream);
+  return launch_product({a.rows, a.in, a.out, a.x, a.x_stride, a.weight, a.weight_stride, a.base, finish,
+                         nullptr, 0, a.y, a.y_stride},
+                        stream);
 }
 
 cudaError_t dense_input_gradient_cuda(const DenseInputGradient& a, cudaStream_t stream) {
   const Finish finish = a.activation == Activation::kTanh   ? Finish::kTanhGradient
                         : a.activation == Activation::kRelu ? Finish::kReluGradient
                                                             : Finish::kNone;
-  return launch_product({a.rows, a.out, a.in, a.dy, a.dy_stride, a.weight_transposed, a.weight_stride, a.base, finish, a.x,
-                         a.x_stride, a.dx, a.dx_stride}, stream);
+  return launch_product({a.rows, a.out, a.in, a.dy, a.dy_stride, a.weight_transposed, a.weight_stride, a.base,
+                         finish, a.x, a.x_stride, a.dx, a.dx_stride},
+                        stream);
 }
 
 cudaError_t dense_weight_gradient_cuda(const DenseWeightGradient& a, cudaStream_t stream) {
@@ -158,18 +174,19 @@ cudaError_t dense_weight_gradient_cuda(const DenseWeightGradient& a, cudaStream_
   return cudaGetLastError();
 }
 
-cudaError_t dense_column_sums_cuda(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* sum,
-                                   cudaStream_t stream) {
+cudaError_t dense_column_sums_cuda(int64_t rows, int64_t columns, const float* x, int64_t x_stride,
+                                   float* sum, cudaStream_t stream) {
   if (rows == 0 || columns == 0) return cudaSuccess;
-  column_sums_kernel<<<blocks_of(columns, kWarp), dim3(kWarp, kRowThreads), 0, stream>>>(rows, columns, x, x_stride, sum);
+  column_sums_kernel<<<blocks_of(columns, kWarp), dim3(kWarp, kRowThreads), 0, stream>>>(rows, columns, x,
+                                                                                         x_stride, sum);
   return cudaGetLastError();
 }
 
-cudaError_t dense_transpose_cuda(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y, int64_t y_stride,
-                                 cudaStream_t stream) {
+cudaError_t dense_transpose_cuda(int64_t rows, int64_t columns, const float* x, int64_t x_stride, float* y,
+                                 int64_t y_stride, cudaStream_t stream) {
   if (rows == 0 || columns == 0) return cudaSuccess;
-  transpose_kernel<<<dim3(blocks_of(rows, kWarp), blocks_of(columns, kWarp)), dim3(kWarp, kRowThreads), 0, stream>>>(
-      rows, columns, x, x_stride, y, y_stride);
+  transpose_kernel<<<dim3(blocks_of(rows, kWarp), blocks_of(columns, kWarp)), dim3(kWarp, kRowThreads), 0,
+                     stream>>>(rows, columns, x, x_stride, y, y_stride);
   return cudaGetLastError();
 }
 

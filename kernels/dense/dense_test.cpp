@@ -1,4 +1,5 @@
-// Dense kernels against a float64 reference on hostile inputs, with the error bound of an f32 sum; shapes 0..130.
+// Dense kernels against a float64 reference on hostile inputs, with the error bound of an f32 sum; shapes
+// 0..130.
 #include "kernels/dense/dense.h"
 
 #include <gtest/gtest.h>
@@ -21,14 +22,17 @@ uint64_t test_seed() {
   return text ? std::strtoull(text, nullptr, 10) : 20260101;
 }
 
-constexpr float kCanary = 12345.678f;   // stands where nothing may be written
+constexpr float kCanary = 12345.678f;  // stands where nothing may be written
 
 // A matrix whose rows are further apart than they are long.
 struct Matrix {
   int64_t rows, columns, stride;
   std::vector<float> data;
   Matrix(int64_t r, int64_t c, Draws& draws)
-      : rows(r), columns(c), stride(c + draws.below(5)), data(static_cast<size_t>(std::max<int64_t>(r * stride, 1)), kCanary) {}
+      : rows(r),
+        columns(c),
+        stride(c + draws.below(5)),
+        data(static_cast<size_t>(std::max<int64_t>(r * stride, 1)), kCanary) {}
   float* row(int64_t i) { return data.data() + i * stride; }
   float at(int64_t i, int64_t j) const { return data[i * stride + j]; }
   bool canaries_live() const {
@@ -54,7 +58,9 @@ Matrix hostile(int64_t rows, int64_t columns, Draws& draws) {
 struct Sum {
   double value = 0, magnitude = 0;
   void add(double x) { value += x, magnitude += std::abs(x); }
-  double bound(int64_t terms) const { return (2 * static_cast<double>(terms) + 4) * 0x1p-24 * magnitude + 1e-37; }
+  double bound(int64_t terms) const {
+    return (2 * static_cast<double>(terms) + 4) * 0x1p-24 * magnitude + 1e-37;
+  }
 };
 
 struct Layer {
@@ -62,9 +68,15 @@ struct Layer {
   Matrix x, w, base, dy;
   std::vector<int32_t> base_row;
   explicit Layer(Draws& draws)
-      : rows(size(draws)), in(size(draws)), out(size(draws)), x(hostile(rows, in, draws)), w(hostile(in, out, draws)),
-        base(hostile(1 + draws.below(5), out, draws)), dy(hostile(rows, out, draws)) {
-    for (int64_t r = 0; r < rows; ++r) base_row.push_back(static_cast<int32_t>(draws.below(static_cast<uint32_t>(base.rows))));
+      : rows(size(draws)),
+        in(size(draws)),
+        out(size(draws)),
+        x(hostile(rows, in, draws)),
+        w(hostile(in, out, draws)),
+        base(hostile(1 + draws.below(5), out, draws)),
+        dy(hostile(rows, out, draws)) {
+    for (int64_t r = 0; r < rows; ++r)
+      base_row.push_back(static_cast<int32_t>(draws.below(static_cast<uint32_t>(base.rows))));
   }
   // Often a width that real layers have, else anything.
   static int64_t size(Draws& draws) {
@@ -99,7 +111,8 @@ TEST_P(Dense, ForwardMatchesFloat64) {
     Layer l(draws);
     const Activation activation = static_cast<Activation>(draws.below(3));
     Matrix y(l.rows, l.out, draws);
-    dense_forward({l.rows, l.in, l.out, l.x.row(0), l.x.stride, l.w.row(0), l.w.stride, l.forward_base(), activation, y.row(0), y.stride});
+    dense_forward({l.rows, l.in, l.out, l.x.row(0), l.x.stride, l.w.row(0), l.w.stride, l.forward_base(),
+                   activation, y.row(0), y.stride});
     ASSERT_TRUE(y.canaries_live());
     for (int64_t r = 0; r < l.rows; ++r) {
       for (int64_t j = 0; j < l.out; ++j) {
@@ -121,7 +134,8 @@ TEST_P(Dense, InputGradientMatchesFloat64) {
     const Activation activation = static_cast<Activation>(draws.below(3));
     Matrix transposed(l.out, l.in, draws), dx(l.rows, l.in, draws), base = hostile(3, l.in, draws);
     for (int64_t r = 0; r < l.rows; ++r)
-      for (int64_t k = 0; k < l.in; ++k) l.x.row(r)[k] = std::tanh(l.x.at(r, k));   // what an activation puts out
+      for (int64_t k = 0; k < l.in; ++k)
+        l.x.row(r)[k] = std::tanh(l.x.at(r, k));  // what an activation puts out
     std::vector<int32_t> base_row(l.rows);
     for (int32_t& row : base_row) row = static_cast<int32_t>(draws.below(3));
     const bool based = draws.uniform() < 0.5f;
@@ -130,8 +144,8 @@ TEST_P(Dense, InputGradientMatchesFloat64) {
     for (int64_t k = 0; k < l.in; ++k)
       for (int64_t j = 0; j < l.out; ++j) ASSERT_EQ(transposed.at(j, k), l.w.at(k, j));
     dense_input_gradient({l.rows, l.in, l.out, l.dy.row(0), l.dy.stride, transposed.row(0), transposed.stride,
-                          based ? DenseBase{base.row(0), base.stride, base_row.data()} : DenseBase{}, activation, l.x.row(0),
-                          l.x.stride, dx.row(0), dx.stride});
+                          based ? DenseBase{base.row(0), base.stride, base_row.data()} : DenseBase{},
+                          activation, l.x.row(0), l.x.stride, dx.row(0), dx.stride});
     ASSERT_TRUE(dx.canaries_live());
     for (int64_t r = 0; r < l.rows; ++r) {
       for (int64_t k = 0; k < l.in; ++k) {
@@ -139,7 +153,9 @@ TEST_P(Dense, InputGradientMatchesFloat64) {
         if (based) sum.add(base.at(base_row[r], k));
         for (int64_t j = 0; j < l.out; ++j) sum.add(double{l.dy.at(r, j)} * l.w.at(k, j));
         const double y = l.x.at(r, k);
-        const double slope = activation == Activation::kTanh ? 1 - y * y : activation == Activation::kRelu ? (y > 0 ? 1 : 0) : 1;
+        const double slope = activation == Activation::kTanh   ? 1 - y * y
+                             : activation == Activation::kRelu ? (y > 0 ? 1 : 0)
+                                                               : 1;
         ASSERT_NEAR(dx.at(r, k), slope * sum.value, sum.bound(l.out) + 0x1p-23 * sum.magnitude);
       }
     }
@@ -152,7 +168,8 @@ TEST_P(Dense, WeightAndBiasGradientsMatchFloat64AndAddUp) {
     Layer l(draws);
     Matrix dw = hostile(l.in, l.out, draws), db = hostile(1, l.out, draws);
     const Matrix dw_before = dw, db_before = db;
-    dense_weight_gradient({l.rows, l.in, l.out, l.x.row(0), l.x.stride, l.dy.row(0), l.dy.stride, dw.row(0), dw.stride});
+    dense_weight_gradient(
+        {l.rows, l.in, l.out, l.x.row(0), l.x.stride, l.dy.row(0), l.dy.stride, dw.row(0), dw.stride});
     dense_column_sums(l.rows, l.out, l.dy.row(0), l.dy.stride, db.row(0));
     ASSERT_TRUE(dw.canaries_live() && db.canaries_live());
     for (int64_t j = 0; j < l.out; ++j) {
@@ -179,7 +196,8 @@ TEST_P(Dense, GradientsMatchFiniteDifferences) {
       for (auto* v : {&x, &w, &b, &dy})
         for (float& value : *v) value = 0.5f * draws.normal();
       const auto loss = [&] {
-        dense_forward({rows, in, out, x.data(), in, w.data(), out, {b.data(), 0, nullptr}, activation, y.data(), out});
+        dense_forward(
+            {rows, in, out, x.data(), in, w.data(), out, {b.data(), 0, nullptr}, activation, y.data(), out});
         double total = 0;
         for (int64_t i = 0; i < rows * out; ++i) total += double{y[i]} * dy[i];
         return total;
@@ -189,14 +207,30 @@ TEST_P(Dense, GradientsMatchFiniteDifferences) {
       if (activation == Activation::kTanh)
         for (size_t i = 0; i < ds.size(); ++i) ds[i] *= 1 - y[i] * y[i];
       dense_transpose(in, out, w.data(), out, transposed.data(), in);
-      dense_input_gradient({rows, in, out, ds.data(), out, transposed.data(), in, {}, Activation::kNone, nullptr, 0, dx.data(), in});
+      dense_input_gradient({rows,
+                            in,
+                            out,
+                            ds.data(),
+                            out,
+                            transposed.data(),
+                            in,
+                            {},
+                            Activation::kNone,
+                            nullptr,
+                            0,
+                            dx.data(),
+                            in});
       dense_weight_gradient({rows, in, out, x.data(), in, ds.data(), out, dw.data(), out});
       dense_column_sums(rows, out, ds.data(), out, db.data());
       const auto check = [&](std::vector<float>& parameter, const std::vector<float>& gradient) {
         for (size_t i = 0; i < parameter.size(); ++i) {
           const float start = parameter[i], h = 0.02f;
-          const auto at = [&](float value) { parameter[i] = value; return loss(); };
-          const double slope = (8 * (at(start + h) - at(start - h)) - (at(start + 2 * h) - at(start - 2 * h))) / (12.0 * h);
+          const auto at = [&](float value) {
+            parameter[i] = value;
+            return loss();
+          };
+          const double slope =
+              (8 * (at(start + h) - at(start - h)) - (at(start + 2 * h) - at(start - 2 * h))) / (12.0 * h);
           parameter[i] = start;
           ASSERT_NEAR(slope, gradient[i], 1e-3);
         }
@@ -230,7 +264,8 @@ TEST_P(Dense, TanhIsAccurateEverywhere) {
   // Without inputs the layer is its activation of the base row.
   std::vector<float> x;
   for (double t = -12; t <= 12; t += 1e-4) x.push_back(static_cast<float>(t));
-  for (double t = 1e-44; t < 3e38; t *= 1.7) x.push_back(static_cast<float>(t)), x.push_back(static_cast<float>(-t));
+  for (double t = 1e-44; t < 3e38; t *= 1.7)
+    x.push_back(static_cast<float>(t)), x.push_back(static_cast<float>(-t));
   const int64_t n = static_cast<int64_t>(x.size());
   std::vector<float> y(n);
   dense_forward({1, 0, n, nullptr, 0, nullptr, n, {x.data(), 0, nullptr}, Activation::kTanh, y.data(), n});

@@ -39,7 +39,8 @@ void scaled_sums(const SegmentRows& a, bool mean) {
     float* y = a.y + g * a.y_stride;
     const float scale = mean && rows > 0 ? 1.0f / static_cast<float>(rows) : 1.0f;
     int64_t column = 0;
-    for (; column + 4 * n <= a.columns; column += 4 * n) panel<4>(x + column, rows, a.x_stride, scale, y + column);
+    for (; column + 4 * n <= a.columns; column += 4 * n)
+      panel<4>(x + column, rows, a.x_stride, scale, y + column);
     for (; column + n <= a.columns; column += n) panel<1>(x + column, rows, a.x_stride, scale, y + column);
     for (; column < a.columns; ++column) {
       float sum = 0;
@@ -61,8 +62,8 @@ HWY_EXPORT(scaled_sums);
 
 void check_segments(const SegmentRows& a) {
   TT_CHECK(a.segments >= 0 && a.columns >= 0, "{} segments of {} columns", a.segments, a.columns);
-  TT_CHECK(a.x_stride >= a.columns && a.y_stride >= a.columns, "{} columns, strides {} and {}", a.columns, a.x_stride,
-           a.y_stride);
+  TT_CHECK(a.x_stride >= a.columns && a.y_stride >= a.columns, "{} columns, strides {} and {}", a.columns,
+           a.x_stride, a.y_stride);
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ TEST(Segment, SumsAndMeansMatchFloat64) {
     const int64_t segments = draws.below(9), columns = draws.below(131);
     const int64_t x_stride = columns + draws.below(4), y_stride = columns + draws.below(4);
     std::vector<int32_t> offsets = {0};
-    for (int64_t g = 0; g < segments; ++g) offsets.push_back(offsets.back() + static_cast<int32_t>(draws.below(4) ? draws.below(20) : 0));
+    for (int64_t g = 0; g < segments; ++g)
+      offsets.push_back(offsets.back() + static_cast<int32_t>(draws.below(4) ? draws.below(20) : 0));
     std::vector<float> x(offsets.back() * x_stride), y(segments * y_stride, 7.0f), z = y;
     for (float& value : x) value = draws.normal() * (draws.below(5) ? 1.0f : draws.below(2) ? 1e20f : 1e-40f);
     segment_sum({segments, columns, offsets.data(), x.data(), x_stride, y.data(), y_stride});
@@ -32,7 +33,8 @@ TEST(Segment, SumsAndMeansMatchFloat64) {
           continue;
         }
         double sum = 0, magnitude = 0;
-        for (int64_t r = offsets[g]; r < offsets[g + 1]; ++r) sum += x[r * x_stride + j], magnitude += std::abs(x[r * x_stride + j]);
+        for (int64_t r = offsets[g]; r < offsets[g + 1]; ++r)
+          sum += x[r * x_stride + j], magnitude += std::abs(x[r * x_stride + j]);
         const double bound = static_cast<double>(rows + 2) * 0x1p-24 * magnitude + 1e-44;
         ASSERT_NEAR(y[g * y_stride + j], sum, bound);
         ASSERT_NEAR(z[g * y_stride + j], rows ? sum / static_cast<double>(rows) : 0, bound);

@@ -11,26 +11,32 @@
 namespace trimtab {
 
 void ControllerOptions::describe(Fields& f) {
-  f.integers("hidden", hidden, {.low = 1, .high = 65536, .unit = "units", .doc = "width of each hidden layer"});
+  f.integers("hidden", hidden,
+             {.low = 1, .high = 65536, .unit = "units", .doc = "width of each hidden layer"});
   f.choice("activation", activation, {"tanh", "relu"}, "of the hidden layers");
-  f.choice("head", head, {"softmax_gaussian", "dirichlet"}, "distribution of simplex actions; other actions ignore it");
+  f.choice("head", head, {"softmax_gaussian", "dirichlet"},
+           "distribution of simplex actions; other actions ignore it");
   f.number("init_log_std", init_log_std,
-           {.low = -10, .high = 5, .doc = "log standard deviation of Gaussian and softmax-Gaussian heads at the start"});
-  f.flag("normalise_observations", normalise_observations, "running mean and variance, kept inside the policy and its exports");
+           {.low = -10,
+            .high = 5,
+            .doc = "log standard deviation of Gaussian and softmax-Gaussian heads at the start"});
+  f.flag("normalise_observations", normalise_observations,
+         "running mean and variance, kept inside the policy and its exports");
   f.text("residual", residual,
          {.doc = "simplex: item feature added to the logits with a learned coefficient; empty: none"});
   f.number("residual_init", residual_init, {.doc = "that coefficient at the start"});
-  f.number("last_layer_gain", last_layer_gain, {.low = 0, .doc = "orthogonal gain of the policy's last layer"});
+  f.number("last_layer_gain", last_layer_gain,
+           {.low = 0, .doc = "orthogonal gain of the policy's last layer"});
 }
 
 namespace {
 
 struct Workspace final : ControllerWorkspace {
   NetScratch net;
-  std::vector<float> raw, saved;        // of the last evaluate
-  std::vector<float> entropy;           // of samples, which nobody asked for
-  std::vector<float> feature;           // the residual's item feature, per row
-  bool evaluated = false;               // backward may run
+  std::vector<float> raw, saved;  // of the last evaluate
+  std::vector<float> entropy;     // of samples, which nobody asked for
+  std::vector<float> feature;     // the residual's item feature, per row
+  bool evaluated = false;         // backward may run
 };
 
 // A word that tells the networks of one run apart: FNV-1a of the agent's name.
@@ -55,7 +61,8 @@ NetShape net_shape(const ObservationSpec& view, const ControllerOptions& options
 class NetController final : public Controller {
  public:
   // Without `agent` this is a critic.
-  NetController(const ObservationSpec& view, const AgentSpec* agent, const ControllerOptions& options, uint64_t seed)
+  NetController(const ObservationSpec& view, const AgentSpec* agent, const ControllerOptions& options,
+                uint64_t seed)
       : options_(options),
         head_(agent ? ActionHead::make(agent->head, options.head) : nullptr),
         net_(shape_of(view, options, head_.get())),
@@ -69,12 +76,16 @@ class NetController final : public Controller {
     parameters_ = RowBuffer(1, num_parameters_);
     name_parameters("log_std", log_std_, coefficient_, options.init_log_std);
     name_parameters("residual", coefficient_, num_parameters_, options.residual_init);
-    initialise_orthogonal(net_, agent ? options.last_layer_gain : 1.0, seed, owner_word(agent ? "policy." + agent->name : "critic"),
-                          parameters_.data());
+    initialise_orthogonal(net_, agent ? options.last_layer_gain : 1.0, seed,
+                          owner_word(agent ? "policy." + agent->name : "critic"), parameters_.data());
   }
 
-  std::span<float> parameters() override { return {parameters_.data(), static_cast<size_t>(num_parameters_)}; }
-  std::span<const float> parameters() const override { return {parameters_.data(), static_cast<size_t>(num_parameters_)}; }
+  std::span<float> parameters() override {
+    return {parameters_.data(), static_cast<size_t>(num_parameters_)};
+  }
+  std::span<const float> parameters() const override {
+    return {parameters_.data(), static_cast<size_t>(num_parameters_)};
+  }
   std::span<const ParameterInfo> parameter_infos() const override { return infos_; }
 
   std::unique_ptr<ControllerWorkspace> workspace(int64_t capacity) const override {
@@ -92,7 +103,8 @@ class NetController final : public Controller {
   void accumulate_statistics(const ObservationBatch& observations) override {
     context_normaliser_.accumulate(observations.context, nullptr, observations.size);
     if (net_.shape().set)
-      item_normaliser_.accumulate(observations.items, observations.mask, observations.size * net_.shape().max_items);
+      item_normaliser_.accumulate(observations.items, observations.mask,
+                                  observations.size * net_.shape().max_items);
   }
   void refresh_normaliser() override {
     context_normaliser_.refresh();
@@ -101,15 +113,17 @@ class NetController final : public Controller {
 
   int raw_width() const override { return head_ ? static_cast<int>(head_->width()) : 0; }
 
-  void sample(const ObservationBatch& observations, const std::function<Draws(int64_t)>& draws, float* action, float* raw,
-              float* logp, ControllerWorkspace& workspace) const override {
+  void sample(const ObservationBatch& observations, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw, float* logp, ControllerWorkspace& workspace) const override {
     Workspace& w = forward(observations, workspace);
     const HeadInput in = head_input(w);
     head_->sample(in, draws, action, raw);
-    // The same arithmetic as evaluate: the recorded log-probability is exactly what the trainer will recompute.
+    // The same arithmetic as evaluate: the recorded log-probability is exactly what the trainer will
+    // recompute.
     head_->evaluate(in, raw, logp, w.entropy.data(), w.saved.data());
   }
-  void mode(const ObservationBatch& observations, float* action, ControllerWorkspace& workspace) const override {
+  void mode(const ObservationBatch& observations, float* action,
+            ControllerWorkspace& workspace) const override {
     head_->mode(head_input(forward(observations, workspace)), action);
   }
   void evaluate(const ObservationBatch& observations, const float* raw, float* logp, float* entropy,
@@ -119,7 +133,8 @@ class NetController final : public Controller {
     head_->evaluate(head_input(w), raw, logp, entropy, w.saved.data());
     w.evaluated = true;
   }
-  void value(const ObservationBatch& observations, float* value, ControllerWorkspace& workspace) const override {
+  void value(const ObservationBatch& observations, float* value,
+             ControllerWorkspace& workspace) const override {
     TT_CHECK(!head_, "a policy has no value");
     Workspace& w = forward(observations, workspace);
     const RowBuffer& output = w.net.output.back();
@@ -149,7 +164,8 @@ class NetController final : public Controller {
 
   void save(TensorFile& file, const std::string& prefix) const override {
     for (const ParameterInfo& info : infos_)
-      file.tensors[prefix + info.name] = Tensor::f32(info.shape, {parameters_.data() + info.offset, size_t(info.size)});
+      file.tensors[prefix + info.name] =
+          Tensor::f32(info.shape, {parameters_.data() + info.offset, size_t(info.size)});
     context_normaliser_.save(file, prefix + "normaliser.context");
     item_normaliser_.save(file, prefix + "normaliser.item");
   }
@@ -172,8 +188,8 @@ class NetController final : public Controller {
     return out;
   }
   Normaliser normaliser() const override {
-    return {context_normaliser_.mean(), context_normaliser_.scale(), item_normaliser_.mean(), item_normaliser_.scale(),
-            options_.normalise_observations ? FeatureNormaliser::kClip : INFINITY};
+    return {context_normaliser_.mean(), context_normaliser_.scale(), item_normaliser_.mean(),
+            item_normaliser_.scale(), options_.normalise_observations ? FeatureNormaliser::kClip : INFINITY};
   }
   Residual residual() const override {
     return {residual_feature_, residual_feature_ >= 0 ? parameters_.data()[coefficient_] : 0.0f};
@@ -181,11 +197,13 @@ class NetController final : public Controller {
   const ControllerOptions& options() const override { return options_; }
 
  private:
-  static NetShape shape_of(const ObservationSpec& view, const ControllerOptions& options, const ActionHead* head) {
+  static NetShape shape_of(const ObservationSpec& view, const ControllerOptions& options,
+                           const ActionHead* head) {
     NetShape shape = net_shape(view, options);
     if (!head) return shape;
     TT_CHECK(!head->per_item() || shape.set, "a simplex action needs an observation with items");
-    TT_CHECK(!head->per_item() || head->width() == shape.max_items, "{} shares for {} items", head->width(), shape.max_items);
+    TT_CHECK(!head->per_item() || head->width() == shape.max_items, "{} shares for {} items", head->width(),
+             shape.max_items);
     shape.outputs = head->outputs();
     shape.output = head->per_item() ? RowLevel::kItem : RowLevel::kDecision;
     return shape;
@@ -194,7 +212,8 @@ class NetController final : public Controller {
   void find_residual(const AgentSpec& agent) {
     if (options_.residual.empty()) return;
     if (!head_->per_item())
-      throw ConfigError(fmt::format("policy '{}': `residual` needs a simplex action; remove the key", agent.name));
+      throw ConfigError(
+          fmt::format("policy '{}': `residual` needs a simplex action; remove the key", agent.name));
     std::string known;
     for (int j = 0; j < agent.observation.item_size(); ++j) {
       const std::string& name = agent.observation.item[j].name;
@@ -202,8 +221,8 @@ class NetController final : public Controller {
       known += (j ? ", " : "") + name;
     }
     if (residual_feature_ < 0)
-      throw ConfigError(fmt::format("policy '{}': residual '{}' is not an item feature; there are: {}", agent.name,
-                                    options_.residual, known));
+      throw ConfigError(fmt::format("policy '{}': residual '{}' is not an item feature; there are: {}",
+                                    agent.name, options_.residual, known));
   }
 
   void name_parameters(const std::string& name, int64_t begin, int64_t end, double value) {
@@ -216,11 +235,13 @@ class NetController final : public Controller {
   Workspace& forward(const ObservationBatch& observations, ControllerWorkspace& workspace) const {
     Workspace& w = static_cast<Workspace&>(workspace);
     NetScratch& s = w.net;
-    TT_CHECK(observations.size <= s.capacity, "{} decisions in a workspace for {}", observations.size, s.capacity);
+    TT_CHECK(observations.size <= s.capacity, "{} decisions in a workspace for {}", observations.size,
+             s.capacity);
     w.evaluated = false;
     const NetShape& shape = net_.shape();
     s.size = observations.size;
-    for (int64_t i = 0; i < s.size; ++i) context_normaliser_.apply(observations.context + i * shape.context, s.context.row(i));
+    for (int64_t i = 0; i < s.size; ++i)
+      context_normaliser_.apply(observations.context + i * shape.context, s.context.row(i));
     s.rows = shape.set ? pack_items(observations, w) : s.size;
     net_.forward(parameters_.data(), s);
     if (residual_feature_ >= 0) {
@@ -254,7 +275,8 @@ class NetController final : public Controller {
   HeadInput head_input(const Workspace& w) const {
     TT_CHECK(head_, "a critic has no actions");
     const RowBuffer& output = w.net.output.back();
-    return {w.net.size, w.net.offsets.data(), w.net.slot.data(), output.data(), output.stride(), parameters_.data() + log_std_};
+    return {w.net.size,    w.net.offsets.data(), w.net.slot.data(),
+            output.data(), output.stride(),      parameters_.data() + log_std_};
   }
 
   ControllerOptions options_;
@@ -262,18 +284,21 @@ class NetController final : public Controller {
   Net net_;
   FeatureNormaliser context_normaliser_, item_normaliser_;
   int residual_feature_ = -1;
-  int64_t log_std_ = 0, coefficient_ = 0, num_parameters_ = 0;   // where they start in the flat parameters, and their number
-  RowBuffer parameters_;                // one row: weights start on cache lines where widths are multiples of 16
+  int64_t log_std_ = 0, coefficient_ = 0,
+          num_parameters_ = 0;  // where they start in the flat parameters, and their number
+  RowBuffer parameters_;        // one row: weights start on cache lines where widths are multiples of 16
   std::vector<ParameterInfo> infos_;
 };
 
 }  // namespace
 
-std::unique_ptr<Controller> Controller::policy(const AgentSpec& agent, const ControllerOptions& options, uint64_t seed) {
+std::unique_ptr<Controller> Controller::policy(const AgentSpec& agent, const ControllerOptions& options,
+                                               uint64_t seed) {
   return std::make_unique<NetController>(agent.observation, &agent, options, seed);
 }
 
-std::unique_ptr<Controller> Controller::critic(const ObservationSpec& view, const ControllerOptions& options, uint64_t seed) {
+std::unique_ptr<Controller> Controller::critic(const ObservationSpec& view, const ControllerOptions& options,
+                                               uint64_t seed) {
   return std::make_unique<NetController>(view, nullptr, options, seed);
 }
 

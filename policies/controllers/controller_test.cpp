@@ -34,7 +34,9 @@ struct Case {
 };
 
 AgentSpec agent_of(const Case& c) {
-  return {"agent", {features(c.context, "context"), features(c.item, "item"), c.max_items}, {c.kind, c.head_size, -1, 1}};
+  return {"agent",
+          {features(c.context, "context"), features(c.item, "item"), c.max_items},
+          {c.kind, c.head_size, -1, 1}};
 }
 ControllerOptions options_of(const Case& c) {
   ControllerOptions o;
@@ -42,7 +44,7 @@ ControllerOptions options_of(const Case& c) {
   o.activation = c.activation;
   if (!c.simplex_head.empty()) o.head = c.simplex_head;
   o.residual = c.residual;
-  o.last_layer_gain = 0.7;   // large enough that the head's gradients are not all near zero
+  o.last_layer_gain = 0.7;  // large enough that the head's gradients are not all near zero
   o.init_log_std = -0.3;
   return o;
 }
@@ -62,7 +64,8 @@ Observations observations_of(const ObservationSpec& spec, int64_t size, Draws dr
     for (int k = 0; k < spec.max_items; ++k) {
       const bool present = i == 0 || (i != 1 && draws.uniform() < 0.67f);
       o.mask.push_back(present);
-      for (int j = 0; j < spec.item_size(); ++j) o.items.push_back(present ? 2 * draws.normal() + 0.5f : 0.0f);
+      for (int j = 0; j < spec.item_size(); ++j)
+        o.items.push_back(present ? 2 * draws.normal() + 0.5f : 0.0f);
     }
   }
   return o;
@@ -94,18 +97,21 @@ class ControllerCase : public testing::TestWithParam<Case> {
   std::function<Draws(int64_t)> noise() const {
     return [](int64_t i) { return Draws(test_seed(), Stream::kTest, 2, static_cast<uint32_t>(i)); };
   }
-  struct Sampled { std::vector<float> action, raw, logp; };
+  struct Sampled {
+    std::vector<float> action, raw, logp;
+  };
   Sampled sample(const Observations& o) const {
-    Sampled s{std::vector<float>(o.size * width()), std::vector<float>(o.size * width()), std::vector<float>(o.size)};
+    Sampled s{std::vector<float>(o.size * width()), std::vector<float>(o.size * width()),
+              std::vector<float>(o.size)};
     auto workspace = policy_->workspace(o.size);
     policy_->sample(o.batch(), noise(), s.action.data(), s.raw.data(), s.logp.data(), *workspace);
     return s;
   }
   int width() const { return policy_->raw_width(); }
 
-  // The largest deviation of a directional derivative from its finite difference, over the parameters, relative to its size
-  // and a tenth of the largest gradient. A random direction within each parameter makes every element count without
-  // drowning in f32 rounding.
+  // The largest deviation of a directional derivative from its finite difference, over the parameters,
+  // relative to its size and a tenth of the largest gradient. A random direction within each parameter makes
+  // every element count without drowning in f32 rounding.
   double gradient_error(uint32_t attempt) {
     Draws draws(test_seed(), Stream::kTest, 3, attempt);
     const Observations observations = observations_of(agent_.observation, kSize, draws);
@@ -117,7 +123,8 @@ class ControllerCase : public testing::TestWithParam<Case> {
     const auto loss = [&] {
       policy_->evaluate(observations.batch(), s.raw.data(), logp.data(), entropy.data(), *workspace);
       double total = 0;
-      for (int64_t i = 0; i < kSize; ++i) total += double{d_logp[i]} * logp[i] + double{d_entropy[i]} * entropy[i];
+      for (int64_t i = 0; i < kSize; ++i)
+        total += double{d_logp[i]} * logp[i] + double{d_entropy[i]} * entropy[i];
       return total;
     };
     loss();
@@ -139,7 +146,8 @@ class ControllerCase : public testing::TestWithParam<Case> {
       const double h = 2e-3 / std::sqrt(norm);
       const double numeric = (8 * (move(h) - move(-h)) - (move(2 * h) - move(-2 * h))) / (12 * h);
       move(0);
-      worst = std::max(worst, std::abs(numeric - slope) / (std::abs(slope) + 0.1 * largest * std::sqrt(norm)));
+      worst =
+          std::max(worst, std::abs(numeric - slope) / (std::abs(slope) + 0.1 * largest * std::sqrt(norm)));
     }
     return worst;
   }
@@ -181,15 +189,18 @@ TEST_P(ControllerCase, RowsDoNotDependOnTheBatchTheyAreIn) {
       for (int64_t k = 0; k < size; ++k)
         std::copy_n(whole.raw.begin() + (i + k) % kSize * width(), width(), raw.begin() + k * width());
       policy_->evaluate(o.batch(), raw.data(), logp.data(), entropy.data(), *workspace);
-      for (int64_t k = 0; k < size; ++k) ASSERT_EQ(logp[k], whole.logp[(i + k) % kSize]) << "batch of " << size;
+      for (int64_t k = 0; k < size; ++k)
+        ASSERT_EQ(logp[k], whole.logp[(i + k) % kSize]) << "batch of " << size;
     }
   }
 }
 
 TEST_P(ControllerCase, GradientsMatchFiniteDifferences) {
-  // With thousands of relu units some observations lie so near a kink that no step is short enough: the best of three.
+  // With thousands of relu units some observations lie so near a kink that no step is short enough: the best
+  // of three.
   double error = INFINITY;
-  for (uint32_t attempt = 0; attempt < 3 && error > 0.02; ++attempt) error = std::min(error, gradient_error(attempt));
+  for (uint32_t attempt = 0; attempt < 3 && error > 0.02; ++attempt)
+    error = std::min(error, gradient_error(attempt));
   EXPECT_LT(error, 0.02);
 }
 
@@ -234,7 +245,8 @@ TEST_P(ControllerCase, ModeIsWithinBoundsAndIgnoresAbsentItems) {
   Observations garbage = observations_;
   for (size_t k = 0; k < garbage.mask.size(); ++k)
     if (!garbage.mask[k])
-      for (int j = 0; j < agent_.observation.item_size(); ++j) garbage.items[k * agent_.observation.item_size() + j] = NAN;
+      for (int j = 0; j < agent_.observation.item_size(); ++j)
+        garbage.items[k * agent_.observation.item_size() + j] = NAN;
   std::vector<float> again(kSize * width());
   policy_->mode(garbage.batch(), again.data(), *workspace);
   EXPECT_EQ(again, action);
@@ -287,7 +299,8 @@ TEST_P(ControllerCase, SaveAndLoadRestoreEverything) {
   for (const auto& [name, tensor] : a.tensors) EXPECT_EQ(tensor.bytes, b.at(name).bytes) << name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ControllerCase, testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, ControllerCase, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(Critic, GradientsMatchFiniteDifferences) {
   for (const bool set : {false, true}) {
@@ -312,8 +325,12 @@ TEST(Critic, GradientsMatchFiniteDifferences) {
     for (size_t k = 0; k < gradient.size(); k += 7) {
       float& p = critic->parameters()[k];
       const float start = p, h = 0.01f;
-      const auto at = [&](float x) { p = x; return loss(); };
-      const double numeric = (8 * (at(start + h) - at(start - h)) - (at(start + 2 * h) - at(start - 2 * h))) / (12.0 * h);
+      const auto at = [&](float x) {
+        p = x;
+        return loss();
+      };
+      const double numeric =
+          (8 * (at(start + h) - at(start - h)) - (at(start + 2 * h) - at(start - 2 * h))) / (12.0 * h);
       p = start;
       EXPECT_NEAR(numeric, gradient[k], 2e-3 * (1 + std::abs(gradient[k]))) << k;
     }
@@ -325,7 +342,7 @@ TEST(Initialisation, WeightsAreOrthogonalAndDifferByNameAndSeed) {
   AgentSpec agent = agent_of(c);
   ControllerOptions options = options_of(c);
   const auto policy = Controller::policy(agent, options, 1);
-  const Controller::Layer layer = policy->layers()[1];   // 64 x 64, gain sqrt(2)
+  const Controller::Layer layer = policy->layers()[1];  // 64 x 64, gain sqrt(2)
   for (int64_t a = 0; a < 64; ++a) {
     for (int64_t b = 0; b < 64; ++b) {
       double dot = 0;
@@ -338,7 +355,8 @@ TEST(Initialisation, WeightsAreOrthogonalAndDifferByNameAndSeed) {
     const auto p = Controller::policy(agent, options, seed);
     return std::vector<float>(p->parameters().begin(), p->parameters().end());
   };
-  EXPECT_EQ(weights("agent", 1), std::vector<float>(policy->parameters().begin(), policy->parameters().end()));
+  EXPECT_EQ(weights("agent", 1),
+            std::vector<float>(policy->parameters().begin(), policy->parameters().end()));
   EXPECT_NE(weights("agent", 1), weights("agent", 2));
   EXPECT_NE(weights("prb", 1), weights("power", 1));
 }
@@ -388,8 +406,9 @@ TEST(Controller, ActionsFollowTheirDistributions) {
     }
     auto workspace = policy->workspace(n);
     std::vector<float> action(n * 4), raw(n * 4), logp(n), entropy(n), mode(4);
-    policy->sample(o.batch(), [](int64_t i) { return Draws(test_seed(), Stream::kTest, 7, uint32_t(i)); }, action.data(),
-                   raw.data(), logp.data(), *workspace);
+    policy->sample(
+        o.batch(), [](int64_t i) { return Draws(test_seed(), Stream::kTest, 7, uint32_t(i)); }, action.data(),
+        raw.data(), logp.data(), *workspace);
     policy->evaluate(o.batch(), raw.data(), logp.data(), entropy.data(), *workspace);
     double mean_logp = 0;
     for (const float l : logp) mean_logp += l / static_cast<double>(n);
@@ -433,8 +452,10 @@ TEST(LogGamma, MatchesTheRecurrenceAndTheLibrary) {
     EXPECT_NEAR(next.first - at.first, 1 / x, 1e-11 * (1 + 1 / x));
     EXPECT_NEAR(at.second - next.second, 1 / (x * x), 1e-10 * (1 + 1 / (x * x)));
     const double h = 1e-5 * x;
-    EXPECT_NEAR((log_gamma(x + h).value - log_gamma(x - h).value) / (2 * h), at.first, 1e-6 * (1 + std::abs(at.first)));
-    EXPECT_NEAR((log_gamma(x + h).first - log_gamma(x - h).first) / (2 * h), at.second, 1e-5 * (1 + at.second));
+    EXPECT_NEAR((log_gamma(x + h).value - log_gamma(x - h).value) / (2 * h), at.first,
+                1e-6 * (1 + std::abs(at.first)));
+    EXPECT_NEAR((log_gamma(x + h).first - log_gamma(x - h).first) / (2 * h), at.second,
+                1e-5 * (1 + at.second));
   }
 }
 

@@ -17,16 +17,17 @@ class CategoricalHead final : public ActionHead {
   bool per_item() const override { return false; }
   int64_t outputs() const override { return spec_.size; }
   int64_t num_log_std() const override { return 0; }
-  int64_t saved_width() const override { return 2 * spec_.size; }   // p and d(entropy)/d(logit) of every class
+  int64_t saved_width() const override { return 2 * spec_.size; }  // p and d(entropy)/d(logit) of every class
 
-  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action, float* raw) const override {
+  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       const float* logits = in.output + i * in.stride;
       const float top = *std::max_element(logits, logits + spec_.size);
       float total = 0;
       for (int k = 0; k < spec_.size; ++k) total += std::exp(logits[k] - top);
       float left = draws(i).uniform() * total;
-      int choice = 0;   // the last class takes what rounding leaves over
+      int choice = 0;  // the last class takes what rounding leaves over
       for (; choice + 1 < spec_.size; ++choice) {
         left -= std::exp(logits[choice] - top);
         if (left < 0) break;
@@ -40,7 +41,8 @@ class CategoricalHead final : public ActionHead {
       action[i] = static_cast<float>(std::max_element(logits, logits + spec_.size) - logits);
     }
   }
-  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy, float* saved) const override {
+  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
+                float* saved) const override {
     const int n = spec_.size;
     for (int64_t i = 0; i < in.size; ++i) {
       const float* logits = in.output + i * in.stride;
@@ -59,8 +61,8 @@ class CategoricalHead final : public ActionHead {
       entropy[i] = h;
     }
   }
-  void backward(const HeadInput& in, const float* raw, const float* saved, const float* d_logp, const float* d_entropy,
-                float* d_output, int64_t d_stride, float*) const override {
+  void backward(const HeadInput& in, const float* raw, const float* saved, const float* d_logp,
+                const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     const int n = spec_.size;
     for (int64_t i = 0; i < in.size; ++i) {
       const float* p = saved + i * saved_width();
@@ -84,9 +86,10 @@ class GaussianHead final : public ActionHead {
   bool per_item() const override { return false; }
   int64_t outputs() const override { return spec_.size; }
   int64_t num_log_std() const override { return spec_.size; }
-  int64_t saved_width() const override { return spec_.size; }       // (a - mu) / sigma
+  int64_t saved_width() const override { return spec_.size; }  // (a - mu) / sigma
 
-  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action, float* raw) const override {
+  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       Draws noise = draws(i);
       for (int64_t j = 0; j < spec_.size; ++j) {
@@ -101,7 +104,8 @@ class GaussianHead final : public ActionHead {
       for (int64_t j = 0; j < spec_.size; ++j)
         action[i * spec_.size + j] = std::clamp(in.output[i * in.stride + j], spec_.low, spec_.high);
   }
-  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy, float* saved) const override {
+  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
+                float* saved) const override {
     std::fill_n(logp, in.size, 0.0f);
     float total_entropy = 0;
     for (int64_t j = 0; j < spec_.size; ++j) {
@@ -115,8 +119,8 @@ class GaussianHead final : public ActionHead {
     }
     std::fill_n(entropy, in.size, total_entropy);
   }
-  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp, const float* d_entropy,
-                float* d_output, int64_t d_stride, float* d_log_std) const override {
+  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp,
+                const float* d_entropy, float* d_output, int64_t d_stride, float* d_log_std) const override {
     for (int64_t j = 0; j < spec_.size; ++j) {
       const float precision = std::exp(-in.log_std[j]);
       float total = 0;
@@ -144,22 +148,28 @@ class SoftmaxGaussianHead final : public SimplexHead {
  public:
   explicit SoftmaxGaussianHead(const HeadSpec& spec) : SimplexHead(spec) {}
   int64_t num_log_std() const override { return 1; }
-  int64_t saved_width() const override { return spec_.size; }       // (z - mu) / sigma by item
+  int64_t saved_width() const override { return spec_.size; }  // (z - mu) / sigma by item
 
-  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action, float* raw) const override {
+  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw) const override {
     const float sigma = std::exp(in.log_std[0]);
     std::fill_n(raw, in.size * spec_.size, 0.0f);
     for (int64_t i = 0; i < in.size; ++i) {
       Draws noise = draws(i);
       float* z = raw + i * spec_.size;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) z[in.slot[r]] = logit(in, r) + sigma * noise.normal();
-      shares(in, i, [&](int32_t r) { return z[in.slot[r]]; }, action + i * spec_.size);
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+        z[in.slot[r]] = logit(in, r) + sigma * noise.normal();
+      shares(
+          in, i, [&](int32_t r) { return z[in.slot[r]]; }, action + i * spec_.size);
     }
   }
   void mode(const HeadInput& in, float* action) const override {
-    for (int64_t i = 0; i < in.size; ++i) shares(in, i, [&](int32_t r) { return logit(in, r); }, action + i * spec_.size);
+    for (int64_t i = 0; i < in.size; ++i)
+      shares(
+          in, i, [&](int32_t r) { return logit(in, r); }, action + i * spec_.size);
   }
-  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy, float* saved) const override {
+  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
+                float* saved) const override {
     const float precision = std::exp(-in.log_std[0]), constant = -in.log_std[0] - kHalfLog2Pi;
     for (int64_t i = 0; i < in.size; ++i) {
       float squares = 0;
@@ -174,8 +184,8 @@ class SoftmaxGaussianHead final : public SimplexHead {
       entropy[i] = present * (0.5f - constant);
     }
   }
-  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp, const float* d_entropy,
-                float* d_output, int64_t d_stride, float* d_log_std) const override {
+  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp,
+                const float* d_entropy, float* d_output, int64_t d_stride, float* d_log_std) const override {
     const float precision = std::exp(-in.log_std[0]);
     float total = 0;
     for (int64_t i = 0; i < in.size; ++i) {
@@ -194,7 +204,8 @@ class SoftmaxGaussianHead final : public SimplexHead {
     std::fill_n(share, spec_.size, 0.0f);
     float top = -INFINITY, total = 0;
     for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) top = std::max(top, value(r));
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += share[in.slot[r]] = std::exp(value(r) - top);
+    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      total += share[in.slot[r]] = std::exp(value(r) - top);
     for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) share[in.slot[r]] /= total;
   }
 };
@@ -202,13 +213,14 @@ class SoftmaxGaussianHead final : public SimplexHead {
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
-// Gamma(shape, 1) for shape >= 1: Marsaglia and Tsang, "A simple method for generating gamma variables", 2000.
+// Gamma(shape, 1) for shape >= 1: Marsaglia and Tsang, "A simple method for generating gamma variables",
+// 2000.
 double gamma_draw(double shape, Draws& draws) {
   const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
   while (true) {
     const double x = draws.normal(), root = 1 + c * x;
     if (root <= 0) continue;
-    const double v = root * root * root, u = 1 - static_cast<double>(draws.uniform());   // (0, 1]
+    const double v = root * root * root, u = 1 - static_cast<double>(draws.uniform());  // (0, 1]
     if (std::log(u) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
   }
 }
@@ -218,9 +230,12 @@ class DirichletHead final : public SimplexHead {
   explicit DirichletHead(const HeadSpec& spec) : SimplexHead(spec) {}
   static constexpr float kSmallestShare = 1e-6f;
   int64_t num_log_std() const override { return 0; }
-  int64_t saved_width() const override { return 2 * spec_.size; }   // d(logp)/d(logit) and d(entropy)/d(logit) by item
+  int64_t saved_width() const override {
+    return 2 * spec_.size;
+  }  // d(logp)/d(logit) and d(entropy)/d(logit) by item
 
-  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action, float* raw) const override {
+  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       Draws noise = draws(i);
       float* share = action + i * spec_.size;
@@ -235,16 +250,18 @@ class DirichletHead final : public SimplexHead {
       std::copy_n(share, spec_.size, raw + i * spec_.size);
     }
   }
-  void mode(const HeadInput& in, float* action) const override {    // the mean
+  void mode(const HeadInput& in, float* action) const override {  // the mean
     for (int64_t i = 0; i < in.size; ++i) {
       float* share = action + i * spec_.size;
       std::fill_n(share, spec_.size, 0.0f);
       double total = 0;
       for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += alpha(in, r);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) share[in.slot[r]] = static_cast<float>(alpha(in, r) / total);
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+        share[in.slot[r]] = static_cast<float>(alpha(in, r) / total);
     }
   }
-  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy, float* saved) const override {
+  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
+                float* saved) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       const int64_t present = in.offsets[i + 1] - in.offsets[i];
       if (present == 0) {
@@ -270,8 +287,8 @@ class DirichletHead final : public SimplexHead {
       entropy[i] = static_cast<float>(h);
     }
   }
-  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp, const float* d_entropy,
-                float* d_output, int64_t d_stride, float*) const override {
+  void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp,
+                const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
         const float* derivative = saved + i * saved_width() + 2 * in.slot[r];
@@ -288,9 +305,12 @@ class DirichletHead final : public SimplexHead {
 
 std::unique_ptr<ActionHead> ActionHead::make(const HeadSpec& spec, const std::string& simplex_head) {
   switch (spec.kind) {
-    case HeadKind::kCategorical: return std::make_unique<CategoricalHead>(spec);
-    case HeadKind::kGaussian: return std::make_unique<GaussianHead>(spec);
-    case HeadKind::kSimplex: break;
+    case HeadKind::kCategorical:
+      return std::make_unique<CategoricalHead>(spec);
+    case HeadKind::kGaussian:
+      return std::make_unique<GaussianHead>(spec);
+    case HeadKind::kSimplex:
+      break;
   }
   if (simplex_head == "dirichlet") return std::make_unique<DirichletHead>(spec);
   return std::make_unique<SoftmaxGaussianHead>(spec);

@@ -27,7 +27,8 @@ Net::Net(const NetShape& shape) : shape_(shape) {
     NetLayer layer;
     layer.out = widths[l];
     layer.activation = last ? Activation::kNone : shape_.activation;
-    layer.level = shape_.set && !(last && shape_.output == RowLevel::kDecision) ? RowLevel::kItem : RowLevel::kDecision;
+    layer.level =
+        shape_.set && !(last && shape_.output == RowLevel::kDecision) ? RowLevel::kItem : RowLevel::kDecision;
     layer.in = shape_.set && layer.level == RowLevel::kDecision ? 0 : previous;
     layer.context = shape_.set && (!last || l == 0) ? shape_.context : 0;
     layer.pooled = shape_.set && (!last || l == 0 || layer.in == 0) ? previous : 0;
@@ -48,7 +49,8 @@ std::vector<ParameterInfo> Net::parameter_infos() const {
     const std::string prefix = "layer" + std::to_string(l);
     if (a.in > 0) infos.push_back({prefix + ".item.weight", {a.in, a.out}, a.item_offset, a.in * a.out});
     if (a.ctx_width() > 0)
-      infos.push_back({prefix + ".context.weight", {a.ctx_width(), a.out}, a.ctx_offset, a.ctx_width() * a.out});
+      infos.push_back(
+          {prefix + ".context.weight", {a.ctx_width(), a.out}, a.ctx_offset, a.ctx_width() * a.out});
     infos.push_back({prefix + ".bias", {a.out}, a.bias_offset, a.out});
   }
   return infos;
@@ -88,38 +90,73 @@ void Net::forward(const float* parameters, NetScratch& s) const {
     if (a.ctx_width() > 0) {
       RowBuffer& ctx = s.ctx[l];
       if (a.context > 0)
-        for (int64_t i = 0; i < s.size; ++i) std::memcpy(ctx.row(i), s.context.row(i), a.context * sizeof(float));
-      segment_mean({.segments = s.size, .columns = a.pooled, .offsets = s.offsets.data(), .x = input.data(),
-                    .x_stride = input.stride(), .y = ctx.data() + a.context, .y_stride = ctx.stride()});
+        for (int64_t i = 0; i < s.size; ++i)
+          std::memcpy(ctx.row(i), s.context.row(i), a.context * sizeof(float));
+      segment_mean({.segments = s.size,
+                    .columns = a.pooled,
+                    .offsets = s.offsets.data(),
+                    .x = input.data(),
+                    .x_stride = input.stride(),
+                    .y = ctx.data() + a.context,
+                    .y_stride = ctx.stride()});
       const bool per_item = a.level == RowLevel::kItem;
       RowBuffer& product = per_item ? s.base[l] : s.output[l];
-      dense_forward({.rows = s.size, .in = a.ctx_width(), .out = a.out, .x = ctx.data(), .x_stride = ctx.stride(),
-                     .weight = parameters + a.ctx_offset, .weight_stride = a.out, .base = base,
-                     .activation = per_item ? Activation::kNone : a.activation, .y = product.data(),
+      dense_forward({.rows = s.size,
+                     .in = a.ctx_width(),
+                     .out = a.out,
+                     .x = ctx.data(),
+                     .x_stride = ctx.stride(),
+                     .weight = parameters + a.ctx_offset,
+                     .weight_stride = a.out,
+                     .base = base,
+                     .activation = per_item ? Activation::kNone : a.activation,
+                     .y = product.data(),
                      .y_stride = product.stride()});
       if (!per_item) continue;
       base = {.data = product.data(), .stride = product.stride(), .row = s.decision.data()};
     }
-    dense_forward({.rows = s.rows, .in = a.in, .out = a.out, .x = input.data(), .x_stride = input.stride(),
-                   .weight = parameters + a.item_offset, .weight_stride = a.out, .base = base,
-                   .activation = a.activation, .y = s.output[l].data(), .y_stride = s.output[l].stride()});
+    dense_forward({.rows = s.rows,
+                   .in = a.in,
+                   .out = a.out,
+                   .x = input.data(),
+                   .x_stride = input.stride(),
+                   .weight = parameters + a.item_offset,
+                   .weight_stride = a.out,
+                   .base = base,
+                   .activation = a.activation,
+                   .y = s.output[l].data(),
+                   .y_stride = s.output[l].stride()});
   }
 }
 
-// The part of layer `index` that is computed once per decision: gradients of B and b from `dy` [size, out], and of the
-// mean over items, already divided by their number.
-void Net::backward_context(const NetLayer& a, size_t index, const float* parameters, const RowBuffer& dy, float* gradient,
-                           NetScratch& s) const {
+// The part of layer `index` that is computed once per decision: gradients of B and b from `dy` [size, out],
+// and of the mean over items, already divided by their number.
+void Net::backward_context(const NetLayer& a, size_t index, const float* parameters, const RowBuffer& dy,
+                           float* gradient, NetScratch& s) const {
   const RowBuffer& ctx = s.ctx[index];
   dense_column_sums(s.size, a.out, dy.data(), dy.stride(), gradient + a.bias_offset);
-  dense_weight_gradient({.rows = s.size, .in = a.ctx_width(), .out = a.out, .x = ctx.data(), .x_stride = ctx.stride(),
-                         .dy = dy.data(), .dy_stride = dy.stride(), .dw = gradient + a.ctx_offset, .dw_stride = a.out});
+  dense_weight_gradient({.rows = s.size,
+                         .in = a.ctx_width(),
+                         .out = a.out,
+                         .x = ctx.data(),
+                         .x_stride = ctx.stride(),
+                         .dy = dy.data(),
+                         .dy_stride = dy.stride(),
+                         .dw = gradient + a.ctx_offset,
+                         .dw_stride = a.out});
   if (index == 0) return;
   dense_transpose(a.pooled, a.out, parameters + a.ctx_offset + a.context * a.out, a.out, s.transposed.data(),
                   s.transposed.stride());
-  dense_input_gradient({.rows = s.size, .in = a.pooled, .out = a.out, .dy = dy.data(), .dy_stride = dy.stride(),
-                        .weight_transposed = s.transposed.data(), .weight_stride = s.transposed.stride(), .base = {},
-                        .dx = s.pooled_gradient.data(), .dx_stride = s.pooled_gradient.stride()});
+  dense_input_gradient({.rows = s.size,
+                        .in = a.pooled,
+                        .out = a.out,
+                        .dy = dy.data(),
+                        .dy_stride = dy.stride(),
+                        .weight_transposed = s.transposed.data(),
+                        .weight_stride = s.transposed.stride(),
+                        .base = {},
+                        .dx = s.pooled_gradient.data(),
+                        .dx_stride = s.pooled_gradient.stride()});
   for (int64_t i = 0; i < s.size; ++i) {
     const float scale = 1.0f / static_cast<float>(std::max(1, s.offsets[i + 1] - s.offsets[i]));
     float* row = s.pooled_gradient.row(i);
@@ -137,33 +174,60 @@ void Net::backward(const float* parameters, float* gradient, NetScratch& s) cons
     if (a.ctx_width() > 0) {
       const bool per_item = a.level == RowLevel::kItem;
       if (per_item)
-        segment_sum({.segments = s.size, .columns = a.out, .offsets = s.offsets.data(), .x = dy.data(),
-                     .x_stride = dy.stride(), .y = s.decision_gradient.data(), .y_stride = s.decision_gradient.stride()});
+        segment_sum({.segments = s.size,
+                     .columns = a.out,
+                     .offsets = s.offsets.data(),
+                     .x = dy.data(),
+                     .x_stride = dy.stride(),
+                     .y = s.decision_gradient.data(),
+                     .y_stride = s.decision_gradient.stride()});
       backward_context(a, l, parameters, per_item ? s.decision_gradient : dy, gradient, s);
-      base = {.data = s.pooled_gradient.data(), .stride = s.pooled_gradient.stride(), .row = s.decision.data()};
+      base = {
+          .data = s.pooled_gradient.data(), .stride = s.pooled_gradient.stride(), .row = s.decision.data()};
     } else {
       dense_column_sums(s.rows, a.out, dy.data(), dy.stride(), gradient + a.bias_offset);
     }
     if (a.in > 0)
-      dense_weight_gradient({.rows = s.rows, .in = a.in, .out = a.out, .x = input.data(), .x_stride = input.stride(),
-                             .dy = dy.data(), .dy_stride = dy.stride(), .dw = gradient + a.item_offset, .dw_stride = a.out});
+      dense_weight_gradient({.rows = s.rows,
+                             .in = a.in,
+                             .out = a.out,
+                             .x = input.data(),
+                             .x_stride = input.stride(),
+                             .dy = dy.data(),
+                             .dy_stride = dy.stride(),
+                             .dw = gradient + a.item_offset,
+                             .dw_stride = a.out});
     if (l == 0) return;
     // A layer that reads only the pooled row (in = 0) passes nothing back but through the mean.
     const int64_t width = layers_[l - 1].out;
     if (a.in > 0)
-      dense_transpose(a.in, a.out, parameters + a.item_offset, a.out, s.transposed.data(), s.transposed.stride());
+      dense_transpose(a.in, a.out, parameters + a.item_offset, a.out, s.transposed.data(),
+                      s.transposed.stride());
     RowBuffer& dx = s.gradient[1 - current];
-    dense_input_gradient({.rows = s.rows, .in = width, .out = a.in > 0 ? a.out : 0, .dy = dy.data(), .dy_stride = dy.stride(),
-                          .weight_transposed = s.transposed.data(), .weight_stride = s.transposed.stride(), .base = base,
-                          .activation = layers_[l - 1].activation, .x = input.data(), .x_stride = input.stride(),
-                          .dx = dx.data(), .dx_stride = dx.stride()});
+    dense_input_gradient({.rows = s.rows,
+                          .in = width,
+                          .out = a.in > 0 ? a.out : 0,
+                          .dy = dy.data(),
+                          .dy_stride = dy.stride(),
+                          .weight_transposed = s.transposed.data(),
+                          .weight_stride = s.transposed.stride(),
+                          .base = base,
+                          .activation = layers_[l - 1].activation,
+                          .x = input.data(),
+                          .x_stride = input.stride(),
+                          .dx = dx.data(),
+                          .dx_stride = dx.stride()});
     current = 1 - current;
   }
 }
 
-// Makes the `count` vectors of length `length` at stride `step` orthonormal (Gram-Schmidt, twice for accuracy).
-static void orthonormalise(double* x, int64_t count, int64_t length, int64_t vector_step, int64_t element_step) {
-  const auto at = [&](int64_t vector, int64_t i) -> double& { return x[vector * vector_step + i * element_step]; };
+// Makes the `count` vectors of length `length` at stride `step` orthonormal (Gram-Schmidt, twice for
+// accuracy).
+static void orthonormalise(double* x, int64_t count, int64_t length, int64_t vector_step,
+                           int64_t element_step) {
+  const auto at = [&](int64_t vector, int64_t i) -> double& {
+    return x[vector * vector_step + i * element_step];
+  };
   for (int64_t a = 0; a < count; ++a) {
     for (int pass = 0; pass < 2; ++pass) {
       for (int64_t b = 0; b < a; ++b) {
@@ -178,7 +242,8 @@ static void orthonormalise(double* x, int64_t count, int64_t length, int64_t vec
   }
 }
 
-void initialise_orthogonal(const Net& net, double last_layer_gain, uint64_t seed, uint32_t owner, float* parameters) {
+void initialise_orthogonal(const Net& net, double last_layer_gain, uint64_t seed, uint32_t owner,
+                           float* parameters) {
   for (size_t l = 0; l < net.layers().size(); ++l) {
     const NetLayer& a = net.layers()[l];
     const int64_t rows = a.in + a.ctx_width();
@@ -191,7 +256,8 @@ void initialise_orthogonal(const Net& net, double last_layer_gain, uint64_t seed
       orthonormalise(matrix.data(), rows, a.out, a.out, 1);
     }
     const double gain = l + 1 == net.layers().size() ? last_layer_gain : std::sqrt(2.0);
-    for (size_t i = 0; i < matrix.size(); ++i) parameters[a.item_offset + i] = static_cast<float>(gain * matrix[i]);
+    for (size_t i = 0; i < matrix.size(); ++i)
+      parameters[a.item_offset + i] = static_cast<float>(gain * matrix[i]);
     std::fill_n(parameters + a.bias_offset, a.out, 0.0f);
   }
 }

@@ -8,8 +8,15 @@
 namespace trimtab {
 
 FeatureNormaliser::FeatureNormaliser(int64_t size, bool enabled)
-    : size_(size), enabled_(enabled), running_mean_(size), running_m2_(size), sum_(size), block_mean_(size),
-      block_m2_(size), mean_(size, 0.0f), scale_(size, 1.0f) {}
+    : size_(size),
+      enabled_(enabled),
+      running_mean_(size),
+      running_m2_(size),
+      sum_(size),
+      block_mean_(size),
+      block_m2_(size),
+      mean_(size, 0.0f),
+      scale_(size, 1.0f) {}
 
 void FeatureNormaliser::accumulate(const float* x, const uint8_t* mask, int64_t rows) {
   if (!enabled_ || size_ == 0) return;
@@ -72,8 +79,10 @@ void FeatureNormaliser::load(const TensorFile& file, const std::string& prefix) 
   const auto running = [&](const std::string& name, int64_t size) {
     const Tensor& tensor = file.at(prefix + name);
     if (tensor.shape != std::vector<int64_t>{size})
-      throw CheckpointError(fmt::format("tensor '{}' does not have the {} elements that this policy's observation has: it was saved "
-                                        "for another environment", prefix + name, size));
+      throw CheckpointError(fmt::format(
+          "tensor '{}' does not have the {} elements that this policy's observation has: it was saved "
+          "for another environment",
+          prefix + name, size));
     const auto values = tensor.as_f64();
     return std::vector<double>(values.begin(), values.end());
   };
@@ -82,12 +91,14 @@ void FeatureNormaliser::load(const TensorFile& file, const std::string& prefix) 
   running_m2_ = running(".running_m2", size_);
 }
 
-std::vector<float> load_f32(const TensorFile& file, const std::string& name, const std::vector<int64_t>& shape) {
+std::vector<float> load_f32(const TensorFile& file, const std::string& name,
+                            const std::vector<int64_t>& shape) {
   const Tensor& tensor = file.at(name);
   if (tensor.shape != shape)
-    throw CheckpointError(fmt::format("tensor '{}' has shape [{}], this policy needs [{}]: it was saved with other policy "
-                                      "options or for another environment", name, fmt::join(tensor.shape, ", "),
-                                      fmt::join(shape, ", ")));
+    throw CheckpointError(
+        fmt::format("tensor '{}' has shape [{}], this policy needs [{}]: it was saved with other policy "
+                    "options or for another environment",
+                    name, fmt::join(tensor.shape, ", "), fmt::join(shape, ", ")));
   const auto values = tensor.as_f32();
   return {values.begin(), values.end()};
 }

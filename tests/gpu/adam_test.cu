@@ -31,7 +31,8 @@ void check_steps(int64_t size) {
     }
   }
   const auto result = d_p.host();
-  for (int64_t i = 0; i < size; ++i) require_near(result[i], ep[i], 3e-6 * (1 + std::abs(ep[i])), "parameter", i);
+  for (int64_t i = 0; i < size; ++i)
+    require_near(result[i], ep[i], 3e-6 * (1 + std::abs(ep[i])), "parameter", i);
 }
 
 void check_norm(int64_t size) {
@@ -50,7 +51,8 @@ void check_norm(int64_t size) {
 
 int main() {
   if (trimtab::gpu::no_device()) return trimtab::gpu::kSkipped;
-  for (const int64_t size : {1, 2, 33, 256, 9155}) trimtab::gpu::check_steps(size), trimtab::gpu::check_norm(size);
+  for (const int64_t size : {1, 2, 33, 256, 9155})
+    trimtab::gpu::check_steps(size), trimtab::gpu::check_norm(size);
   std::puts("10 cases passed");
   return 0;
 }

@@ -20,26 +20,56 @@ double activated(double x, Activation a) {
 
 void check_case(uint32_t test) {
   Draws draws(test_seed(), Stream::kTest, test);
-  const int64_t rows = 1 + draws.below(200), in = 1 + draws.below(130), out = 1 + draws.below(130), groups = 1 + draws.below(7);
+  const int64_t rows = 1 + draws.below(200), in = 1 + draws.below(130), out = 1 + draws.below(130),
+                groups = 1 + draws.below(7);
   const int64_t ldx = in + draws.below(4), ldo = out + draws.below(4);
   const Activation activation = static_cast<Activation>(draws.below(3));
-  const auto x = random_numbers(rows * ldx, draws), w = random_numbers(in * out, draws), base = random_numbers(groups * out, draws);
-  const auto dy = random_numbers(rows * ldo, draws), dw0 = random_numbers(in * out, draws), db0 = random_numbers(out, draws);
+  const auto x = random_numbers(rows * ldx, draws), w = random_numbers(in * out, draws),
+             base = random_numbers(groups * out, draws);
+  const auto dy = random_numbers(rows * ldo, draws), dw0 = random_numbers(in * out, draws),
+             db0 = random_numbers(out, draws);
   std::vector<int32_t> base_row(rows);
   for (int32_t& r : base_row) r = static_cast<int32_t>(draws.below(static_cast<uint32_t>(groups)));
   std::vector<float> gate(rows * ldx);
   for (size_t i = 0; i < gate.size(); ++i) gate[i] = std::tanh(x[i]);
 
   DeviceArray<float> d_x(x), d_w(w), d_base(base), d_dy(dy), d_dw(dw0), d_db(db0), d_gate(gate);
-  DeviceArray<float> d_y(std::vector<float>(rows * ldo, 7.0f)), d_wt(std::vector<float>(in * out)), d_dx(std::vector<float>(rows * ldx));
+  DeviceArray<float> d_y(std::vector<float>(rows * ldo, 7.0f)), d_wt(std::vector<float>(in * out)),
+      d_dx(std::vector<float>(rows * ldx));
   DeviceArray<int32_t> d_row(base_row);
   const cudaStream_t stream = nullptr;
-  require(dense_forward_cuda({rows, in, out, d_x.data(), ldx, d_w.data(), out, {d_base.data(), out, d_row.data()}, activation,
-                              d_y.data(), ldo}, stream), "dense_forward_cuda");
+  require(dense_forward_cuda({rows,
+                              in,
+                              out,
+                              d_x.data(),
+                              ldx,
+                              d_w.data(),
+                              out,
+                              {d_base.data(), out, d_row.data()},
+                              activation,
+                              d_y.data(),
+                              ldo},
+                             stream),
+          "dense_forward_cuda");
   require(dense_transpose_cuda(in, out, d_w.data(), out, d_wt.data(), in, stream), "dense_transpose_cuda");
-  require(dense_input_gradient_cuda({rows, in, out, d_dy.data(), ldo, d_wt.data(), in, {}, activation, d_gate.data(), ldx,
-                                     d_dx.data(), ldx}, stream), "dense_input_gradient_cuda");
-  require(dense_weight_gradient_cuda({rows, in, out, d_x.data(), ldx, d_dy.data(), ldo, d_dw.data(), out}, stream), "dense_weight_gradient_cuda");
+  require(dense_input_gradient_cuda({rows,
+                                     in,
+                                     out,
+                                     d_dy.data(),
+                                     ldo,
+                                     d_wt.data(),
+                                     in,
+                                     {},
+                                     activation,
+                                     d_gate.data(),
+                                     ldx,
+                                     d_dx.data(),
+                                     ldx},
+                                    stream),
+          "dense_input_gradient_cuda");
+  require(dense_weight_gradient_cuda({rows, in, out, d_x.data(), ldx, d_dy.data(), ldo, d_dw.data(), out},
+                                     stream),
+          "dense_weight_gradient_cuda");
   require(dense_column_sums_cuda(rows, out, d_dy.data(), ldo, d_db.data(), stream), "dense_column_sums_cuda");
   require(cudaDeviceSynchronize(), "synchronise");
 
@@ -53,14 +83,18 @@ void check_case(uint32_t test) {
       Sum sum;
       sum.add(base[base_row[r] * out + j]);
       for (int64_t k = 0; k < in; ++k) sum.add(double{x[r * ldx + k]} * w[k * out + j]);
-      require_near(y[r * ldo + j], activated(sum.value, activation), sum.bound(in) + (activation == Activation::kTanh ? 1e-6 : 0), "y", r * out + j);
+      require_near(y[r * ldo + j], activated(sum.value, activation),
+                   sum.bound(in) + (activation == Activation::kTanh ? 1e-6 : 0), "y", r * out + j);
     }
     for (int64_t k = 0; k < in; ++k) {
       Sum sum;
       for (int64_t j = 0; j < out; ++j) sum.add(double{dy[r * ldo + j]} * w[k * out + j]);
       const double g = gate[r * ldx + k];
-      const double slope = activation == Activation::kTanh ? 1 - g * g : activation == Activation::kRelu ? (g > 0 ? 1 : 0) : 1;
-      require_near(dx[r * ldx + k], slope * sum.value, sum.bound(out) + 0x1p-23 * sum.magnitude, "dx", r * in + k);
+      const double slope = activation == Activation::kTanh   ? 1 - g * g
+                           : activation == Activation::kRelu ? (g > 0 ? 1 : 0)
+                                                             : 1;
+      require_near(dx[r * ldx + k], slope * sum.value, sum.bound(out) + 0x1p-23 * sum.magnitude, "dx",
+                   r * in + k);
     }
   }
   for (int64_t j = 0; j < out; ++j) {

@@ -1,4 +1,5 @@
-// What the GPU tests share: device arrays, a check that ends the program, and the exit code that ctest counts as skipped.
+// What the GPU tests share: device arrays, a check that ends the program, and the exit code that ctest counts
+// as skipped.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -29,8 +30,9 @@ inline void require(cudaError_t status, const char* what) {
 }
 
 inline void require_near(double actual, double expected, double bound, const char* what, int64_t index) {
-  if (std::abs(actual - expected) <= bound) return;   // false for NaN too
-  std::printf("%s[%lld]: %.9g, expected %.9g within %.3g\n", what, static_cast<long long>(index), actual, expected, bound);
+  if (std::abs(actual - expected) <= bound) return;  // false for NaN too
+  std::printf("%s[%lld]: %.9g, expected %.9g within %.3g\n", what, static_cast<long long>(index), actual,
+              expected, bound);
   std::exit(1);
 }
 

@@ -1,5 +1,6 @@
-// Controllers against LibTorch autograd in float64: values, log-probabilities, entropies and every parameter's gradient, for
-// random networks, masks and heads. The network is written here a second time from controller.h's formula.
+// Controllers against LibTorch autograd in float64: values, log-probabilities, entropies and every
+// parameter's gradient, for random networks, masks and heads. The network is written here a second time from
+// controller.h's formula.
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -40,11 +41,14 @@ Case random_case(uint32_t test, bool critic) {
     return out;
   };
   c.agent.name = "agent";
-  const int kind = static_cast<int>(test % 4);   // categorical, Gaussian, softmax-Gaussian, Dirichlet
+  const int kind = static_cast<int>(test % 4);  // categorical, Gaussian, softmax-Gaussian, Dirichlet
   const bool set = kind >= 2 || draws.below(2);
   c.agent.observation = {features(static_cast<int>(set ? draws.below(5) : 1 + draws.below(20)), "c"),
-                         features(set ? 1 + static_cast<int>(draws.below(9)) : 0, "i"), set ? 1 + static_cast<int>(draws.below(12)) : 0};
-  c.agent.head.kind = kind == 0 ? HeadKind::kCategorical : kind == 1 ? HeadKind::kGaussian : HeadKind::kSimplex;
+                         features(set ? 1 + static_cast<int>(draws.below(9)) : 0, "i"),
+                         set ? 1 + static_cast<int>(draws.below(12)) : 0};
+  c.agent.head.kind = kind == 0   ? HeadKind::kCategorical
+                      : kind == 1 ? HeadKind::kGaussian
+                                  : HeadKind::kSimplex;
   c.agent.head.size = kind >= 2 ? c.agent.observation.max_items : 1 + static_cast<int>(draws.below(5));
   c.options.head = kind == 3 ? "dirichlet" : "softmax_gaussian";
   c.options.activation = draws.below(3) ? "tanh" : "relu";
@@ -54,10 +58,12 @@ Case random_case(uint32_t test, bool critic) {
   c.options.last_layer_gain = 1;
   if (kind >= 2 && draws.below(2)) c.options.residual = "i0", c.options.residual_init = draws.uniform(-1, 1);
   c.size = 1 + draws.below(70);
-  for (int64_t k = 0; k < c.size * c.agent.observation.context_size(); ++k) c.context.push_back(3 * draws.normal() + 1);
+  for (int64_t k = 0; k < c.size * c.agent.observation.context_size(); ++k)
+    c.context.push_back(3 * draws.normal() + 1);
   for (int64_t k = 0; k < c.size * c.agent.observation.max_items; ++k) {
     c.mask.push_back(draws.uniform() < 0.7f);
-    for (int j = 0; j < c.agent.observation.item_size(); ++j) c.items.push_back(c.mask.back() ? 2 * draws.normal() - 1 : 0.0f);
+    for (int j = 0; j < c.agent.observation.item_size(); ++j)
+      c.items.push_back(c.mask.back() ? 2 * draws.normal() - 1 : 0.0f);
   }
   return c;
 }
@@ -66,7 +72,8 @@ Case random_case(uint32_t test, bool critic) {
 std::map<std::string, torch::Tensor> leaves(const Controller& controller) {
   std::map<std::string, torch::Tensor> out;
   for (const ParameterInfo& info : controller.parameter_infos())
-    out[info.name] = constant(controller.parameters().data() + info.offset, info.shape).set_requires_grad(true);
+    out[info.name] =
+        constant(controller.parameters().data() + info.offset, info.shape).set_requires_grad(true);
   return out;
 }
 
@@ -76,12 +83,13 @@ torch::Tensor normalised(const torch::Tensor& x, std::span<const float> mean, st
 }
 
 // The network's output for decision i: [present, 1] for item heads, [1, outputs] for the others.
-torch::Tensor output(const Case& c, const Controller& controller, std::map<std::string, torch::Tensor>& p, int64_t i,
-                     std::vector<int64_t>* present) {
+torch::Tensor output(const Case& c, const Controller& controller, std::map<std::string, torch::Tensor>& p,
+                     int64_t i, std::vector<int64_t>* present) {
   const ObservationSpec& view = c.agent.observation;
   const Controller::Normaliser n = controller.normaliser();
   const torch::Tensor context =
-      normalised(constant(c.context.data() + i * view.context_size(), {1, view.context_size()}), n.context_mean, n.context_scale);
+      normalised(constant(c.context.data() + i * view.context_size(), {1, view.context_size()}),
+                 n.context_mean, n.context_scale);
   torch::Tensor x = context, raw_items;
   const bool set = view.item_size() > 0;
   if (set) {
@@ -89,7 +97,8 @@ torch::Tensor output(const Case& c, const Controller& controller, std::map<std::
     for (int64_t k = 0; k < view.max_items; ++k) {
       if (!c.mask[i * view.max_items + k]) continue;
       present->push_back(k);
-      rows.push_back(constant(c.items.data() + (i * view.max_items + k) * view.item_size(), {1, view.item_size()}));
+      rows.push_back(
+          constant(c.items.data() + (i * view.max_items + k) * view.item_size(), {1, view.item_size()}));
     }
     raw_items = rows.empty() ? torch::zeros({0, view.item_size()}, torch::kFloat64) : torch::cat(rows);
     x = normalised(raw_items, n.item_mean, n.item_scale);
@@ -99,9 +108,11 @@ torch::Tensor output(const Case& c, const Controller& controller, std::map<std::
     const std::string name = "layer" + std::to_string(l);
     torch::Tensor y = p[name + ".bias"].unsqueeze(0);
     if (p.contains(name + ".context.weight")) {
-      const torch::Tensor pooled = x.size(0) ? x.mean(0, true) : torch::zeros({1, x.size(1)}, torch::kFloat64);
+      const torch::Tensor pooled =
+          x.size(0) ? x.mean(0, true) : torch::zeros({1, x.size(1)}, torch::kFloat64);
       const torch::Tensor& weight = p[name + ".context.weight"];
-      y = y + torch::matmul(weight.size(0) > pooled.size(1) ? torch::cat({context, pooled}, 1) : pooled, weight);
+      y = y +
+          torch::matmul(weight.size(0) > pooled.size(1) ? torch::cat({context, pooled}, 1) : pooled, weight);
     }
     if (p.contains(name + ".item.weight")) y = y + torch::matmul(x, p[name + ".item.weight"]);
     x = l + 1 == num_layers ? y : c.options.activation == "tanh" ? torch::tanh(y) : torch::relu(y);
@@ -129,13 +140,14 @@ Scores dirichlet_scores(const torch::Tensor& logits, const torch::Tensor& share)
           log_beta + (total - k) * torch::digamma(total) - ((alpha - 1) * torch::digamma(alpha)).sum()};
 }
 
-Scores scores(const Case& c, std::map<std::string, torch::Tensor>& p, const torch::Tensor& out, const std::vector<int64_t>& present,
-              const float* raw) {
+Scores scores(const Case& c, std::map<std::string, torch::Tensor>& p, const torch::Tensor& out,
+              const std::vector<int64_t>& present, const float* raw) {
   if (c.agent.head.kind == HeadKind::kCategorical) {
     const torch::Tensor log_p = torch::log_softmax(out[0], 0);
     return {log_p[static_cast<int64_t>(raw[0])], -(torch::exp(log_p) * log_p).sum()};
   }
-  if (c.agent.head.kind == HeadKind::kGaussian) return normal_scores(out[0], p["log_std"], constant(raw, {c.agent.head.size}));
+  if (c.agent.head.kind == HeadKind::kGaussian)
+    return normal_scores(out[0], p["log_std"], constant(raw, {c.agent.head.size}));
   std::vector<float> chosen;
   for (const int64_t k : present) chosen.push_back(raw[k]);
   const torch::Tensor taken = constant(chosen.data(), {static_cast<int64_t>(chosen.size())});
@@ -148,8 +160,10 @@ void expect_close(double actual, double expected, double scale, const std::strin
   ASSERT_NEAR(actual, expected, kTolerance * std::max(scale, 1e-3)) << what;
 }
 
-// Relative to the largest gradient of the tensor, or a hundredth of the largest of all where that is cancellation's remainder.
-void compare_gradients(const Controller& controller, std::map<std::string, torch::Tensor>& p, const std::vector<float>& gradient) {
+// Relative to the largest gradient of the tensor, or a hundredth of the largest of all where that is
+// cancellation's remainder.
+void compare_gradients(const Controller& controller, std::map<std::string, torch::Tensor>& p,
+                       const std::vector<float>& gradient) {
   double largest = 0;
   for (auto& [name, leaf] : p) {
     if (!leaf.grad().defined()) leaf.mutable_grad() = torch::zeros_like(leaf);
@@ -159,7 +173,8 @@ void compare_gradients(const Controller& controller, std::map<std::string, torch
     const torch::Tensor expected = p[info.name].grad().contiguous();
     const double scale = std::max(expected.abs().max().item<double>(), 0.01 * largest);
     for (int64_t k = 0; k < info.size; ++k)
-      expect_close(gradient[info.offset + k], expected.data_ptr<double>()[k], scale, info.name + "[" + std::to_string(k) + "]");
+      expect_close(gradient[info.offset + k], expected.data_ptr<double>()[k], scale,
+                   info.name + "[" + std::to_string(k) + "]");
   }
 }
 
@@ -173,9 +188,11 @@ TEST(TorchController, PoliciesMatchAutograd) {
     policy->refresh_normaliser();
     auto workspace = policy->workspace(c.size);
     const int64_t width = policy->raw_width();
-    std::vector<float> action(c.size * width), raw(c.size * width), logp(c.size), entropy(c.size), d_logp(c.size), d_entropy(c.size);
-    policy->sample(c.batch(), [&](int64_t i) { return Draws(test, Stream::kTest, static_cast<uint32_t>(i), 1); }, action.data(),
-                   raw.data(), logp.data(), *workspace);
+    std::vector<float> action(c.size * width), raw(c.size * width), logp(c.size), entropy(c.size),
+        d_logp(c.size), d_entropy(c.size);
+    policy->sample(
+        c.batch(), [&](int64_t i) { return Draws(test, Stream::kTest, static_cast<uint32_t>(i), 1); },
+        action.data(), raw.data(), logp.data(), *workspace);
     policy->evaluate(c.batch(), raw.data(), logp.data(), entropy.data(), *workspace);
     Draws draws(test_seed(), Stream::kTest, test, 7);
     for (int64_t i = 0; i < c.size; ++i) d_logp[i] = draws.normal(), d_entropy[i] = draws.normal();
