@@ -1,4 +1,5 @@
-// The built-in source against 38.901's tables, Bessel's function and path losses as Sionna 2.2.0 computes them.
+// The built-in source against 38.901's tables, Bessel's function and path losses as Sionna 2.2.0 computes
+// them.
 #include "domain/radio/synthetic.h"
 
 #include <gtest/gtest.h>
@@ -25,15 +26,21 @@ TEST(Synthetic, PathLossIsSionnas) {
     const char* scenario;
     double carrier_hz;
     bool line_of_sight;
-    double db[3];   // at 100, 1000 and 3000 m on the ground
+    double db[3];  // at 100, 1000 and 3000 m on the ground
   };
   const Case cases[] = {
-      {"rma", 0.7e9, true, {70.2190, 93.3765, 112.4527}},  {"rma", 0.7e9, false, {78.6944, 116.4449, 134.8693}},
-      {"rma", 3.5e9, true, {84.1984, 105.4596, 118.0210}}, {"rma", 3.5e9, false, {92.6738, 130.4243, 148.8487}},
-      {"umi", 0.7e9, true, {78.3517, 118.2898, 137.3741}}, {"umi", 0.7e9, false, {89.7558, 125.0011, 141.8430}},
-      {"umi", 3.5e9, true, {85.3142, 119.1474, 138.2317}}, {"umi", 3.5e9, false, {104.6438, 139.8892, 156.7311}},
-      {"uma", 0.7e9, true, {69.1588, 107.8473, 126.9278}}, {"uma", 0.7e9, false, {89.0581, 127.6866, 146.3284}},
-      {"uma", 3.5e9, true, {83.1382, 109.4065, 128.4871}}, {"uma", 3.5e9, false, {103.0375, 141.6660, 160.3078}},
+      {"rma", 0.7e9, true, {70.2190, 93.3765, 112.4527}},
+      {"rma", 0.7e9, false, {78.6944, 116.4449, 134.8693}},
+      {"rma", 3.5e9, true, {84.1984, 105.4596, 118.0210}},
+      {"rma", 3.5e9, false, {92.6738, 130.4243, 148.8487}},
+      {"umi", 0.7e9, true, {78.3517, 118.2898, 137.3741}},
+      {"umi", 0.7e9, false, {89.7558, 125.0011, 141.8430}},
+      {"umi", 3.5e9, true, {85.3142, 119.1474, 138.2317}},
+      {"umi", 3.5e9, false, {104.6438, 139.8892, 156.7311}},
+      {"uma", 0.7e9, true, {69.1588, 107.8473, 126.9278}},
+      {"uma", 0.7e9, false, {89.0581, 127.6866, 146.3284}},
+      {"uma", 3.5e9, true, {83.1382, 109.4065, 128.4871}},
+      {"uma", 3.5e9, false, {103.0375, 141.6660, 160.3078}},
   };
   for (const Case& c : cases) {
     const double distances[] = {100, 1000, 3000};
@@ -57,7 +64,8 @@ TEST(Synthetic, TapsHaveTheProfilesPowersAndDelays) {
       constexpr int kDrops = 60;
       for (uint32_t drop = 0; drop < kDrops; ++drop) {
         const UserMotion motion{15, 0.3 * drop};
-        for (const auto& h : fading(profile, tap, options, motion, drop, 3)) mean += std::norm(h) / (kDrops * options.slots);
+        for (const auto& h : fading(profile, tap, options, motion, drop, 3))
+          mean += std::norm(h) / (kDrops * options.slots);
       }
       EXPECT_NEAR(mean / powers[tap], 1, 0.25) << name << " tap " << tap;
       total += mean;
@@ -67,7 +75,8 @@ TEST(Synthetic, TapsHaveTheProfilesPowersAndDelays) {
 }
 
 TEST(Synthetic, DelaySpreadIsTheOneAskedFor) {
-  for (const std::string& name : kAllProfiles) {   // the tables are normalised to a root mean square delay of 1
+  for (const std::string& name :
+       kAllProfiles) {  // the tables are normalised to a root mean square delay of 1
     const Profile profile = profile_of(name);
     const std::vector<double> powers = profile.powers();
     double mean = 0, square = 0;
@@ -95,7 +104,8 @@ TEST(Synthetic, TdlTapsDecorrelateAsBesselsFunction) {
         power += std::norm(h[t]);
       }
     }
-    const double want = std::cyl_bessel_j(0, 2 * std::numbers::pi * max_doppler * lag * slot_duration(options));
+    const double want =
+        std::cyl_bessel_j(0, 2 * std::numbers::pi * max_doppler * lag * slot_duration(options));
     EXPECT_NEAR(sum / power, want, 0.05) << "lag " << lag;
   }
 }
@@ -106,7 +116,8 @@ TEST(Synthetic, LineOfSightTapDoesNotFade) {
   for (const std::string name : {"tdl_d", "tdl_e", "cdl_d", "cdl_e"}) {
     const Profile profile = profile_of(name);
     const double amplitude = std::sqrt(profile.powers()[0]);
-    for (const auto& h : fading(profile, 0, options, {12, 1.0}, 5, 2)) EXPECT_NEAR(std::abs(h), amplitude, 1e-5) << name;
+    for (const auto& h : fading(profile, 0, options, {12, 1.0}, 5, 2))
+      EXPECT_NEAR(std::abs(h), amplitude, 1e-5) << name;
   }
 }
 
@@ -137,12 +148,14 @@ TEST(Synthetic, GainsAreThoseOfTheScenario) {
     for (int64_t user = 0; user < options.num_users; ++user) {
       double gain = 0;
       for (int64_t prb = 0; prb < options.num_prb; ++prb) {
-        gain += source->drop(drop)->at(0, 0)[user * options.num_prb + prb] / static_cast<double>(options.num_prb);
+        gain +=
+            source->drop(drop)->at(0, 0)[user * options.num_prb + prb] / static_cast<double>(options.num_prb);
       }
       mean_db += 10 * std::log10(gain) / static_cast<double>(kDrops * options.num_users);
     }
   }
-  // Fading averaged over 18 MHz costs a little in the mean of decibels; 2000 users of 7.8 dB shadowing give 0.2 dB.
+  // Fading averaged over 18 MHz costs a little in the mean of decibels; 2000 users of 7.8 dB shadowing give
+  // 0.2 dB.
   EXPECT_NEAR(mean_db, -104.64, 1.5);
 }
 

@@ -1,4 +1,5 @@
-// Opening traces. The file is described by trace_format, converted by trace_gains, its drops kept by trace_cache.
+// Opening traces. The file is described by trace_format, converted by trace_gains, its drops kept by
+// trace_cache.
 #include "domain/radio/trace.h"
 
 #include "core/files.h"
@@ -40,7 +41,8 @@ DropGains read_gains(const std::filesystem::path& file, const TraceOptions& opti
   const OpenTrace trace(file, options);
   const TraceInfo& info = trace.format.info;
   if (drop < 0 || drop >= info.num_drops) {
-    trace.file.fail(fmt::format("drop {} is asked for, the file has {} (counted from 0)", drop, info.num_drops));
+    trace.file.fail(
+        fmt::format("drop {} is asked for, the file has {} (counted from 0)", drop, info.num_drops));
   }
   for (const int64_t slot : slots) {
     if (slot >= 0 && slot < trace.format.num_slots(drop)) continue;

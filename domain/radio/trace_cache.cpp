@@ -18,7 +18,8 @@ size_t limit_from_environment() {
   char* end = nullptr;
   const long mib = std::strtol(text, &end, 10);
   if (*end != '\0' || mib < 0) {
-    throw ConfigError(fmt::format("environment variable TRIMTAB_TRACE_CACHE_MIB is \"{}\"; give a number of MiB", text));
+    throw ConfigError(
+        fmt::format("environment variable TRIMTAB_TRACE_CACHE_MIB is \"{}\"; give a number of MiB", text));
   }
   return static_cast<size_t>(mib) << 20;
 }
@@ -42,7 +43,8 @@ size_t DropCache::bytes() const {
 
 void DropCache::forget(int64_t source) {
   const std::lock_guard guard(mutex_);
-  for (auto at = entries_.lower_bound({source, INT64_MIN}); at != entries_.end() && at->first.first == source;) {
+  for (auto at = entries_.lower_bound({source, INT64_MIN});
+       at != entries_.end() && at->first.first == source;) {
     bytes_ -= size_of(*at->second.gains);
     recent_.erase(at->second.place);
     at = entries_.erase(at);
@@ -63,7 +65,8 @@ void DropCache::keep(const Key& key, std::shared_ptr<const DropGains> gains) {
   bytes_ += size;
 }
 
-std::shared_ptr<const DropGains> DropCache::find(int64_t source, int64_t drop, const std::function<DropGains()>& convert) {
+std::shared_ptr<const DropGains> DropCache::find(int64_t source, int64_t drop,
+                                                 const std::function<DropGains()>& convert) {
   const Key key{source, drop};
   std::unique_lock guard(mutex_);
   for (;;) {
@@ -80,7 +83,7 @@ std::shared_ptr<const DropGains> DropCache::find(int64_t source, int64_t drop, c
   try {
     gains = std::make_shared<const DropGains>(convert());
   } catch (...) {
-    error = std::current_exception();   // a waiting thread tries for itself and meets the same error
+    error = std::current_exception();  // a waiting thread tries for itself and meets the same error
   }
   guard.lock();
   in_work_.erase(key);

@@ -27,7 +27,7 @@ TEST(DropCache, KeepsTheLatestWithinItsBound) {
   };
   for (const int64_t drop : {0, 1, 2}) ask(drop);
   EXPECT_EQ(cache.bytes(), 1200u);
-  ask(0);   // now 1 is the oldest
+  ask(0);  // now 1 is the oldest
   EXPECT_EQ(made, 3);
   ask(3);
   EXPECT_EQ(cache.bytes(), 1200u);

@@ -1,4 +1,5 @@
-// From a file's arrays to gains: hyperslabs of some users and slots (a piece), gathered sixteen instants at a time.
+// From a file's arrays to gains: hyperslabs of some users and slots (a piece), gathered sixteen instants at a
+// time.
 //
 // An instant is one sample of one slot. A slot's gain is the mean over its samples.
 #include "domain/radio/trace_gains.h"
@@ -12,8 +13,9 @@
 namespace trimtab::radio {
 namespace {
 
-constexpr int64_t kPieceBytes = int64_t{64} << 20;   // of complex64 in memory at a time, as far as one slot allows
-constexpr double kMaxPieceBytes = 4.0 * (1 << 30);   // one slot of one user beyond this is refused
+constexpr int64_t kPieceBytes = int64_t{64}
+                                << 20;  // of complex64 in memory at a time, as far as one slot allows
+constexpr double kMaxPieceBytes = 4.0 * (1 << 30);  // one slot of one user beyond this is refused
 
 // Strides, in elements, of one piece in memory.
 struct Strides {
@@ -22,7 +24,7 @@ struct Strides {
 
 struct Piece {
   int64_t first_user = 0, num_users = 0, first_slot = 0, num_slots = 0;
-  std::vector<float> a;      // (re, im) of a or h_freq
+  std::vector<float> a;  // (re, im) of a or h_freq
   std::vector<double> tau;
   Strides a_at, tau_at;
 };
@@ -54,8 +56,13 @@ hdf5::Slab bulk_slab(const OpenTrace& trace, int64_t drop, Piece& piece) {
   std::array<int64_t, 7> stride{};
   stride[6] = 1;
   for (size_t axis = 6; axis > 0; --axis) stride[axis - 1] = stride[axis] * count[axis];
-  piece.a_at = {.slot = format.slot_axis ? stride[0] : stride[time] * samples, .user = stride[1], .rx_antenna = stride[2],
-                .tx = stride[3], .tx_antenna = stride[4], .path = stride[inner], .sample = stride[time]};
+  piece.a_at = {.slot = format.slot_axis ? stride[0] : stride[time] * samples,
+                .user = stride[1],
+                .rx_antenna = stride[2],
+                .tx = stride[3],
+                .tx_antenna = stride[4],
+                .path = stride[inner],
+                .sample = stride[time]};
   return {{offset.begin(), offset.end()}, {count.begin(), count.end()}};
 }
 
@@ -113,7 +120,9 @@ class PieceConverter {
   struct Instant {
     int64_t slot = 0, sample = 0;
   };
-  Instant instant(int64_t i) const { return {i / format_.info.samples_per_slot, i % format_.info.samples_per_slot}; }
+  Instant instant(int64_t i) const {
+    return {i / format_.info.samples_per_slot, i % format_.info.samples_per_slot};
+  }
   int64_t a_index(int64_t user, int64_t tx, int64_t pair, Instant at) const {
     const Strides& s = piece_.a_at;
     return user * s.user + tx * s.tx + (pair / format_.info.tx_antennas) * s.rx_antenna +
@@ -128,8 +137,8 @@ class PieceConverter {
   void convert_link(int64_t user, int64_t tx, DropGains& out, int64_t first_out) {
     if (format_.has_delays && !format_.slot_axis) prepare_fixed(user, tx);
     const int64_t instants = piece_.num_slots * format_.info.samples_per_slot;
-    const Combining how{format_.info.rx_antennas, format_.info.tx_antennas, format_.num_bins, format_.bins_per_prb,
-                        tx == format_.serving, format_.precoder};
+    const Combining how{format_.info.rx_antennas, format_.info.tx_antennas, format_.num_bins,
+                        format_.bins_per_prb,     tx == format_.serving,    format_.precoder};
     for (int64_t first = 0; first < instants; first += kLanes) {
       const int64_t lanes = std::min<int64_t>(kLanes, instants - first);
       for (int64_t pair = 0; pair < pairs_; ++pair) respond(user, tx, pair, first, lanes);
@@ -139,7 +148,8 @@ class PieceConverter {
     }
   }
 
-  // The delays of an episode do not change: one steering matrix per link (or antenna pair), of the paths that carry anything.
+  // The delays of an episode do not change: one steering matrix per link (or antenna pair), of the paths that
+  // carry anything.
   void prepare_fixed(int64_t user, int64_t tx) {
     const int64_t matrices = format_.tau_per_antenna ? pairs_ : 1;
     steering_.resize(static_cast<size_t>(matrices));
@@ -155,8 +165,8 @@ class PieceConverter {
         live.push_back(path);
         tau.push_back(from[path]);
       }
-      steering_matrix(tau.data(), static_cast<int64_t>(tau.size()), format_.num_bins, format_.info.subcarrier_spacing,
-                      steering_[static_cast<size_t>(pair)]);
+      steering_matrix(tau.data(), static_cast<int64_t>(tau.size()), format_.num_bins,
+                      format_.info.subcarrier_spacing, steering_[static_cast<size_t>(pair)]);
     }
   }
 
@@ -196,13 +206,13 @@ class PieceConverter {
       return;
     }
     gather_delays(user, tx, pair, first, lanes);
-    response_moving(tau_.data(), a_.re.data(), a_.im.data(), num_paths, format_.num_bins, format_.info.subcarrier_spacing,
-                    h_re, h_im);
+    response_moving(tau_.data(), a_.re.data(), a_.im.data(), num_paths, format_.num_bins,
+                    format_.info.subcarrier_spacing, h_re, h_im);
   }
 
   // [chosen, lanes] from the piece; lanes beyond the last instant are zero.
-  void gather(int64_t user, int64_t tx, int64_t pair, int64_t first, int64_t lanes, const std::vector<int64_t>& chosen,
-              float* re, float* im) const {
+  void gather(int64_t user, int64_t tx, int64_t pair, int64_t first, int64_t lanes,
+              const std::vector<int64_t>& chosen, float* re, float* im) const {
     std::array<const float*, kLanes> from{};
     for (int64_t lane = 0; lane < lanes; ++lane) {
       from[static_cast<size_t>(lane)] = piece_.a.data() + 2 * a_index(user, tx, pair, instant(first + lane));
@@ -234,7 +244,8 @@ class PieceConverter {
   }
 
   // Adds a block's gains to their slots.
-  void scatter(int64_t user, int64_t tx, int64_t first, int64_t lanes, DropGains& out, int64_t first_out) const {
+  void scatter(int64_t user, int64_t tx, int64_t first, int64_t lanes, DropGains& out,
+               int64_t first_out) const {
     const auto share = 1.0f / static_cast<float>(format_.info.samples_per_slot);
     // The serving station is first in the result, the others follow in the file's order.
     const int64_t place = tx == format_.serving ? 0 : tx < format_.serving ? tx + 1 : tx;
@@ -242,19 +253,20 @@ class PieceConverter {
       const int64_t slot = first_out + instant(first + lane).slot;
       float* to = out.gain.data() +
                   ((place * out.num_slots + slot) * out.num_users + piece_.first_user + user) * out.num_prb;
-      for (int64_t prb = 0; prb < out.num_prb; ++prb) to[prb] += share * gain_[static_cast<size_t>(prb * kLanes + lane)];
+      for (int64_t prb = 0; prb < out.num_prb; ++prb)
+        to[prb] += share * gain_[static_cast<size_t>(prb * kLanes + lane)];
     }
   }
 
   const TraceFormat& format_;
   const Piece& piece_;
   int64_t pairs_ = 1;
-  std::vector<Planes> steering_;             // one, or one per antenna pair
-  std::vector<std::vector<int64_t>> live_;   // paths of each steering matrix
+  std::vector<Planes> steering_;            // one, or one per antenna pair
+  std::vector<std::vector<int64_t>> live_;  // paths of each steering matrix
   std::vector<int64_t> all_;
-  Planes a_, h_;                             // [paths, lanes], [pairs, bins, lanes]
-  std::vector<double> tau_;                  // [paths, lanes]
-  std::vector<float> gain_;                  // [prb, lanes]
+  Planes a_, h_;             // [paths, lanes], [pairs, bins, lanes]
+  std::vector<double> tau_;  // [paths, lanes]
+  std::vector<float> gain_;  // [prb, lanes]
 };
 
 void refuse_large_slots(const OpenTrace& trace) {
@@ -265,7 +277,8 @@ void refuse_large_slots(const OpenTrace& trace) {
 }
 
 // Consecutive slots [first, first + count) of a drop, placed from `first_out` on.
-void convert_run(const OpenTrace& trace, int64_t drop, int64_t first, int64_t count, DropGains& out, int64_t first_out) {
+void convert_run(const OpenTrace& trace, int64_t drop, int64_t first, int64_t count, DropGains& out,
+                 int64_t first_out) {
   const int64_t bytes = 8 * values_per_user_and_slot(trace), users = trace.format.info.num_users;
   const int64_t slots_at_once = std::clamp<int64_t>(kPieceBytes / bytes, 1, count);
   const int64_t users_at_once = std::clamp<int64_t>(kPieceBytes / (bytes * slots_at_once), 1, users);
@@ -297,16 +310,18 @@ DropGains convert_slots(const OpenTrace& trace, int64_t drop, std::span<const in
   for (size_t begin = 0; begin < slots.size();) {
     size_t end = begin + 1;
     while (end < slots.size() && slots[end] == slots[end - 1] + 1) ++end;
-    TT_CHECK(slots[begin] >= 0 && slots[end - 1] < format.num_slots(drop), "slots {}..{} of {}", slots[begin], slots[end - 1],
-             format.num_slots(drop));
-    convert_run(trace, drop, slots[begin], static_cast<int64_t>(end - begin), out, static_cast<int64_t>(begin));
+    TT_CHECK(slots[begin] >= 0 && slots[end - 1] < format.num_slots(drop), "slots {}..{} of {}", slots[begin],
+             slots[end - 1], format.num_slots(drop));
+    convert_run(trace, drop, slots[begin], static_cast<int64_t>(end - begin), out,
+                static_cast<int64_t>(begin));
     begin = end;
   }
   return out;
 }
 
 DropGains convert_drop(const OpenTrace& trace, int64_t drop) {
-  TT_CHECK(drop >= 0 && drop < trace.format.info.num_drops, "drop {} of {}", drop, trace.format.info.num_drops);
+  TT_CHECK(drop >= 0 && drop < trace.format.info.num_drops, "drop {} of {}", drop,
+           trace.format.info.num_drops);
   std::vector<int64_t> slots(static_cast<size_t>(trace.format.num_slots(drop)));
   std::iota(slots.begin(), slots.end(), 0);
   return convert_slots(trace, drop, slots);

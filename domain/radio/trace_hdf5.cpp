@@ -1,4 +1,5 @@
-// HDF5 as traces need it. See trace_hdf5.h; the encodings are those of docs/traces.md, section "Complex numbers".
+// HDF5 as traces need it. See trace_hdf5.h; the encodings are those of docs/traces.md, section "Complex
+// numbers".
 #include "domain/radio/trace_hdf5.h"
 
 #include <algorithm>
@@ -12,12 +13,14 @@
 namespace trimtab::radio::hdf5 {
 namespace {
 
-// Large enough for the usual chunk (one drop of ten users), so that pieces of a chunk do not inflate it again and again.
+// Large enough for the usual chunk (one drop of ten users), so that pieces of a chunk do not inflate it again
+// and again.
 constexpr size_t kChunkCacheBytes = size_t{64} << 20;
+constexpr int64_t kMaxRealValues = int64_t{1} << 29;  // 4 GiB of delays
 constexpr H5Z_filter_t kLzfFilter = 32000;
 
 std::recursive_mutex*& current_lock() {
-  static auto* mutex = new std::recursive_mutex;   // outlives every static object that still holds a handle
+  static auto* mutex = new std::recursive_mutex;  // outlives every static object that still holds a handle
   return mutex;
 }
 
@@ -62,13 +65,14 @@ void refuse_missing_filters(const File& file, const std::string& name, hid_t dat
     unsigned flags = 0, info = 0;
     size_t num_values = 0;
     std::array<char, 64> label{};
-    const H5Z_filter_t filter = H5Pget_filter2(plist.get(), static_cast<unsigned>(i), &flags, &num_values, nullptr,
-                                               label.size(), label.data(), &info);
+    const H5Z_filter_t filter = H5Pget_filter2(plist.get(), static_cast<unsigned>(i), &flags, &num_values,
+                                               nullptr, label.size(), label.data(), &info);
     if (filter < 0 || H5Zfilter_avail(filter) > 0) continue;
     const std::string shown = filter == kLzfFilter ? "LZF" : label[0] != '\0' ? label.data() : "unnamed";
-    file.fail(fmt::format("dataset '{}' is compressed with the {} filter (id {}), which this HDF5 library lacks; "
-                          "write it again with gzip (deflate) or without compression",
-                          name, shown, filter));
+    file.fail(
+        fmt::format("dataset '{}' is compressed with the {} filter (id {}), which this HDF5 library lacks; "
+                    "write it again with gzip (deflate) or without compression",
+                    name, shown, filter));
   }
 }
 
@@ -80,10 +84,11 @@ Handle open_dataset(const File& file, const std::string& name) {
   H5Pset_chunk_cache(access.get(), H5D_CHUNK_CACHE_NSLOTS_DEFAULT, kChunkCacheBytes, 1.0);
   Handle dataset(H5Dopen2(file.id(), name.c_str(), access.get()), H5Dclose);
   if (!dataset) {
-    file.fail(fmt::format("dataset '{}' cannot be opened ({}); it may hold HDF5 2.0's native complex type or use a newer "
-                          "file format than this library (HDF5 {}.{}) reads: write it again as compound {{r, i}}, h5py's "
-                          "default, with libver='earliest'",
-                          name, last_cause(), H5_VERS_MAJOR, H5_VERS_MINOR));
+    file.fail(fmt::format(
+        "dataset '{}' cannot be opened ({}); it may hold HDF5 2.0's native complex type or use a newer "
+        "file format than this library (HDF5 {}.{}) reads: write it again as compound {{r, i}}, h5py's "
+        "default, with libver='earliest'",
+        name, last_cause(), H5_VERS_MAJOR, H5_VERS_MINOR));
   }
   refuse_missing_filters(file, name, dataset.get());
   return dataset;
@@ -101,18 +106,20 @@ std::string float_text(hid_t type) {
 }
 
 // Reads `slab` of a dataset as `memory_type`; the file space is selected, the memory space is dense.
-void read_slab(const File& file, const std::string& name, hid_t dataset, const Slab& slab, hid_t memory_type, void* out) {
+void read_slab(const File& file, const std::string& name, hid_t dataset, const Slab& slab, hid_t memory_type,
+               void* out) {
   const Handle space(H5Dget_space(dataset), H5Sclose);
   if (!slab.offset.empty()) {
     H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, slab.offset.data(), nullptr, slab.count.data(), nullptr);
   }
   // Of the same rank as the file's space: HDF5 then walks chunk and memory in step, which is far faster.
-  const Handle memory(slab.count.empty() ? H5Screate(H5S_SCALAR)
-                                         : H5Screate_simple(static_cast<int>(slab.count.size()), slab.count.data(), nullptr),
+  const Handle memory(slab.count.empty()
+                          ? H5Screate(H5S_SCALAR)
+                          : H5Screate_simple(static_cast<int>(slab.count.size()), slab.count.data(), nullptr),
                       H5Sclose);
   if (H5Dread(dataset, memory_type, memory.get(), space.get(), H5P_DEFAULT, out) < 0) {
-    file.fail(fmt::format("dataset '{}' cannot be read ({}); the file is damaged: copy or make it again", name,
-                          last_cause()));
+    file.fail(fmt::format("dataset '{}' cannot be read ({}); the file is damaged: copy or make it again",
+                          name, last_cause()));
   }
 }
 
@@ -131,12 +138,15 @@ std::string index_text(const Slab& slab, int64_t flat) {
   return number_list(index, ",");
 }
 
-[[noreturn]] void fail_not_finite(const File& file, const std::string& name, const Slab& slab, int64_t flat, double value) {
-  file.fail(fmt::format("dataset '{}' holds {} at {}; every value must be finite: repair or leave out that drop", name,
-                        std::isnan(value) ? "NaN" : "infinity", index_text(slab, flat)));
+[[noreturn]] void fail_not_finite(const File& file, const std::string& name, const Slab& slab, int64_t flat,
+                                  double value) {
+  file.fail(
+      fmt::format("dataset '{}' holds {} at {}; every value must be finite: repair or leave out that drop",
+                  name, std::isnan(value) ? "NaN" : "infinity", index_text(slab, flat)));
 }
 
-constexpr std::array<std::array<const char*, 2>, 3> kMemberNames = {{{"r", "i"}, {"real", "imag"}, {"re", "im"}}};
+constexpr std::array<std::array<const char*, 2>, 3> kMemberNames = {
+    {{"r", "i"}, {"real", "imag"}, {"re", "im"}}};
 constexpr std::array<std::array<const char*, 2>, 2> kPairSuffixes = {{{"_re", "_im"}, {"_real", "_imag"}}};
 
 }  // namespace
@@ -179,12 +189,16 @@ File::File(const std::filesystem::path& path) : path_(path) {
   if (std::filesystem::file_size(path, error) == 0) fail("the file is empty; make or copy it again");
   if (H5Fis_hdf5(path.c_str()) <= 0) fail("this is not an HDF5 file; traces are HDF5 files (docs/traces.md)");
   file_ = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
-  if (!file_) fail(fmt::format("HDF5 cannot open it ({}); it is truncated or damaged: copy or make it again", last_cause()));
+  if (!file_)
+    fail(fmt::format("HDF5 cannot open it ({}); it is truncated or damaged: copy or make it again",
+                     last_cause()));
 }
 
 void File::fail(const std::string& what) const { throw DataError(path_.string() + ": " + what); }
 
-bool File::has(const std::string& name) const { return H5Lexists(file_.get(), name.c_str(), H5P_DEFAULT) > 0; }
+bool File::has(const std::string& name) const {
+  return H5Lexists(file_.get(), name.c_str(), H5P_DEFAULT) > 0;
+}
 
 std::vector<std::string> File::names() const {
   std::vector<std::string> out;
@@ -206,7 +220,8 @@ std::optional<std::string> read_word(hid_t attribute, hid_t type) {
     H5Tset_size(memory.get(), H5T_VARIABLE);
     H5Tset_cset(memory.get(), H5Tget_cset(type));
     char* text = nullptr;
-    if (H5Aread(attribute, memory.get(), static_cast<void*>(&text)) < 0 || text == nullptr) return std::nullopt;
+    if (H5Aread(attribute, memory.get(), static_cast<void*>(&text)) < 0 || text == nullptr)
+      return std::nullopt;
     std::string word = text;
     H5free_memory(text);
     return word;
@@ -225,22 +240,26 @@ Attribute read_attribute(hid_t object, const std::string& name) {
   const Handle space(H5Aget_space(attribute.get()), H5Sclose), type(H5Aget_type(attribute.get()), H5Tclose);
   if (!space || !type || H5Sget_simple_extent_npoints(space.get()) != 1) return out;
   switch (H5Tget_class(type.get())) {
-    case H5T_STRING: out.word = read_word(attribute.get(), type.get()); break;
+    case H5T_STRING:
+      out.word = read_word(attribute.get(), type.get());
+      break;
     case H5T_INTEGER:
     case H5T_FLOAT: {
       double value = 0;
       if (H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &value) >= 0) out.number = value;
       break;
     }
-    case H5T_ENUM: {   // h5py's booleans
+    case H5T_ENUM: {  // h5py's booleans
       const Handle native(H5Tget_native_type(type.get(), H5T_DIR_ASCEND), H5Tclose);
       std::array<unsigned char, 16> bytes{};
-      if (native && H5Tget_size(native.get()) <= bytes.size() && H5Aread(attribute.get(), native.get(), bytes.data()) >= 0) {
+      if (native && H5Tget_size(native.get()) <= bytes.size() &&
+          H5Aread(attribute.get(), native.get(), bytes.data()) >= 0) {
         out.number = std::any_of(bytes.begin(), bytes.end(), [](unsigned char b) { return b != 0; }) ? 1 : 0;
       }
       break;
     }
-    default: break;
+    default:
+      break;
   }
   return out;
 }
@@ -265,10 +284,15 @@ RealDataset::RealDataset(const File& file, const std::string& name)
     : file_(&file), name_(name), dataset_(open_dataset(file, name)), shape_(shape_of(dataset_.get())) {
   const Handle type = type_of(file, name, dataset_.get());
   const H5T_class_t kind = H5Tget_class(type.get());
-  if (kind != H5T_FLOAT && kind != H5T_INTEGER) file.fail(fmt::format("dataset '{}' must hold real numbers", name));
+  if (kind != H5T_FLOAT && kind != H5T_INTEGER)
+    file.fail(fmt::format("dataset '{}' must hold real numbers", name));
 }
 
 std::vector<double> RealDataset::read(const Slab& slab) const {
+  if (slab.size() > kMaxRealValues) {
+    file_->fail(fmt::format("dataset '{}' would need {:.1f} GiB at once; arrays this large are not read",
+                            name_, 8.0 * static_cast<double>(slab.size()) / (1 << 30)));
+  }
   std::vector<double> out(static_cast<size_t>(slab.size()));
   if (out.empty()) return out;
   read_slab(*file_, name_, dataset_.get(), slab, H5T_NATIVE_DOUBLE, out.data());
@@ -306,12 +330,17 @@ ComplexDataset::ComplexDataset(const File& file, const std::string& name) : file
   shape_ = shape_of(dataset_.get());
   const Handle type = type_of(file, name, dataset_.get());
   switch (H5Tget_class(type.get())) {
-    case H5T_COMPOUND: open_compound(type); break;
-    case H5T_FLOAT: open_trailing_axis(type); break;
+    case H5T_COMPOUND:
+      open_compound(type);
+      break;
+    case H5T_FLOAT:
+      open_trailing_axis(type);
+      break;
     default:
-      file.fail(fmt::format("dataset '{}' holds neither complex nor floating-point numbers; write it as complex64 (compound "
-                            "{{r, i}})",
-                            name));
+      file.fail(fmt::format(
+          "dataset '{}' holds neither complex nor floating-point numbers; write it as complex64 (compound "
+          "{{r, i}})",
+          name));
   }
 }
 
@@ -337,18 +366,21 @@ void ComplexDataset::open_compound(const Handle& type) {
     members.emplace_back(label);
     H5free_memory(label);
   }
-  file_->fail(fmt::format("dataset '{}' is compound with members {{{}}}, which is no complex number known here; use floating-"
-                          "point members {{r, i}}, {{real, imag}} or {{re, im}}",
-                          name_, join(members, ", ")));
+  file_->fail(fmt::format(
+      "dataset '{}' is compound with members {{{}}}, which is no complex number known here; use floating-"
+      "point members {{r, i}}, {{real, imag}} or {{re, im}}",
+      name_, join(members, ", ")));
 }
 
 void ComplexDataset::open_trailing_axis(const Handle& type) {
   const Attribute flag = read_attribute(dataset_.get(), "complex_axis");
-  const bool flagged = flag.number && (*flag.number == -1 || *flag.number == static_cast<double>(shape_.size()) - 1);
+  const bool flagged =
+      flag.number && (*flag.number == -1 || *flag.number == static_cast<double>(shape_.size()) - 1);
   if (!flagged || shape_.empty() || shape_.back() != 2) {
-    file_->fail(fmt::format("dataset '{}' of shape {} is real; write complex numbers (compound {{r, i}}), or a last axis of "
-                            "2 (re, im) with the dataset's attribute complex_axis = -1",
-                            name_, shape_text(shape_)));
+    file_->fail(fmt::format(
+        "dataset '{}' of shape {} is real; write complex numbers (compound {{r, i}}), or a last axis of "
+        "2 (re, im) with the dataset's attribute complex_axis = -1",
+        name_, shape_text(shape_)));
   }
   shape_.pop_back();
   encoding_ = Encoding::kTrailingAxis;
@@ -358,22 +390,24 @@ void ComplexDataset::open_trailing_axis(const Handle& type) {
 void ComplexDataset::open_pair(const std::string& re_name, const std::string& im_name) {
   for (const std::string& part : {re_name, im_name}) {
     if (!file_->has(part)) {
-      file_->fail(fmt::format("dataset '{}' is missing: real and imaginary parts come as the pair '{}' and '{}'", part,
-                              re_name, im_name));
+      file_->fail(
+          fmt::format("dataset '{}' is missing: real and imaginary parts come as the pair '{}' and '{}'",
+                      part, re_name, im_name));
     }
   }
   re_name_ = re_name;
   im_name_ = im_name;
   dataset_ = open_dataset(*file_, re_name);
   dataset_im_ = open_dataset(*file_, im_name);
-  const Handle type = type_of(*file_, re_name, dataset_.get()), type_im = type_of(*file_, im_name, dataset_im_.get());
+  const Handle type = type_of(*file_, re_name, dataset_.get()),
+               type_im = type_of(*file_, im_name, dataset_im_.get());
   if (H5Tget_class(type.get()) != H5T_FLOAT || H5Tget_class(type_im.get()) != H5T_FLOAT) {
     file_->fail(fmt::format("datasets '{}' and '{}' must hold floating-point numbers", re_name, im_name));
   }
   shape_ = shape_of(dataset_.get());
   if (shape_of(dataset_im_.get()) != shape_) {
-    file_->fail(fmt::format("dataset '{}' has shape {}, '{}' has {}; they must agree", re_name, shape_text(shape_), im_name,
-                            shape_text(shape_of(dataset_im_.get()))));
+    file_->fail(fmt::format("dataset '{}' has shape {}, '{}' has {}; they must agree", re_name,
+                            shape_text(shape_), im_name, shape_text(shape_of(dataset_im_.get()))));
   }
   encoding_ = Encoding::kPaired;
   description_ = fmt::format("paired {} and {}, {}", re_name, im_name, float_text(type.get()));
@@ -410,7 +444,9 @@ void ComplexDataset::refuse_not_finite(const Slab& slab, const std::vector<float
   if (any == 0) return;
   const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
   const auto flat = (bad - values.begin()) / 2;
-  const std::string& name = encoding_ != Encoding::kPaired ? name_ : (bad - values.begin()) % 2 == 0 ? re_name_ : im_name_;
+  const std::string& name = encoding_ != Encoding::kPaired    ? name_
+                            : (bad - values.begin()) % 2 == 0 ? re_name_
+                                                              : im_name_;
   fail_not_finite(*file_, name, slab, flat, *bad);
 }
 

@@ -1,5 +1,6 @@
-// HDF5 as traces need it: handles that close themselves, one lock around a library that is not thread-safe, complex
-// numbers in every encoding found in the wild (docs/traces.md), hyperslab reads, and errors that name file and dataset.
+// HDF5 as traces need it: handles that close themselves, one lock around a library that is not thread-safe,
+// complex numbers in every encoding found in the wild (docs/traces.md), hyperslab reads, and errors that name
+// file and dataset.
 #pragma once
 
 #include <hdf5.h>
@@ -15,9 +16,11 @@
 
 namespace trimtab::radio::hdf5 {
 
-// Debian's serial HDF5 may be entered by one thread at a time. Recursive, since handles close while it is held.
+// Debian's serial HDF5 may be entered by one thread at a time. Recursive, since handles close while it is
+// held.
 std::recursive_mutex& lock();
-// In a forked child, whose only thread is a copy of one that held the lock: a new lock, since the copied one has no owner.
+// In a forked child, whose only thread is a copy of one that held the lock: a new lock, since the copied one
+// has no owner.
 void renew_lock_in_child();
 
 // An identifier and the function that closes it.
@@ -51,12 +54,12 @@ enum class Encoding { kCompound, kPaired, kTrailingAxis };
 
 class File {
  public:
-  explicit File(const std::filesystem::path& path);   // DataError: absent, not HDF5, truncated, ...
+  explicit File(const std::filesystem::path& path);  // DataError: absent, not HDF5, truncated, ...
   const std::filesystem::path& path() const { return path_; }
   hid_t id() const { return file_.get(); }
   bool has(const std::string& name) const;
-  std::vector<std::string> names() const;              // of the root group
-  std::vector<Attribute> attributes() const;           // scalar (or one-element) ones of the root group
+  std::vector<std::string> names() const;     // of the root group
+  std::vector<Attribute> attributes() const;  // scalar (or one-element) ones of the root group
   // Throws DataError "FILE: WHAT".
   [[noreturn]] void fail(const std::string& what) const;
 
@@ -94,10 +97,11 @@ class ComplexDataset {
   static bool present(const File& file, const std::string& name);
   ComplexDataset(const File& file, const std::string& name);
   const std::string& name() const { return name_; }
-  const std::vector<int64_t>& shape() const { return shape_; }   // without the trailing axis of 2
+  const std::vector<int64_t>& shape() const { return shape_; }  // without the trailing axis of 2
   Encoding encoding() const { return encoding_; }
   const std::string& description() const { return description_; }
-  // out: 2 * slab.size() floats. DataError when the data is damaged or not finite (the element's index is named).
+  // out: 2 * slab.size() floats. DataError when the data is damaged or not finite (the element's index is
+  // named).
   void read(const Slab& slab, std::vector<float>& out) const;
 
  private:

@@ -1,4 +1,5 @@
-// `trimtab inspect` for traces: every value is read once, and what the gains look like is summed up in a few figures.
+// `trimtab inspect` for traces: every value is read once, and what the gains look like is summed up in a few
+// figures.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -38,7 +39,8 @@ class DecibelHistogram {
   int64_t total_ = 0;
 };
 
-// Autocorrelation of the gain of a PRB over time at lags 1, 2, 4, ..., averaged (by variance) over PRBs and drops.
+// Autocorrelation of the gain of a PRB over time at lags 1, 2, 4, ..., averaged (by variance) over PRBs and
+// drops.
 class Decorrelation {
  public:
   void add(const DropGains& drop, int64_t user) {
@@ -59,7 +61,8 @@ class Decorrelation {
     for (size_t k = 0; k < kLags; ++k) {
       if (weight_[k] <= 0) break;
       const double lag = std::ldexp(1.0, static_cast<int>(k)), rho = sum_[k] / weight_[k];
-      if (rho < 0.5) return std::round(10 * (lag_before + (before - 0.5) / (before - rho) * (lag - lag_before))) / 10;
+      if (rho < 0.5)
+        return std::round(10 * (lag_before + (before - 0.5) / (before - rho) * (lag - lag_before))) / 10;
       before = rho;
       lag_before = lag;
     }
@@ -71,7 +74,7 @@ class Decorrelation {
   void accumulate(const std::vector<double>& x, double mean) {
     for (size_t k = 0; k < kLags; ++k) {
       const size_t lag = size_t{1} << k;
-      if (2 * lag > x.size()) return;   // too few independent pairs to tell
+      if (2 * lag > x.size()) return;  // too few independent pairs to tell
       double product = 0, energy = 0;
       for (size_t i = 0; i + lag < x.size(); ++i) {
         product += x[i] * x[i + lag];
@@ -87,7 +90,7 @@ class Decorrelation {
 struct UserSanity {
   DecibelHistogram gain;
   Decorrelation decorrelation;
-  int64_t links = 0, zero_links = 0;   // a link: one user and station in one slot
+  int64_t links = 0, zero_links = 0;  // a link: one user and station in one slot
 };
 
 struct Sanity {
@@ -99,7 +102,8 @@ struct Sanity {
     for (int64_t tx = 0; tx < drop.num_tx; ++tx) {
       for (int64_t slot = 0; slot < drop.num_slots; ++slot) add_slot(drop, tx, slot);
     }
-    for (int64_t user = 0; user < drop.num_users; ++user) users[static_cast<size_t>(user)].decorrelation.add(drop, user);
+    for (int64_t user = 0; user < drop.num_users; ++user)
+      users[static_cast<size_t>(user)].decorrelation.add(drop, user);
   }
 
   nlohmann::json to_json() const {
@@ -138,7 +142,8 @@ struct Sanity {
 
 }  // namespace
 
-TraceInfo inspect_trace(const std::filesystem::path& file, const TraceOptions& options, nlohmann::json* sanity) {
+TraceInfo inspect_trace(const std::filesystem::path& file, const TraceOptions& options,
+                        nlohmann::json* sanity) {
   if (options.untrusted) parse_in_child(file, options);
   OpenTrace trace(file, options);
   TraceInfo& info = trace.format.info;

@@ -18,7 +18,8 @@
 namespace trimtab::radio {
 namespace {
 
-typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));   // lowered to narrower registers where need be
+typedef float Vec
+    __attribute__((vector_size(kLanes * sizeof(float))));  // lowered to narrower registers where need be
 
 constexpr int64_t kBinsPerAnchor = 12;
 
@@ -26,8 +27,9 @@ inline void load(Vec& out, const float* from) { std::memcpy(&out, from, sizeof(V
 inline void store(float* to, const Vec& value) { std::memcpy(to, &value, sizeof(Vec)); }
 
 // Four subcarriers at a time: eight accumulators, so that every load of a path gain serves four of them.
-TRIMTAB_CLONES void response_fixed_kernel(const float* steer_re, const float* steer_im, const float* a_re, const float* a_im,
-                                          int64_t paths, int64_t bins, float* h_re, float* h_im) {
+TRIMTAB_CLONES void response_fixed_kernel(const float* steer_re, const float* steer_im, const float* a_re,
+                                          const float* a_im, int64_t paths, int64_t bins, float* h_re,
+                                          float* h_im) {
   constexpr int kRows = 4;
   for (int64_t first = 0; first < bins; first += kRows) {
     Vec re[kRows] = {}, im[kRows] = {};
@@ -56,9 +58,11 @@ TRIMTAB_CLONES void response_fixed_kernel(const float* steer_re, const float* st
   }
 }
 
-// One anchor's worth of subcarriers: z = a * exp(-j 2 pi f_first tau) moves on by `step` from subcarrier to subcarrier.
-TRIMTAB_CLONES void response_moving_kernel(const float* z_re, const float* z_im, const float* step_re, const float* step_im,
-                                           int64_t paths, int64_t bins, float* h_re, float* h_im) {
+// One anchor's worth of subcarriers: z = a * exp(-j 2 pi f_first tau) moves on by `step` from subcarrier to
+// subcarrier.
+TRIMTAB_CLONES void response_moving_kernel(const float* z_re, const float* z_im, const float* step_re,
+                                           const float* step_im, int64_t paths, int64_t bins, float* h_re,
+                                           float* h_im) {
   Vec re[kBinsPerAnchor] = {}, im[kBinsPerAnchor] = {};
   for (int64_t m = 0; m < paths; ++m) {
     Vec x, y, c, s;
@@ -95,8 +99,8 @@ TRIMTAB_CLONES void add_power(const float* re, const float* im, int64_t bins, fl
 }
 
 // out += x * conj(y), both [bins, lanes]
-TRIMTAB_CLONES void add_product(const float* x_re, const float* x_im, const float* y_re, const float* y_im, int64_t bins,
-                                float* out_re, float* out_im) {
+TRIMTAB_CLONES void add_product(const float* x_re, const float* x_im, const float* y_re, const float* y_im,
+                                int64_t bins, float* out_re, float* out_im) {
   Vec re, im;
   load(re, out_re);
   load(im, out_im);
@@ -118,10 +122,11 @@ std::complex<double> phasor(double cycles) {
   return {std::cos(angle), std::sin(angle)};
 }
 
-// ---- Precoders. R = sum over rx antennas and subcarriers of conj(h_i) h_j, wideband; power with weights w is w^H R w. ----
+// ---- Precoders. R = sum over rx antennas and subcarriers of conj(h_i) h_j, wideband; power with weights w
+// is w^H R w. ----
 
 using Complex = std::complex<float>;
-using Matrix = std::vector<Complex>;   // [tx_ant, tx_ant] of one instant
+using Matrix = std::vector<Complex>;  // [tx_ant, tx_ant] of one instant
 
 double quadratic_form(const Matrix& r, const std::vector<Complex>& w) {
   const size_t n = w.size();
@@ -143,7 +148,7 @@ std::vector<Complex> principal_vector(const Matrix& r, size_t n) {
   std::vector<Complex> w(n), next(n);
   w[strongest] = 1;
   double power = 0;
-  constexpr int kIterations = 100;   // ends far sooner by the criterion below
+  constexpr int kIterations = 100;  // ends far sooner by the criterion below
   for (int iteration = 0; iteration < kIterations; ++iteration) {
     double norm = 0;
     for (size_t i = 0; i < n; ++i) {
@@ -154,7 +159,7 @@ std::vector<Complex> principal_vector(const Matrix& r, size_t n) {
     if (norm == 0) break;
     for (size_t i = 0; i < n; ++i) w[i] = Complex(std::complex<double>(next[i]) / std::sqrt(norm));
     const double now = quadratic_form(r, w);
-    if (now <= power * (1 + 1e-6)) break;   // float32 has nothing more to give
+    if (now <= power * (1 + 1e-6)) break;  // float32 has nothing more to give
     power = now;
   }
   return w;
@@ -163,7 +168,8 @@ std::vector<Complex> principal_vector(const Matrix& r, size_t n) {
 std::vector<Complex> dft_beam(size_t beam, size_t n) {
   std::vector<Complex> w(n);
   for (size_t i = 0; i < n; ++i) {
-    w[i] = Complex(phasor(static_cast<double>(beam * i) / static_cast<double>(n)) / std::sqrt(static_cast<double>(n)));
+    w[i] = Complex(phasor(static_cast<double>(beam * i) / static_cast<double>(n)) /
+                   std::sqrt(static_cast<double>(n)));
   }
   return w;
 }
@@ -185,12 +191,13 @@ std::vector<Complex> best_dft_beam(const Matrix& r, size_t n) {
 // Weights [tx_ant, lanes] of a wideband precoder, one set per instant.
 Planes wideband_weights(const Planes& h, const Combining& how) {
   const int64_t n = how.tx_antennas, block = how.bins * kLanes;
-  Planes r;   // [tx_ant, tx_ant, lanes]
+  Planes r;  // [tx_ant, tx_ant, lanes]
   r.resize(static_cast<size_t>(n * n * kLanes));
   for (int64_t antenna = 0; antenna < how.rx_antennas; ++antenna) {
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < n; ++j) {
-        const int64_t hi = (antenna * n + i) * block, hj = (antenna * n + j) * block, at = (i * n + j) * kLanes;
+        const int64_t hi = (antenna * n + i) * block, hj = (antenna * n + j) * block,
+                      at = (i * n + j) * kLanes;
         add_product(&h.re[hj], &h.im[hj], &h.re[hi], &h.im[hi], how.bins, &r.re[at], &r.im[at]);
       }
     }
@@ -221,8 +228,8 @@ void add_mean_over_pairs(const Planes& h, const Combining& how, float scale, flo
 }
 
 // y = sum over tx antennas of h w, for one antenna of the user; [bins, lanes]
-TRIMTAB_CLONES void precode(const float* h_re, const float* h_im, const float* w_re, const float* w_im, int64_t antennas,
-                            int64_t bins, float* y_re, float* y_im) {
+TRIMTAB_CLONES void precode(const float* h_re, const float* h_im, const float* w_re, const float* w_im,
+                            int64_t antennas, int64_t bins, float* y_re, float* y_im) {
   for (int64_t k = 0; k < bins; ++k) {
     Vec re = {}, im = {};
     for (int64_t i = 0; i < antennas; ++i) {
@@ -244,10 +251,12 @@ void add_precoded(const Planes& h, const Planes& weights, const Combining& how, 
   y.resize(static_cast<size_t>(how.bins * kLanes));
   for (int64_t antenna = 0; antenna < how.rx_antennas; ++antenna) {
     const int64_t at = antenna * how.tx_antennas * how.bins * kLanes;
-    precode(&h.re[at], &h.im[at], weights.re.data(), weights.im.data(), how.tx_antennas, how.bins, y.re.data(), y.im.data());
+    precode(&h.re[at], &h.im[at], weights.re.data(), weights.im.data(), how.tx_antennas, how.bins,
+            y.re.data(), y.im.data());
     for (int64_t prb = 0; prb < how.bins / how.bins_per_prb; ++prb) {
       const int64_t from = prb * how.bins_per_prb * kLanes;
-      add_power(&y.re[from], &y.im[from], how.bins_per_prb, 1.0f / static_cast<float>(how.bins_per_prb), gain + prb * kLanes);
+      add_power(&y.re[from], &y.im[from], how.bins_per_prb, 1.0f / static_cast<float>(how.bins_per_prb),
+                gain + prb * kLanes);
     }
   }
 }
@@ -268,20 +277,21 @@ void steering_matrix(const double* tau, int64_t paths, int64_t bins, double spac
   }
 }
 
-void response_fixed(const Planes& steering, const float* a_re, const float* a_im, int64_t paths, int64_t bins, float* h_re,
-                    float* h_im) {
+void response_fixed(const Planes& steering, const float* a_re, const float* a_im, int64_t paths, int64_t bins,
+                    float* h_re, float* h_im) {
   response_fixed_kernel(steering.re.data(), steering.im.data(), a_re, a_im, paths, bins, h_re, h_im);
 }
 
-void response_moving(const double* tau, const float* a_re, const float* a_im, int64_t paths, int64_t bins, double spacing,
-                     float* h_re, float* h_im) {
+void response_moving(const double* tau, const float* a_re, const float* a_im, int64_t paths, int64_t bins,
+                     double spacing, float* h_re, float* h_im) {
   const auto size = static_cast<size_t>(paths * kLanes);
   std::vector<std::complex<double>> anchor(size), jump(size);
   Planes z, step;
   z.resize(size);
   step.resize(size);
   for (size_t i = 0; i < size; ++i) {
-    anchor[i] = std::complex<double>(a_re[i], a_im[i]) * phasor(-static_cast<double>(bins / 2) * spacing * tau[i]);
+    anchor[i] =
+        std::complex<double>(a_re[i], a_im[i]) * phasor(-static_cast<double>(bins / 2) * spacing * tau[i]);
     jump[i] = phasor(static_cast<double>(kBinsPerAnchor) * spacing * tau[i]);
     const std::complex<double> one = phasor(spacing * tau[i]);
     step.re[i] = static_cast<float>(one.real());
@@ -295,7 +305,8 @@ void response_moving(const double* tau, const float* a_re, const float* a_im, in
       anchor[i] = {re, anchor[i].real() * jump[i].imag() + anchor[i].imag() * jump[i].real()};
     }
     response_moving_kernel(z.re.data(), z.im.data(), step.re.data(), step.im.data(), paths,
-                           std::min(kBinsPerAnchor, bins - first), h_re + first * kLanes, h_im + first * kLanes);
+                           std::min(kBinsPerAnchor, bins - first), h_re + first * kLanes,
+                           h_im + first * kLanes);
   }
 }
 

@@ -20,13 +20,14 @@ uint64_t test_seed() {
   return text == nullptr ? 77 : std::strtoull(text, nullptr, 10);
 }
 
-Complex response(const Planes& a, const std::vector<double>& tau, int64_t paths, int64_t bins, int64_t bin, int64_t lane,
-                 bool moving) {
+Complex response(const Planes& a, const std::vector<double>& tau, int64_t paths, int64_t bins, int64_t bin,
+                 int64_t lane, bool moving) {
   Complex sum = 0;
   for (int64_t m = 0; m < paths; ++m) {
     const double f = static_cast<double>(bin - bins / 2) * 30e3;
     const double delay = moving ? tau[m * kLanes + lane] : tau[m];
-    sum += Complex(a.re[m * kLanes + lane], a.im[m * kLanes + lane]) * std::polar(1.0, -2 * std::numbers::pi * f * delay);
+    sum += Complex(a.re[m * kLanes + lane], a.im[m * kLanes + lane]) *
+           std::polar(1.0, -2 * std::numbers::pi * f * delay);
   }
   return sum;
 }
@@ -38,7 +39,8 @@ struct Case {
 class Response : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    Draws draws(test_seed(), Stream::kTest, static_cast<uint32_t>(GetParam().paths), static_cast<uint32_t>(GetParam().bins));
+    Draws draws(test_seed(), Stream::kTest, static_cast<uint32_t>(GetParam().paths),
+                static_cast<uint32_t>(GetParam().bins));
     a_.resize(GetParam().paths * kLanes);
     for (size_t i = 0; i < a_.re.size(); ++i) {
       a_.re[i] = draws.normal();
@@ -75,9 +77,9 @@ TEST_P(Response, OfMovingDelays) {
   compare(true);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Response,
-                         testing::Values(Case{1, 12}, Case{3, 24}, Case{23, 612}, Case{24, 3276}, Case{7, 36}),
-                         [](const auto& info) { return fmt::format("{}paths{}bins", info.param.paths, info.param.bins); });
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, Response, testing::Values(Case{1, 12}, Case{3, 24}, Case{23, 612}, Case{24, 3276}, Case{7, 36}),
+    [](const auto& info) { return fmt::format("{}paths{}bins", info.param.paths, info.param.bins); });
 
 // Antenna combining of one random link with eight PRBs.
 class Antennas : public testing::Test {
@@ -126,7 +128,8 @@ class Antennas : public testing::Test {
 };
 
 TEST_F(Antennas, FirstAntennaAndAverage) {
-  const auto first = gains(Precoder::kFirst), average = gains(Precoder::kAverage), other = gains(Precoder::kMrt, false);
+  const auto first = gains(Precoder::kFirst), average = gains(Precoder::kAverage),
+             other = gains(Precoder::kMrt, false);
   for (int64_t prb = 0; prb < kPrb; ++prb) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       double mean = 0;
@@ -138,7 +141,7 @@ TEST_F(Antennas, FirstAntennaAndAverage) {
         EXPECT_NEAR(alone / power(one, prb, lane), 1, 1e-5);
       }
       EXPECT_NEAR(average[prb * kLanes + lane] / mean, 1, 1e-5);
-      EXPECT_NEAR(other[prb * kLanes + lane] / (mean / kRx), 1, 1e-5);   // interference: mean over all pairs
+      EXPECT_NEAR(other[prb * kLanes + lane] / (mean / kRx), 1, 1e-5);  // interference: mean over all pairs
     }
   }
 }
@@ -149,7 +152,8 @@ TEST_F(Antennas, DftTakesTheBestBeam) {
     double best = 0;
     for (int beam = 0; beam < kTx; ++beam) {
       std::vector<Complex> w;
-      for (int i = 0; i < kTx; ++i) w.push_back(std::polar(1 / std::sqrt(kTx), -2 * std::numbers::pi * beam * i / kTx));
+      for (int i = 0; i < kTx; ++i)
+        w.push_back(std::polar(1 / std::sqrt(kTx), -2 * std::numbers::pi * beam * i / kTx));
       best = std::max(best, wideband(w, lane));
     }
     EXPECT_NEAR(wideband(gain, lane) / best, 1, 1e-5);
@@ -174,11 +178,12 @@ TEST_F(Antennas, NoWeightsBeatMaximumRatio) {
 }
 
 TEST_F(Antennas, MaximumRatioCollectsAllOfAFlatChannel) {
-  for (int64_t rx = 0; rx < kRx; ++rx) {   // rank one: the same vector of base-station antennas everywhere
+  for (int64_t rx = 0; rx < kRx; ++rx) {  // rank one: the same vector of base-station antennas everywhere
     for (int64_t tx = 0; tx < kTx; ++tx) {
       for (int64_t bin = 0; bin < kBins; ++bin) {
         for (int64_t lane = 0; lane < kLanes; ++lane) {
-          const Complex value = std::polar(1.0 + tx, 0.7 * tx + 0.1 * lane) * std::polar(1.0 + rx, 0.05 * bin);
+          const Complex value =
+              std::polar(1.0 + tx, 0.7 * tx + 0.1 * lane) * std::polar(1.0 + rx, 0.05 * bin);
           const auto at = static_cast<size_t>(((rx * kTx + tx) * kBins + bin) * kLanes + lane);
           h_.re[at] = static_cast<float>(value.real());
           h_.im[at] = static_cast<float>(value.imag());

@@ -1,5 +1,5 @@
-// Traces of random shapes, written here with the HDF5 library, against a plain evaluation of the formulas in docs/traces.md;
-// how files are cut into drops; and damaged bytes.
+// Traces of random shapes, written here with the HDF5 library, against a plain evaluation of the formulas in
+// docs/traces.md; how files are cut into drops; and damaged bytes.
 #include <gtest/gtest.h>
 #include <hdf5.h>
 #include <unistd.h>
@@ -28,7 +28,7 @@ uint64_t test_seed() {
 struct Trace {
   bool slot_axis = false, tau_per_antenna = false;
   int64_t drops = 1, slots = 4, users = 2, rx = 1, tx = 1, ta = 1, paths = 3, samples = 1, prb = 2;
-  std::vector<std::complex<float>> a;   // [rows, users, rx, tx, ta, paths, time]
+  std::vector<std::complex<float>> a;  // [rows, users, rx, tx, ta, paths, time]
   std::vector<double> tau;
   std::vector<double> time, drop;
   int64_t slots_per_drop = 0;
@@ -53,7 +53,8 @@ struct Trace {
     for (double& value : tau) value = draws.uniform() < 0.2f ? -1.0 : 3e-6 * draws.uniform();
   }
 
-  Complex gain_of(int64_t d, int64_t slot, int64_t sample, int64_t u, int64_t r, int64_t t, int64_t b, int64_t m) const {
+  Complex gain_of(int64_t d, int64_t slot, int64_t sample, int64_t u, int64_t r, int64_t t, int64_t b,
+                  int64_t m) const {
     const int64_t row = slot_axis ? d * slots + slot : d, at = slot_axis ? sample : slot * samples + sample;
     return Complex(a[(((((row * users + u) * rx + r) * tx + t) * ta + b) * paths + m) * time_length() + at]);
   }
@@ -73,7 +74,8 @@ struct Trace {
             const double f = static_cast<double>(k - 12 * prb / 2) * 30e3;
             for (int64_t m = 0; m < paths; ++m) {
               const double delay = delay_of(d, slot, u, r, t, b, m);
-              if (delay >= 0) h += gain_of(d, slot, s, u, r, t, b, m) * std::polar(1.0, -2 * std::numbers::pi * f * delay);
+              if (delay >= 0)
+                h += gain_of(d, slot, s, u, r, t, b, m) * std::polar(1.0, -2 * std::numbers::pi * f * delay);
             }
             sum += std::norm(h);
           }
@@ -108,7 +110,8 @@ class TraceFile : public testing::Test {
     H5Tclose(type);
     H5Sclose(space);
   }
-  static void put_array(hid_t file, const char* name, hid_t type, const std::vector<hsize_t>& shape, const void* data) {
+  static void put_array(hid_t file, const char* name, hid_t type, const std::vector<hsize_t>& shape,
+                        const void* data) {
     const hid_t space = H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr);
     const hid_t dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
@@ -124,15 +127,18 @@ class TraceFile : public testing::Test {
     H5Tinsert(complex, "i", 4, H5T_NATIVE_FLOAT);
     put_array(file, "a", complex, trace.a_shape(), trace.a.data());
     put_array(file, "tau", H5T_NATIVE_DOUBLE, trace.tau_shape(), trace.tau.data());
-    if (!trace.time.empty()) put_array(file, "time", H5T_NATIVE_DOUBLE, {trace.time.size()}, trace.time.data());
-    if (!trace.drop.empty()) put_array(file, "drop", H5T_NATIVE_DOUBLE, {trace.drop.size()}, trace.drop.data());
+    if (!trace.time.empty())
+      put_array(file, "time", H5T_NATIVE_DOUBLE, {trace.time.size()}, trace.time.data());
+    if (!trace.drop.empty())
+      put_array(file, "drop", H5T_NATIVE_DOUBLE, {trace.drop.size()}, trace.drop.data());
     H5Tclose(complex);
     put_word(file, "axis0", trace.slot_axis ? "slot" : "episode");
     put_number(file, "subcarrier_spacing", 30e3);
     put_number(file, "num_prb", static_cast<double>(trace.prb));
     put_number(file, "slot_duration", 0.5e-3);
     put_number(file, "sampling_frequency", 2000.0 * static_cast<double>(trace.samples));
-    if (trace.slots_per_drop > 0) put_number(file, "slots_per_drop", static_cast<double>(trace.slots_per_drop));
+    if (trace.slots_per_drop > 0)
+      put_number(file, "slots_per_drop", static_cast<double>(trace.slots_per_drop));
     H5Fclose(file);
     return path;
   }
@@ -142,7 +148,8 @@ class TraceFile : public testing::Test {
     trace.slot_axis = true;
     trace.slots = rows;
     trace.users = trace.paths = trace.prb = 1;
-    for (int64_t row = 0; row < rows; ++row) trace.a.emplace_back(std::sqrt(static_cast<float>(row + 1)), 0.0f);
+    for (int64_t row = 0; row < rows; ++row)
+      trace.a.emplace_back(std::sqrt(static_cast<float>(row + 1)), 0.0f);
     trace.tau.assign(static_cast<size_t>(rows), 0.0);
     return trace;
   }
@@ -188,8 +195,10 @@ TEST_F(TraceFile, OfAnyShapeGivesTheFormulasGains) {
         for (int64_t slot = 0; slot < trace.slots; ++slot) {
           for (int64_t u = 0; u < trace.users; ++u) {
             for (int64_t p = 0; p < trace.prb; ++p) {
-              const double want = trace.mean_gain(d, slot, u, t, p) * (serving ? static_cast<double>(trace.rx) : 1.0);
-              ASSERT_NEAR(drop->at(place, slot)[u * trace.prb + p], want, 2e-5 * (want + 1)) << "case " << number;
+              const double want =
+                  trace.mean_gain(d, slot, u, t, p) * (serving ? static_cast<double>(trace.rx) : 1.0);
+              ASSERT_NEAR(drop->at(place, slot)[u * trace.prb + p], want, 2e-5 * (want + 1))
+                  << "case " << number;
             }
           }
         }
@@ -215,7 +224,7 @@ TEST_F(TraceFile, TimeThatRestartsBeginsADrop) {
   const auto source = open_trace(write(trace, "time.h5"));
   EXPECT_EQ(source->info().num_drops, 2);
   EXPECT_NEAR(*source->drop(1)->at(0, 0), 4, 1e-5);
-  trace.time = {0, 1, 2, 3, 4, 5};   // seconds are not slots of half a millisecond
+  trace.time = {0, 1, 2, 3, 4, 5};  // seconds are not slots of half a millisecond
   EXPECT_NE(refusal(write(trace, "seconds.h5")).find("'time'"), std::string::npos);
 }
 
@@ -255,9 +264,9 @@ TEST_F(TraceFile, WrongTimesAndStationsAreRefused) {
   options.serving = 1;
   EXPECT_NE(refusal(path, options).find("serving station 1"), std::string::npos);
   options = {};
-  options.sampling_frequency = 3000;   // one sample and a half per slot
+  options.sampling_frequency = 3000;  // one sample and a half per slot
   EXPECT_NE(refusal(path, options).find("samples per slot"), std::string::npos);
-  options.sampling_frequency = 2000 * 100;   // a slot longer than the file
+  options.sampling_frequency = 2000 * 100;  // a slot longer than the file
   EXPECT_NE(refusal(path, options).find("less than one slot"), std::string::npos);
   EXPECT_THROW(read_gains(path, {}, 9, {}), DataError);
   EXPECT_THROW(read_gains(path, {}, 0, std::vector<int64_t>{99}), DataError);
@@ -274,7 +283,8 @@ TEST_F(TraceFile, DamagedBytesNeverEndTheProcess) {
   int refused = 0;
   for (int trial = 0; trial < 30; ++trial) {
     std::string damaged = bytes;
-    for (int k = 0; k < 12; ++k) damaged[draws.below(static_cast<uint32_t>(bytes.size()))] = static_cast<char>(draws.below(256));
+    for (int k = 0; k < 12; ++k)
+      damaged[draws.below(static_cast<uint32_t>(bytes.size()))] = static_cast<char>(draws.below(256));
     const std::filesystem::path path = folder_ / "damaged.h5";
     std::ofstream(path, std::ios::binary) << damaged;
     const std::string message = refusal(path, options);

@@ -1,5 +1,5 @@
-// Traces against what Sionna computed from the same files (data/traces/formats/expected.json), and files that must be
-// refused with a sentence that helps.
+// Traces against what Sionna computed from the same files (data/traces/formats/expected.json), and files that
+// must be refused with a sentence that helps.
 #include "domain/radio/trace.h"
 
 #include <gtest/gtest.h>
@@ -25,11 +25,13 @@ std::vector<std::string> files_of(const std::string& section) {
   return names;
 }
 
-std::string test_name(const testing::TestParamInfo<std::string>& info) { return info.param.substr(0, info.param.find('.')); }
+std::string test_name(const testing::TestParamInfo<std::string>& info) {
+  return info.param.substr(0, info.param.find('.'));
+}
 
 TraceOptions options_for(const nlohmann::json& entry) {
   TraceOptions options;
-  options.precoder = "average";   // the expected values of multi-antenna files are means over antenna pairs
+  options.precoder = "average";  // the expected values of multi-antenna files are means over antenna pairs
   if (!entry.contains("needs_overrides")) return options;
   options.axis0 = "episode";
   options.subcarrier_spacing = expected().at("subcarrier_spacing");
@@ -57,7 +59,8 @@ TEST_P(GoodFile, GivesSionnasGains) {
     ASSERT_EQ(source->info().num_drops, entry.at("examples").get<int64_t>());
     for (int64_t drop = 0; drop < 5; ++drop) {
       for (size_t j = 0; j < prbs.size(); ++j) {
-        expect_gain(entry["prb_gain"][drop][j], source->drop(drop)->at(0, 0)[prbs[j]], fmt::format("drop {}", drop));
+        expect_gain(entry["prb_gain"][drop][j], source->drop(drop)->at(0, 0)[prbs[j]],
+                    fmt::format("drop {}", drop));
       }
     }
     return;
@@ -100,7 +103,8 @@ std::string refusal(const std::filesystem::path& file, const TraceOptions& optio
   return "";
 }
 
-// What the sentence must name beside the file: the dataset or attribute at fault, and something to do about it.
+// What the sentence must name beside the file: the dataset or attribute at fault, and something to do about
+// it.
 const std::map<std::string, std::vector<std::string>>& sentences() {
   static const std::map<std::string, std::vector<std::string>> words = {
       {"missing_tau.h5", {"'tau'", "store it"}},

@@ -18,12 +18,12 @@
 namespace trimtab::radio {
 namespace {
 
-constexpr rlim_t kMemoryBytes = rlim_t{4} << 30;   // beyond what the process holds already
+constexpr rlim_t kMemoryBytes = rlim_t{4} << 30;  // beyond what the process holds already
 constexpr rlim_t kCpuSeconds = 300;
 constexpr unsigned kWallSeconds = 900;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kLimitMemory = false;   // the shadow memory alone takes terabytes of addresses
+constexpr bool kLimitMemory = false;  // the shadow memory alone takes terabytes of addresses
 #else
 constexpr bool kLimitMemory = true;
 #endif
@@ -62,9 +62,12 @@ void write_all(int pipe, const std::string& text) {
     inspect_trace(file, options);
     _exit(0);
   } catch (const std::bad_alloc&) {
-    write_all(pipe, fmt::format("{}: reading this file takes more than {} GiB of memory; it is damaged or not meant for this "
-                                "machine",
-                                file.string(), kMemoryBytes >> 30));
+    write_all(
+        pipe,
+        fmt::format(
+            "{}: reading this file takes more than {} GiB of memory; it is damaged or not meant for this "
+            "machine",
+            file.string(), kMemoryBytes >> 30));
   } catch (const std::exception& error) {
     write_all(pipe, error.what());
   }
@@ -87,10 +90,11 @@ std::string read_all(int pipe) {
 void parse_in_child(const std::filesystem::path& file, const TraceOptions& options) {
   options.validate();
   std::array<int, 2> ends{};
-  if (pipe(ends.data()) != 0) throw RunError(fmt::format("no pipe for checking {}: {}", file.string(), std::strerror(errno)));
+  if (pipe(ends.data()) != 0)
+    throw RunError(fmt::format("no pipe for checking {}: {}", file.string(), std::strerror(errno)));
   pid_t process = -1;
   {
-    const std::lock_guard guard(hdf5::lock());   // so that the child inherits a library at rest
+    const std::lock_guard guard(hdf5::lock());  // so that the child inherits a library at rest
     process = fork();
     if (process == 0) {
       close(ends[0]);
@@ -109,10 +113,11 @@ void parse_in_child(const std::filesystem::path& file, const TraceOptions& optio
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
   if (!message.empty()) throw DataError(message);
-  throw DataError(fmt::format("{}: reading this file ended a process of its own with {} {}; the file is damaged or malicious, "
-                              "do not use it",
-                              file.string(), WIFSIGNALED(status) ? "signal" : "exit code",
-                              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
+  throw DataError(fmt::format(
+      "{}: reading this file ended a process of its own with {} {}; the file is damaged or malicious, "
+      "do not use it",
+      file.string(), WIFSIGNALED(status) ? "signal" : "exit code",
+      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
 }
 
 }  // namespace trimtab::radio
