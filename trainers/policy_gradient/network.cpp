@@ -87,7 +87,7 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Chunk&& 
     }
   });
   PolicyLossSums sums = scratch_[0].sums;
-  std::copy(scratch_[0].gradient.begin(), scratch_[0].gradient.end(), gradient_.begin());
+  std::swap(gradient_, scratch_[0].gradient);   // each part clears its own before adding to it
   for (int64_t p = 1; p < parts; ++p) {
     sums.add(scratch_[p].sums);
     for (size_t i = 0; i < gradient_.size(); ++i) gradient_[i] += scratch_[p].gradient[i];
