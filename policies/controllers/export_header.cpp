@@ -89,7 +89,7 @@ class HeaderWriter {
     line("  static _Thread_local float x[{0}][{1}], y[{0}][{1}];", set_ ? name_ + "_MAX_ITEMS" : "1", width_);
     line("  float c[{0}] = {{0}}, pooled[{0}] = {{0}}, base[{0}];", width_);
     line("  int slot[{}], n = 0;", set_ ? name_ + "_MAX_ITEMS" : "1");
-    line("  (void)items, (void)mask, (void)num_items, (void)pooled, (void)c, (void)y;");
+    line("  (void)context, (void)items, (void)mask, (void)num_items, (void)pooled, (void)c, (void)y, (void)slot;");
     gather();
     normalise();
     const auto layers = agent_.policy->layers();
@@ -104,7 +104,7 @@ class HeaderWriter {
 
   void gather() {
     if (!set_) {
-      line("  memcpy(x[0], context, sizeof(float) * {}_CONTEXT);\n  slot[0] = 0, n = 1, (void)slot;", name_);
+      line("  memcpy(x[0], context, sizeof(float) * {}_CONTEXT);\n  n = 1;", name_);
       return;
     }
     if (agent_.spec.head.kind == HeadKind::kSimplex) line("  for (int i = 0; i < num_items; ++i) action[i] = 0;");

@@ -1,0 +1,61 @@
+#include "envs/artefact_agents.h"
+
+
+#include "core/error.h"
+#include "trimtab/runtime.h"
+
+namespace trimtab {
+namespace {
+
+std::shared_ptr<tt_controller> open_artefact(const std::string& file) {
+  tt_open_options options = TT_OPEN_OPTIONS_INIT;
+  options.max_items = TT_MAX_ITEMS;
+  char why[512] = "";
+  tt_controller* controller = nullptr;
+  if (tt_open(file.c_str(), &options, &controller, why, sizeof why) != TT_OK)
+    throw DataError(fmt::format("{} (trimtab export writes such files)", why));
+  return {controller, tt_close};
+}
+
+class ArtefactAgent final : public AgentFunction {
+ public:
+  ArtefactAgent(std::shared_ptr<tt_controller> controller, int agent) : controller_(std::move(controller)), agent_(agent) {}
+  // Bad input gives the runtime's safe action, as it would in the field.
+  void decide(const float* context, const float* items, const uint8_t* mask, int num_items, float* action) override {
+    const tt_status status = tt_decide(controller_.get(), agent_, context, items, mask, num_items, action);
+    TT_CHECK(status != TT_BAD_ARGUMENT, "{}", tt_status_text(status));
+  }
+
+ private:
+  std::shared_ptr<tt_controller> controller_;
+  int agent_;
+};
+
+}  // namespace
+
+AgentFactory artefact_agents(const std::filesystem::path& file) {
+  const std::string path = file.string();
+  open_artefact(path);   // a broken file is an error here and now, not in an evaluation thread
+  return [path] {
+    const std::shared_ptr<tt_controller> controller = open_artefact(path);
+    std::map<std::string, std::unique_ptr<AgentFunction>> agents;
+    for (int a = 0; a < tt_num_agents(controller.get()); ++a) {
+      tt_agent_info info{};
+      info.struct_size = sizeof info;
+      TT_CHECK_EQ(static_cast<int>(tt_get_agent_info(controller.get(), a, &info)), static_cast<int>(TT_OK));
+      agents[info.name] = std::make_unique<ArtefactAgent>(controller, a);
+    }
+    return agents;
+  };
+}
+
+ArtefactOrigin artefact_origin(const std::filesystem::path& file) {
+  const std::shared_ptr<tt_controller> controller = open_artefact(file.string());
+  const auto text = [&](const char* key) {
+    const char* value = tt_get_text(controller.get(), key);
+    return std::string(value ? value : "");
+  };
+  return {text("environment"), text("config"), text("training_data_hash")};
+}
+
+}  // namespace trimtab

@@ -1,0 +1,30 @@
+# Installs the runtime beside, then builds and runs a consumer by the CMake package and one by pkg-config.
+# cmake -DRUNTIME=build -DSOURCE=this -DWORK=scratch -DCC=compiler -P run.cmake
+function(must_run)
+  execute_process(COMMAND ${ARGV} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${ARGV}\nfailed (${result}):\n${output}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+must_run(${CMAKE_COMMAND} --install ${RUNTIME} --component runtime --prefix ${WORK}/prefix)
+must_run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_C_COMPILER=${CC}
+         "-DCMAKE_C_FLAGS=${FLAGS}")
+must_run(${CMAKE_COMMAND} --build ${WORK}/build)
+must_run(${WORK}/build/consumer)
+must_run(${WORK}/build/consumer_shared)
+
+find_program(pkg_config pkg-config)
+if(pkg_config)
+  file(GLOB_RECURSE pc ${WORK}/prefix/*.pc)
+  get_filename_component(folder ${pc} DIRECTORY)
+  set(ENV{PKG_CONFIG_PATH} ${folder})
+  execute_process(COMMAND ${pkg_config} --cflags --libs --static trimtab_runtime OUTPUT_VARIABLE flags RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "pkg-config does not find trimtab_runtime in ${folder}")
+  endif()
+  separate_arguments(flags UNIX_COMMAND "${flags} ${FLAGS}")
+  must_run(${CC} ${SOURCE}/consumer.c ${flags} -Wl,-rpath,${folder}/.. -o ${WORK}/by_pkg_config)
+  must_run(${WORK}/by_pkg_config)
+endif()
