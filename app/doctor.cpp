@@ -1,10 +1,11 @@
 // `trimtab doctor [ARTEFACT...]`: versions, devices and dependencies, whether the bundled data is whole, and the self-test
-// vectors of exported controllers. Exit code 0 when everything needed is there, 4 otherwise.
+// vectors of exported controllers. Exit code 0 when everything needed is there, 3 for a bad artefact, 4 otherwise.
 #include <H5public.h>
 #include <fmt/format.h>
 #include <hwy/targets.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -98,11 +99,13 @@ std::vector<Finding> examine(const DoctorOptions& options) {
 
 int doctor(const DoctorOptions& options) {
   const std::vector<Finding> findings = examine(options);
-  bool broken = false;
+  bool broken = false, bad_artefact = false;
   json out = json::array();
   for (const Finding& f : findings) {
     const char* state = f.state == Finding::State::kOk ? "ok" : f.state == Finding::State::kAbsent ? "absent" : "broken";
     broken = broken || f.state == Finding::State::kBroken;
+    const bool is_artefact = std::find(options.artefacts.begin(), options.artefacts.end(), f.item) != options.artefacts.end();
+    bad_artefact = bad_artefact || (is_artefact && f.state == Finding::State::kBroken);
     if (options.json) {
       out.push_back({{"item", f.item}, {"state", state}, {"text", f.text}});
     } else {
@@ -110,6 +113,7 @@ int doctor(const DoctorOptions& options) {
     }
   }
   if (options.json) fmt::print("{}\n", json{{"healthy", !broken}, {"findings", out}}.dump(2));
+  if (bad_artefact) return static_cast<int>(ExitCode::kData);
   return static_cast<int>(broken ? ExitCode::kRunFailed : ExitCode::kOk);
 }
 

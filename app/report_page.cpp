@@ -118,8 +118,9 @@ std::string evaluation_facts(const json& e) {
   const int64_t seeds = e["seeds"];
   std::string overrides;
   for (const json& text : e.value("overrides", json::array())) overrides += fmt::format(" <code>{}</code>", html_escaped(text));
-  return fmt::format("<p class='lead'>Environment <code>{}</code>, {} training seed{}, {} independent episodes; every policy met the same worlds.{}</p><ul>{}</ul>",
-                     html_escaped(e["environment"]), seeds, seeds == 1 ? "" : "s", episodes,
+  const std::string trained = seeds == 0 ? "baselines only" : fmt::format("{} training seed{}", seeds, seeds == 1 ? "" : "s");
+  return fmt::format("<p class='lead'>Environment <code>{}</code>, {}, {} independent episodes; every policy met the same worlds.{}</p><ul>{}</ul>",
+                     html_escaped(e["environment"]), trained, episodes,
                      overrides.empty() ? "" : " Overrides:" + overrides + ".", files);
 }
 

@@ -17,6 +17,7 @@ using nlohmann::json;
 
 constexpr int kNumColours = 7;
 constexpr size_t kMostLearningPlots = 8;
+constexpr double kNearReference = 0.6;   // a trade-off plot starts at this part of the reference's x, where the contest is
 
 double value_of(const json& v) { return v.is_number() ? v.get<double>() : std::numeric_limits<double>::quiet_NaN(); }
 
@@ -93,7 +94,7 @@ Curve point_curve(const json& row, const std::string& x, const std::string& y) {
   return curve;
 }
 
-Curve frontier_curve(const json& evaluation, const json& frontier, const std::string& file, int colour) {
+Curve frontier_curve(const json& evaluation, const json& frontier, const std::string& file, int colour, double x_start) {
   Curve curve;
   curve.label = frontier["name"];
   curve.colour = colour;
@@ -101,7 +102,9 @@ Curve frontier_curve(const json& evaluation, const json& frontier, const std::st
   for (const json& name : frontier["policies"]) {
     const json* row = policy_row(evaluation, name, file);
     if (row == nullptr) continue;
-    curve.x.push_back(value_of((*row)["metrics"][frontier["x"].get<std::string>()]["mean"]));
+    const double x = value_of((*row)["metrics"][frontier["x"].get<std::string>()]["mean"]);
+    if (x < x_start) continue;
+    curve.x.push_back(x);
     curve.y.push_back(value_of((*row)["metrics"][frontier["y"].get<std::string>()]["mean"]));
     curve.names.push_back(name);
   }
@@ -112,18 +115,21 @@ std::string frontier_figure(const json& evaluation, const std::string& file, con
   const json& frontiers = evaluation["plots"]["frontiers"];
   const std::map<std::string, int> colours = colours_of(evaluation);
   const std::string x = frontiers[0]["x"], y = frontiers[0]["y"];
-  Plot plot{.title = title, .note = "Up and to the right is better. Bars: 95 % intervals. Grey: other baselines.",
+  const json* reference = policy_row(evaluation, evaluation["reference"], file);
+  const double x_start = reference == nullptr ? -INFINITY : kNearReference * value_of((*reference)["metrics"][x]["mean"]);
+  Plot plot{.title = title, .note = fmt::format("Up and to the right is better. Bars: 95 % intervals. Grey: other baselines. Policies below {} {:.2f} are left out.", x, x_start),
             .x_label = unit_of(evaluation, x), .y_label = unit_of(evaluation, y), .curves = {}};
   std::set<std::string> on_frontier;
   for (const json& frontier : frontiers) {
     if (frontier["x"] != x || frontier["y"] != y) continue;
-    plot.curves.push_back(frontier_curve(evaluation, frontier, file, colour_or_neutral(colours, "frontier " + frontier["name"].get<std::string>())));
+    plot.curves.push_back(frontier_curve(evaluation, frontier, file, colour_or_neutral(colours, "frontier " + frontier["name"].get<std::string>()), x_start));
     for (const json& name : frontier["policies"]) on_frontier.insert(name);
   }
   for (const json& row : evaluation["policies"]) {
     const std::string name = row["name"];
     if (row["file"] != file || on_frontier.contains(name)) continue;
     Curve curve = point_curve(row, x, y);
+    if (curve.x[0] < x_start) continue;
     curve.colour = colour_or_neutral(colours, name);
     curve.in_legend = curve.colour != 0 || name == evaluation["reference"];
     if (curve.colour == 0) curve.x_low.clear(), curve.y_low.clear(), curve.x_high.clear(), curve.y_high.clear();

@@ -7,6 +7,8 @@
 #include "app/policy_agents.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
+#include "envs/artefact_agents.h"
 
 namespace trimtab {
 namespace {
@@ -68,6 +70,31 @@ Subject from_runs(const SubjectOptions& options) {
   return out;
 }
 
+std::string indented(const std::string& yaml) {
+  std::string out;
+  for (const std::string& line : split(yaml, '\n')) out += "  " + line + "\n";
+  return out;
+}
+
+bool is_artefact(const std::string& name) { return name.ends_with(".safetensors") || name.ends_with(".ttc"); }
+
+Subject from_artefact(const SubjectOptions& options) {
+  const std::string& file = options.names[0];
+  if (options.names.size() > 1) throw ConfigError("one exported artefact is evaluated at a time; several subjects must be runs");
+  if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file", file));
+  const ArtefactOrigin origin = artefact_origin(file);
+  Subject out;
+  out.environment = origin.environment;
+  Config config = Config::parse("env:\n" + indented(origin.config), file);   // as in a configuration
+  apply_overrides(config, options.overrides);
+  out.config = config.at("env");
+  out.agents.push_back(artefact_agents(file));
+  for (const std::string& hash : split(origin.training_data_hash, ' ')) {
+    if (!hash.empty()) out.manifest.push_back({"a file named in the artefact", hash, "train"});
+  }
+  return out;
+}
+
 }  // namespace
 
 Subject open_subject(const SubjectOptions& options) {
@@ -76,7 +103,7 @@ Subject open_subject(const SubjectOptions& options) {
     if (name == "none" && options.names.size() > 1) throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
   }
   if (options.names[0] == "none") return baselines(options);
-  return from_runs(options);
+  return is_artefact(options.names[0]) ? from_artefact(options) : from_runs(options);
 }
 
 void check_run_folder(const std::string& folder) {
