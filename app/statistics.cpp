@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -159,6 +160,8 @@ double normal_quantile(double probability) {
 }
 
 double student_t_quantile(double probability, double degrees) {
+  if (degrees <= 1) return std::tan(std::numbers::pi * (probability - 0.5));
+  if (degrees <= 2) return (2 * probability - 1) / std::sqrt(2 * probability * (1 - probability));
   // Abramowitz and Stegun 26.7.5.
   const double z = normal_quantile(probability), z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z, z9 = z7 * z * z;
   const double v = degrees;

@@ -67,6 +67,6 @@ struct FrontierHeight {
 FrontierHeight frontier_height(std::span<const double> x, std::span<const double> y, double at);
 
 double normal_quantile(double probability);                       // inverse of the standard normal distribution function
-double student_t_quantile(double probability, double degrees);    // Cornish-Fisher; within 1 % from 3 degrees of freedom on
+double student_t_quantile(double probability, double degrees);    // integer degrees; exact for 1 and 2, within 1 % above
 
 }  // namespace trimtab

@@ -27,6 +27,8 @@ Values column_values(const std::vector<double>& values) {
 
 TEST(Quantiles, MatchTables) {
   EXPECT_NEAR(normal_quantile(0.975), 1.959964, 1e-6);
+  EXPECT_NEAR(student_t_quantile(0.975, 1), 12.706205, 1e-5);
+  EXPECT_NEAR(student_t_quantile(0.975, 2), 4.302653, 1e-5);
   EXPECT_NEAR(student_t_quantile(0.975, 3), 3.182446, 0.032);
   EXPECT_NEAR(student_t_quantile(0.975, 5), 2.570582, 0.004);
   EXPECT_NEAR(student_t_quantile(0.975, 29), 2.045230, 1e-5);
