@@ -1,8 +1,9 @@
 // Environments: what a trainer or an evaluation steps.
 //
-// A light environment is written for ONE instance (the `LightEnvironment` concept below: plain state, no clock, no
-// allocation after reset, no random state) and LightBatch makes a batch of it. A heavy one implements BatchEnvironment
-// itself. Time limit, truncation, final observation and auto-reset live in the adaptor only.
+// A light environment is written for ONE instance (the `LightEnvironment` concept below: plain state, no
+// clock, no allocation after reset, no random state) and LightBatch makes a batch of it. A heavy one
+// implements BatchEnvironment itself. Time limit, truncation, final observation and auto-reset live in the
+// adaptor only.
 #pragma once
 
 #include <cstdint>
@@ -28,71 +29,81 @@ struct WorldKey {
 
 struct EnvSpec {
   std::string name;
-  std::vector<AgentSpec> agents;    // in the order of their turns within a step
-  ObservationSpec critic;           // privileged view of the state before the first agent's turn
-  std::vector<std::string> reward_terms;   // the reward is their sum; logged apart
-  int64_t time_limit = 0;           // steps per episode; 0: none
+  std::vector<AgentSpec> agents;          // in the order of their turns within a step
+  ObservationSpec critic;                 // privileged view of the state before the first agent's turn
+  std::vector<std::string> reward_terms;  // the reward is their sum; logged apart
+  int64_t time_limit = 0;                 // steps per episode; 0: none
 };
 
 // Views into the caller's memory; row i belongs to instance i. Absent items are zero with mask 0.
 struct ObservationRows {
-  float* context = nullptr;         // [N, context_size]
-  float* items = nullptr;           // [N, max_items, item_size]
-  uint8_t* mask = nullptr;          // [N, max_items]
+  float* context = nullptr;  // [N, context_size]
+  float* items = nullptr;    // [N, max_items, item_size]
+  uint8_t* mask = nullptr;   // [N, max_items]
 };
 struct OutcomeRows {
-  float* reward = nullptr;          // [N]
-  float* terms = nullptr;           // [N, reward_terms]
-  uint8_t* terminated = nullptr;    // [N] the task ended here: no value beyond
-  uint8_t* truncated = nullptr;     // [N] the time limit: bootstrap from `final_critic`
-  ObservationRows final_critic;     // [N] critic's view of the last state of an episode that ended in this step (other rows untouched)
+  float* reward = nullptr;        // [N]
+  float* terms = nullptr;         // [N, reward_terms]
+  uint8_t* terminated = nullptr;  // [N] the task ended here: no value beyond
+  uint8_t* truncated = nullptr;   // [N] the time limit: bootstrap from `final_critic`
+  ObservationRows final_critic;   // [N] critic's view of the last state of an episode that ended in this step
+                                  // (other rows untouched)
 };
 
 class BatchEnvironment {
  public:
   virtual ~BatchEnvironment() = default;
   virtual const EnvSpec& spec() const = 0;
-  virtual int64_t size() const = 0;                                        // N
+  virtual int64_t size() const = 0;  // N
   // Instance i starts in world keys[i]; its next episode is keys[i].episode + stride, and so on.
   virtual void reset(std::span<const WorldKey> keys, uint64_t stride) = 0;
   virtual void observe(int agent, ObservationRows out) = 0;
   virtual void observe_critic(ObservationRows out) = 0;
-  virtual void act(int agent, const float* actions) = 0;                   // [N, head.width()], agents in order
-  virtual void step(OutcomeRows out) = 0;                                  // after the last agent's act
-  virtual void serialise(Archive& archive) = 0;                            // whole state, where no decision is pending
-  // Episode statistics since the last call: (name, sum, count), e.g. return, length, throughput; means are logged.
-  struct Statistic { std::string name; double sum; int64_t count; };
+  virtual void act(int agent, const float* actions) = 0;  // [N, head.width()], agents in order
+  virtual void step(OutcomeRows out) = 0;                 // after the last agent's act
+  virtual void serialise(Archive& archive) = 0;           // whole state, where no decision is pending
+  // Episode statistics since the last call: (name, sum, count), e.g. return, length, throughput; means are
+  // logged.
+  struct Statistic {
+    std::string name;
+    double sum;
+    int64_t count;
+  };
   virtual std::vector<Statistic> take_statistics() = 0;
 };
 
 // What a unit registers: TT_REGISTER(EnvironmentEntry, cartpole, {.name = "cartpole", ...}).
-struct EnvironmentData {                       // the run's `data:` block, resolved
-  std::vector<std::string> files;              // trace files of the split in question; empty where none is needed
+struct EnvironmentData {           // the run's `data:` block, resolved
+  std::vector<std::string> files;  // trace files of the split in question; empty where none is needed
 };
 struct EnvironmentEntry {
   std::string name, doc;
   // `config` is the env block; `data` the files of the split. Throws ConfigError or DataError. Thread-safe.
-  std::function<std::unique_ptr<BatchEnvironment>(const Config& config, const EnvironmentData& data, int64_t size)> make;
+  std::function<std::unique_ptr<BatchEnvironment>(const Config& config, const EnvironmentData& data,
+                                                  int64_t size)>
+      make;
   std::function<std::vector<FieldLine>()> help;
-  std::function<std::string(const Config& config)> resolved;   // every key of the env block with its value, YAML
+  std::function<std::string(const Config& config)>
+      resolved;  // every key of the env block with its value, YAML
   int preferred_batch = 64;
 };
 
-// ---- The adaptor. E: struct with State, spec(), reset, observe, observe_critic, act, step. State is saved by its own
-// serialise(Archive&) (or as it lies in memory, if trivially copyable), or by e.serialise(state, archive) where it needs the
-// environment's data. Optional: e.episode_statistics(state, add), with add(name, value) at the end of an episode. ----
+// ---- The adaptor. E: struct with State, spec(), reset, observe, observe_critic, act, step. State is saved
+// by its own serialise(Archive&) (or as it lies in memory, if trivially copyable), or by e.serialise(state,
+// archive) where it needs the environment's data. Optional: e.episode_statistics(state, add), with add(name,
+// value) at the end of an episode. ----
 struct StepOutcome {
   bool terminated = false;
 };
 template <class E>
-concept LightEnvironment = requires(const E& e, typename E::State& s, const typename E::State& cs, WorldKey key, float* f,
-                                    uint8_t* m, Archive& a) {
+concept LightEnvironment = requires(const E& e, typename E::State& s, const typename E::State& cs,
+                                    WorldKey key, float* f, uint8_t* m, Archive& a) {
   { e.spec() } -> std::convertible_to<const EnvSpec&>;
   e.reset(s, key);
-  e.observe(cs, 0, ObservationRows{});          // writes one row
+  e.observe(cs, 0, ObservationRows{});  // writes one row
   e.observe_critic(cs, ObservationRows{});
-  e.act(s, 0, static_cast<const float*>(f));    // [head.width()]
-  { e.step(s, f) } -> std::convertible_to<StepOutcome>;   // fills reward_terms
+  e.act(s, 0, static_cast<const float*>(f));             // [head.width()]
+  { e.step(s, f) } -> std::convertible_to<StepOutcome>;  // fills reward_terms
 };
 
 template <class E>
@@ -140,14 +151,17 @@ class LightBatch final : public BatchEnvironment {
   void serialise(Archive& archive) override {
     int64_t count = size();
     archive(count);
-    if (count != size()) throw CheckpointError(fmt::format("saved state holds {} instances, this run has {}", count, size()));
+    if (count != size())
+      throw CheckpointError(fmt::format("saved state holds {} instances, this run has {}", count, size()));
     archive(stride_);
     for (Slot& slot : slots_) {
       archive(slot.key);
       archive(slot.steps);
       archive(slot.total);
-      if constexpr (requires { env_->serialise(slot.state, archive); }) env_->serialise(slot.state, archive);
-      else archive(slot.state);
+      if constexpr (requires { env_->serialise(slot.state, archive); })
+        env_->serialise(slot.state, archive);
+      else
+        archive(slot.state);
     }
   }
   std::vector<Statistic> take_statistics() override { return std::exchange(statistics_, {}); }
@@ -161,7 +175,8 @@ class LightBatch final : public BatchEnvironment {
   };
   static ObservationRows row(ObservationRows rows, const ObservationSpec& s, int64_t i) {
     return {rows.context ? rows.context + i * s.context_size() : nullptr,
-            rows.items ? rows.items + i * s.max_items * s.item_size() : nullptr, rows.mask ? rows.mask + i * s.max_items : nullptr};
+            rows.items ? rows.items + i * s.max_items * s.item_size() : nullptr,
+            rows.mask ? rows.mask + i * s.max_items : nullptr};
   }
   void begin(Slot& slot, WorldKey key) {
     slot.key = key;

@@ -1,8 +1,10 @@
-// What tests of training share: small environments with known optima, and a run in a folder that goes away with the test.
+// What tests of training share: small environments with known optima, and a run in a folder that goes away
+// with the test.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <array>
 #include <atomic>
 #include <cmath>
@@ -10,7 +12,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "core/checkpoint.h"
@@ -40,11 +41,12 @@ class TemporaryFolder {
 
 struct TestRun {
   TrainResult result;
-  std::map<std::string, double> last;   // metrics of the last update
+  std::map<std::string, double> last;  // metrics of the last update
   int updates = 0;
 };
 
-// Trains into `folder`, or goes on there. `stop_after` > 0: throws std::runtime_error after so many updates of this call.
+// Trains into `folder`, or goes on there. `stop_after` > 0: throws std::runtime_error after so many updates
+// of this call.
 inline TestRun train_in(const std::filesystem::path& folder, const std::string& yaml,
                         const std::vector<std::string>& overrides = {}, int stop_after = 0) {
   Config config = Config::parse(yaml, "test.yaml");
@@ -63,7 +65,8 @@ inline TestRun train_in(const std::filesystem::path& folder, const std::string& 
 // Every byte that training goes on from.
 inline std::string state_of(const std::filesystem::path& folder) {
   const Checkpoint checkpoint = CheckpointFolder(folder / "checkpoints").load("latest");
-  std::string all = serialise_safetensors(checkpoint.state) + checkpoint.counters.dump() + std::to_string(checkpoint.step);
+  std::string all =
+      serialise_safetensors(checkpoint.state) + checkpoint.counters.dump() + std::to_string(checkpoint.step);
   for (const auto& [name, blob] : checkpoint.blobs) all += name + blob;
   return all;
 }
@@ -82,7 +85,9 @@ struct Bandit {
     float paid = 0;
   };
   EnvSpec description{.name = "toy_bandit",
-                      .agents = {{"player", {.context = toy_features(1), .item = {}, .max_items = 0}, {.kind = HeadKind::kCategorical, .size = 5}}},
+                      .agents = {{"player",
+                                  {.context = toy_features(1), .item = {}, .max_items = 0},
+                                  {.kind = HeadKind::kCategorical, .size = 5}}},
                       .critic = {.context = toy_features(1), .item = {}, .max_items = 0},
                       .reward_terms = {"pay"},
                       .time_limit = 1};
@@ -97,15 +102,17 @@ struct Bandit {
   }
 };
 
-// A deceptive chain of five states: left pays 0.1 and leads to the start; right pays nothing, except 1 at the far end. Ten
-// steps; the best return is found by backward induction.
+// A deceptive chain of five states: left pays 0.1 and leads to the start; right pays nothing, except 1 at the
+// far end. Ten steps; the best return is found by backward induction.
 struct Chain {
   static constexpr int kStates = 5, kSteps = 10;
   struct State {
     int32_t place = 0, right = 0;
   };
   EnvSpec description{.name = "toy_chain",
-                      .agents = {{"walker", {.context = toy_features(kStates), .item = {}, .max_items = 0}, {.kind = HeadKind::kCategorical, .size = 2}}},
+                      .agents = {{"walker",
+                                  {.context = toy_features(kStates), .item = {}, .max_items = 0},
+                                  {.kind = HeadKind::kCategorical, .size = 2}}},
                       .critic = {.context = toy_features(kStates), .item = {}, .max_items = 0},
                       .reward_terms = {"pay"},
                       .time_limit = kSteps};
@@ -142,7 +149,8 @@ struct Chain {
   }
 };
 
-// Shares of a budget over two to four present elements with weights w: reward -KL(w || shares), best 0 at shares = w.
+// Shares of a budget over two to four present elements with weights w: reward -KL(w || shares), best 0 at
+// shares = w.
 struct Allocation {
   static constexpr int kItems = 4;
   static constexpr float kFloor = 1e-6f;
@@ -151,7 +159,9 @@ struct Allocation {
     int32_t present = 0;
   };
   EnvSpec description{.name = "toy_allocation",
-                      .agents = {{"allocator", {.context = toy_features(1), .item = toy_features(1), .max_items = kItems}, {.kind = HeadKind::kSimplex, .size = kItems}}},
+                      .agents = {{"allocator",
+                                  {.context = toy_features(1), .item = toy_features(1), .max_items = kItems},
+                                  {.kind = HeadKind::kSimplex, .size = kItems}}},
                       .critic = {.context = toy_features(1), .item = toy_features(1), .max_items = kItems},
                       .reward_terms = {"fit"},
                       .time_limit = 1};
@@ -175,13 +185,14 @@ struct Allocation {
   void act(State& s, int, const float* action) const { std::copy_n(action, kItems, s.share.begin()); }
   StepOutcome step(State& s, float* terms) const {
     terms[0] = 0;
-    for (int i = 0; i < s.present; ++i) terms[0] -= s.weight[i] * std::log(s.weight[i] / std::max(s.share[i], kFloor));
+    for (int i = 0; i < s.present; ++i)
+      terms[0] -= s.weight[i] * std::log(s.weight[i] / std::max(s.share[i], kFloor));
     return {.terminated = true};
   }
 };
 
-// Two agents in turn: the first should name the colour it sees, the second repeat what the first said. Best return per step 1,
-// random 1/3. Eight steps, a new colour each.
+// Two agents in turn: the first should name the colour it sees, the second repeat what the first said. Best
+// return per step 1, random 1/3. Eight steps, a new colour each.
 struct Echo {
   static constexpr int kColours = 3;
   struct State {
@@ -189,14 +200,21 @@ struct Echo {
     int32_t step = 0, colour = 0, said = 0, repeated = 0;
   };
   EnvSpec description{.name = "toy_echo",
-                      .agents = {{"speaker", {.context = toy_features(kColours), .item = {}, .max_items = 0}, {.kind = HeadKind::kCategorical, .size = kColours}},
-                                 {"listener", {.context = toy_features(kColours), .item = {}, .max_items = 0}, {.kind = HeadKind::kCategorical, .size = kColours}}},
+                      .agents = {{"speaker",
+                                  {.context = toy_features(kColours), .item = {}, .max_items = 0},
+                                  {.kind = HeadKind::kCategorical, .size = kColours}},
+                                 {"listener",
+                                  {.context = toy_features(kColours), .item = {}, .max_items = 0},
+                                  {.kind = HeadKind::kCategorical, .size = kColours}}},
                       .critic = {.context = toy_features(kColours), .item = {}, .max_items = 0},
                       .reward_terms = {"named", "repeated"},
                       .time_limit = 8};
   const EnvSpec& spec() const { return description; }
   void paint(State& s) const {
-    s.colour = static_cast<int32_t>(random_words(s.key.seed, Stream::kWorld, {static_cast<uint32_t>(s.key.episode), static_cast<uint32_t>(s.step)})[0] % kColours);
+    s.colour = static_cast<int32_t>(
+        random_words(s.key.seed, Stream::kWorld,
+                     {static_cast<uint32_t>(s.key.episode), static_cast<uint32_t>(s.step)})[0] %
+        kColours);
   }
   void reset(State& s, WorldKey key) const {
     s = {.key = key};
@@ -206,7 +224,9 @@ struct Echo {
     for (int i = 0; i < kColours; ++i) out.context[i] = i == (agent == 0 ? s.colour : s.said);
   }
   void observe_critic(const State& s, ObservationRows out) const { observe(s, 0, out); }
-  void act(State& s, int agent, const float* action) const { (agent == 0 ? s.said : s.repeated) = static_cast<int32_t>(action[0]); }
+  void act(State& s, int agent, const float* action) const {
+    (agent == 0 ? s.said : s.repeated) = static_cast<int32_t>(action[0]);
+  }
   StepOutcome step(State& s, float* terms) const {
     terms[0] = 0.5f * (s.said == s.colour);
     terms[1] = 0.5f * (s.repeated == s.said);
@@ -222,7 +242,9 @@ struct Broken {
     int32_t step = 0;
   };
   EnvSpec description{.name = "toy_broken",
-                      .agents = {{"player", {.context = toy_features(1), .item = {}, .max_items = 0}, {.kind = HeadKind::kCategorical, .size = 2}}},
+                      .agents = {{"player",
+                                  {.context = toy_features(1), .item = {}, .max_items = 0},
+                                  {.kind = HeadKind::kCategorical, .size = 2}}},
                       .critic = {.context = toy_features(1), .item = {}, .max_items = 0},
                       .reward_terms = {"pay"},
                       .time_limit = 8};
@@ -245,7 +267,8 @@ template <class E>
 EnvironmentEntry toy_entry(const std::string& name) {
   return {.name = name,
           .doc = "a test's own",
-          .make = [](const Config& config, const EnvironmentData&, int64_t size) -> std::unique_ptr<BatchEnvironment> {
+          .make = [](const Config& config, const EnvironmentData&,
+                     int64_t size) -> std::unique_ptr<BatchEnvironment> {
             NoKeys none;
             config.read(none, {"type"});
             return std::make_unique<LightBatch<E>>(std::make_shared<const E>(), size);
@@ -258,9 +281,10 @@ EnvironmentEntry toy_entry(const std::string& name) {
 // Call once per program, before anything trains.
 inline void register_toys() {
   Registry<EnvironmentEntry>& all = Registry<EnvironmentEntry>::instance();
-  static const bool once = all.add(toy_entry<Bandit>("toy_bandit")) && all.add(toy_entry<Chain>("toy_chain")) &&
-                           all.add(toy_entry<Allocation>("toy_allocation")) && all.add(toy_entry<Echo>("toy_echo")) &&
-                           all.add(toy_entry<Broken>("toy_broken"));
+  static const bool once = all.add(toy_entry<Bandit>("toy_bandit")) &&
+                           all.add(toy_entry<Chain>("toy_chain")) &&
+                           all.add(toy_entry<Allocation>("toy_allocation")) &&
+                           all.add(toy_entry<Echo>("toy_echo")) && all.add(toy_entry<Broken>("toy_broken"));
   ASSERT_TRUE(once);
 }
 

@@ -1,4 +1,5 @@
-// Training, as the command and scripts call it: one configuration in, one run folder filled. Implementation: trainers/run/.
+// Training, as the command and scripts call it: one configuration in, one run folder filled. Implementation:
+// trainers/run/.
 #pragma once
 
 #include <cstdint>
@@ -14,46 +15,47 @@
 
 namespace trimtab {
 
-using Policies = std::map<std::string, std::unique_ptr<Controller>>;   // by agent name
+using Policies = std::map<std::string, std::unique_ptr<Controller>>;  // by agent name
 
-// The whole configuration with every default filled in: what goes into RUN/config.yaml, and what train() accepts again.
-// ConfigError on anything wrong with any block. Does not open trace files.
+// The whole configuration with every default filled in: what goes into RUN/config.yaml, and what train()
+// accepts again. ConfigError on anything wrong with any block. Does not open trace files.
 std::string resolve_config(const Config& config);
 
 // The `run:` and `checkpoint:` and `eval:` blocks, for whoever opens the run folder.
 struct RunOptions {
   std::string name = "run", device = "cpu", out = "runs";
-  int64_t seed = 1, threads = 0;    // 0: as many as the machine has
+  int64_t seed = 1, threads = 0;  // 0: as many as the machine has
   void describe(Fields& f);
   static RunOptions of(const Config& config);
 };
 
 struct TrainHooks {
-  std::filesystem::path run_folder;                // exists; checkpoints/ and metrics.jsonl are made in it, or continued
-  bool progress = true;                            // a progress bar on standard error
-  // Scores the present policies on validation data, higher is better; the best score's checkpoint is marked `best`. Without
-  // it the mean return of eval.episodes episodes in mode on data.validation decides.
+  std::filesystem::path run_folder;  // exists; checkpoints/ and metrics.jsonl are made in it, or continued
+  bool progress = true;              // a progress bar on standard error
+  // Scores the present policies on validation data, higher is better; the best score's checkpoint is marked
+  // `best`. Without it the mean return of eval.episodes episodes in mode on data.validation decides.
   std::function<double(const Policies& policies, int64_t step)> score;
   // After each update: everything logged. For tests and benchmarks.
   std::function<void(int64_t step, const std::vector<std::pair<std::string, double>>& metrics)> on_metrics;
 };
 
 struct TrainResult {
-  int64_t steps = 0;                // environment steps over the whole run
-  double seconds = 0;               // wall-clock time of this call
-  double steps_per_second = 0;      // of this call, evaluation and checkpoints included
-  double last_return = 0;           // mean training return of the last update that finished an episode
-  double best_score = 0;            // NaN when nothing was evaluated
+  int64_t steps = 0;            // environment steps over the whole run
+  double seconds = 0;           // wall-clock time of this call
+  double steps_per_second = 0;  // of this call, evaluation and checkpoints included
+  double last_return = 0;       // mean training return of the last update that finished an episode
+  double best_score = 0;        // NaN when nothing was evaluated
   int64_t best_step = -1;
   bool resumed = false;
 };
 
-// Runs to the end, resuming from the newest checkpoint in the run folder if there is one. Throws Interrupted after Ctrl-C
-// with a checkpoint written; RunError on non-finite numbers, with the batch in RUN/nonfinite-NETWORK.safetensors.
+// Runs to the end, resuming from the newest checkpoint in the run folder if there is one. Throws Interrupted
+// after Ctrl-C with a checkpoint written; RunError on non-finite numbers, with the batch in
+// RUN/nonfinite-NETWORK.safetensors.
 TrainResult train(const Config& config, const TrainHooks& hooks);
 
-// Policies of a run, for evaluation and export: `which` is "best" (falls back to "latest" when there is none), "latest" or a
-// step number. Needs no trace file.
+// Policies of a run, for evaluation and export: `which` is "best" (falls back to "latest" when there is
+// none), "latest" or a step number. Needs no trace file.
 Policies load_policies(const std::filesystem::path& run_folder, const std::string& which);
 // What those agents see and do, in the order of their turns.
 std::vector<AgentSpec> load_agents(const std::filesystem::path& run_folder, const std::string& which);

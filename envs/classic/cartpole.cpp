@@ -1,5 +1,5 @@
-// CartPole-v1: balance a pole on a cart by pushing left or right. Reward 1 per step; ends when |x| > 2.4 m or |theta| > 12
-// degrees; truncated after 500 steps. Start: every variable uniform in [-0.05, 0.05].
+// CartPole-v1: balance a pole on a cart by pushing left or right. Reward 1 per step; ends when |x| > 2.4 m or
+// |theta| > 12 degrees; truncated after 500 steps. Start: every variable uniform in [-0.05, 0.05].
 #include "core/config.h"
 #include "core/random.h"
 #include "envs/classic/classic.h"
@@ -34,7 +34,8 @@ class CartPole final : public ClassicBatch {
     cartpole_advance({variable(0), variable(1), variable(2), variable(3)}, actions, reward, ended, padded());
   }
   void start(int64_t i, WorldKey key) override {
-    Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32));
+    Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode),
+                static_cast<uint32_t>(key.episode >> 32));
     for (int v = 0; v < 4; ++v) variable(v)[i] = draws.uniform(-0.05f, 0.05f);
   }
   void write_observation(int64_t first, int64_t last, float* out) const override {
@@ -57,17 +58,19 @@ std::unique_ptr<ClassicBatch> make_cartpole(const CartPoleOptions& options, int6
 TT_REGISTER(EnvironmentEntry, cartpole,
             {.name = "cartpole",
              .doc = "balance a pole on a cart (Gymnasium's CartPole-v1)",
-             .make = [](const Config& config, const EnvironmentData&, int64_t size) -> std::unique_ptr<BatchEnvironment> {
+             .make = [](const Config& config, const EnvironmentData&,
+                        int64_t size) -> std::unique_ptr<BatchEnvironment> {
                CartPoleOptions options;
                config.read(options, {"type"});
                return make_cartpole(options, size);
              },
              .help = [] { return help_of<CartPoleOptions>(); },
-             .resolved = [](const Config& config) {
-               CartPoleOptions options;
-               config.read(options, {"type"});
-               return yaml_of(options);
-             },
+             .resolved =
+                 [](const Config& config) {
+                   CartPoleOptions options;
+                   config.read(options, {"type"});
+                   return yaml_of(options);
+                 },
              .preferred_batch = 8});
 
 }  // namespace trimtab

@@ -1,4 +1,5 @@
-// CartPole and Pendulum as Gymnasium 1.x defines them (CartPole-v1, Pendulum-v1); tests/oracle compares step by step.
+// CartPole and Pendulum as Gymnasium 1.x defines them (CartPole-v1, Pendulum-v1); tests/oracle compares step
+// by step.
 #pragma once
 
 #include <memory>

@@ -1,6 +1,7 @@
-// Classic control, many instances at once: structure of arrays in float64, so that one vector instruction steps eight
-// instances and the trajectory is still Gymnasium's to rounding. This base holds what CartPole and Pendulum share: the time
-// limit, auto-reset, episode statistics and saving; a derived class advances the state and writes observations.
+// Classic control, many instances at once: structure of arrays in float64, so that one vector instruction
+// steps eight instances and the trajectory is still Gymnasium's to rounding. This base holds what CartPole
+// and Pendulum share: the time limit, auto-reset, episode statistics and saving; a derived class advances the
+// state and writes observations.
 #pragma once
 
 #include <array>
@@ -31,7 +32,8 @@ class ClassicBatch : public BatchEnvironment {
 
  protected:
   ClassicBatch(EnvSpec spec, int num_variables, int64_t size);
-  // Advances every instance one step under `actions` [padded N]: reward [padded N] and ended [padded N] (1 or 0).
+  // Advances every instance one step under `actions` [padded N]: reward [padded N] and ended [padded N] (1 or
+  // 0).
   virtual void advance(const float* actions, double* reward, double* ended) = 0;
   // Start state of one instance, from its world key alone.
   virtual void start(int64_t instance, WorldKey key) = 0;
@@ -47,13 +49,13 @@ class ClassicBatch : public BatchEnvironment {
 
   EnvSpec spec_;
   int num_variables_;
-  int64_t size_, padded_;            // padded to whole vectors; the surplus instances are stepped and ignored
+  int64_t size_, padded_;  // padded to whole vectors; the surplus instances are stepped and ignored
   uint64_t stride_ = 1;
-  std::vector<double> state_;        // [variables, padded]
-  std::vector<double> reward_, ended_, total_;   // [padded]
-  std::vector<float> actions_;       // [padded]
-  std::vector<int32_t> steps_;       // [N]
-  std::vector<WorldKey> keys_;       // [N]
+  std::vector<double> state_;                   // [variables, padded]
+  std::vector<double> reward_, ended_, total_;  // [padded]
+  std::vector<float> actions_;                  // [padded]
+  std::vector<int32_t> steps_;                  // [N]
+  std::vector<WorldKey> keys_;                  // [N]
   double return_sum_ = 0, length_sum_ = 0;
   int64_t episodes_ = 0;
 };

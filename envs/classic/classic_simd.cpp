@@ -1,5 +1,6 @@
-// One step of CartPole (Barto, Sutton and Anderson 1983, explicit Euler, tau 0.02 s) and of Pendulum (semi-implicit Euler,
-// dt 0.05 s), with the operations in Gymnasium's order. Sine and cosine are Highway's (at most 4 units in the last place).
+// One step of CartPole (Barto, Sutton and Anderson 1983, explicit Euler, tau 0.02 s) and of Pendulum
+// (semi-implicit Euler, dt 0.05 s), with the operations in Gymnasium's order. Sine and cosine are Highway's
+// (at most 4 units in the last place).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "envs/classic/classic_simd.cpp"
 #include <hwy/foreach_target.h>
@@ -24,9 +25,10 @@ V load_action(const float* p) { return hn::PromoteTo(F64(), hn::LoadU(F32(), p))
 
 void CartPoleAdvance(CartPoleArrays s, const float* action, double* reward, double* ended, int64_t n) {
   const F64 d;
-  const V gravity = hn::Set(d, 9.8), total_mass = hn::Set(d, 1.1), mass_pole = hn::Set(d, 0.1), length = hn::Set(d, 0.5),
-          mass_length = hn::Set(d, 0.1 * 0.5), force = hn::Set(d, 10.0), tau = hn::Set(d, 0.02),
-          four_thirds = hn::Set(d, 4.0 / 3.0), half = hn::Set(d, 0.5), one = hn::Set(d, 1.0);
+  const V gravity = hn::Set(d, 9.8), total_mass = hn::Set(d, 1.1), mass_pole = hn::Set(d, 0.1),
+          length = hn::Set(d, 0.5), mass_length = hn::Set(d, 0.1 * 0.5), force = hn::Set(d, 10.0),
+          tau = hn::Set(d, 0.02), four_thirds = hn::Set(d, 4.0 / 3.0), half = hn::Set(d, 0.5),
+          one = hn::Set(d, 1.0);
   const V x_limit = hn::Set(d, 2.4), theta_limit = hn::Set(d, 12 * 2 * 3.14159265358979323846 / 360);
   for (int64_t i = 0; i < n; i += hn::Lanes(d)) {
     const V x = hn::LoadU(d, s.x + i), x_dot = hn::LoadU(d, s.x_dot + i), theta = hn::LoadU(d, s.theta + i),
@@ -52,7 +54,7 @@ void PendulumAdvance(PendulumArrays s, const float* action, double* reward, doub
   const F64 d;
   const V max_torque = hn::Set(d, 2.0), max_speed = hn::Set(d, 8.0), dt = hn::Set(d, 0.05);
   const V pi = hn::Set(d, 3.14159265358979323846), two_pi = hn::Set(d, 2 * 3.14159265358979323846);
-  const V swing = hn::Set(d, 3.0 * 10.0 / 2.0), push = hn::Set(d, 3.0);   // 3 g / (2 l), 3 / (m l^2)
+  const V swing = hn::Set(d, 3.0 * 10.0 / 2.0), push = hn::Set(d, 3.0);  // 3 g / (2 l), 3 / (m l^2)
   for (int64_t i = 0; i < n; i += hn::Lanes(d)) {
     const V theta = hn::LoadU(d, s.theta + i), theta_dot = hn::LoadU(d, s.theta_dot + i);
     const V u = hn::Min(hn::Max(load_action(action + i), hn::Neg(max_torque)), max_torque);

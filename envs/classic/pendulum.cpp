@@ -1,5 +1,6 @@
-// Pendulum-v1: swing a pendulum up with a torque too weak to lift it at once. Reward -(angle^2 + 0.1 velocity^2 + 0.001
-// torque^2); never ends, truncated after 200 steps. Start: angle uniform in [-pi, pi], velocity uniform in [-1, 1].
+// Pendulum-v1: swing a pendulum up with a torque too weak to lift it at once. Reward -(angle^2 + 0.1
+// velocity^2 + 0.001 torque^2); never ends, truncated after 200 steps. Start: angle uniform in [-pi, pi],
+// velocity uniform in [-1, 1].
 #include "core/config.h"
 #include "core/random.h"
 #include "envs/classic/classic.h"
@@ -18,7 +19,9 @@ class Pendulum final : public ClassicBatch {
  public:
   Pendulum(const PendulumOptions& options, int64_t size)
       : ClassicBatch({.name = "pendulum",
-                      .agents = {{"torque", observation(), {.kind = HeadKind::kGaussian, .size = 1, .low = -2, .high = 2}}},
+                      .agents = {{"torque",
+                                  observation(),
+                                  {.kind = HeadKind::kGaussian, .size = 1, .low = -2, .high = 2}}},
                       .critic = observation(),
                       .reward_terms = {"cost"},
                       .time_limit = options.time_limit},
@@ -31,13 +34,15 @@ class Pendulum final : public ClassicBatch {
     pendulum_advance({variable(0), variable(1)}, actions, reward, ended, padded());
   }
   void start(int64_t i, WorldKey key) override {
-    Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32));
+    Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode),
+                static_cast<uint32_t>(key.episode >> 32));
     variable(0)[i] = 3.14159265358979323846 * draws.uniform(-1.0f, 1.0f);
     variable(1)[i] = draws.uniform(-1.0f, 1.0f);
   }
   void write_observation(int64_t first, int64_t last, float* out) const override {
-    const int64_t begin = first / 8 * 8;   // whole vectors
-    sine_cosine(variable(0) + begin, sine_.data() + begin, cosine_.data() + begin, (last + 7) / 8 * 8 - begin);
+    const int64_t begin = first / 8 * 8;  // whole vectors
+    sine_cosine(variable(0) + begin, sine_.data() + begin, cosine_.data() + begin,
+                (last + 7) / 8 * 8 - begin);
     const double* velocity = variable(1);
     for (int64_t i = first; i < last; ++i, out += 3) {
       out[0] = static_cast<float>(cosine_[i]);
@@ -45,7 +50,7 @@ class Pendulum final : public ClassicBatch {
       out[2] = static_cast<float>(velocity[i]);
     }
   }
-  mutable std::vector<double> sine_, cosine_;   // [padded] scratch of write_observation
+  mutable std::vector<double> sine_, cosine_;  // [padded] scratch of write_observation
 };
 
 }  // namespace
@@ -57,17 +62,19 @@ std::unique_ptr<ClassicBatch> make_pendulum(const PendulumOptions& options, int6
 TT_REGISTER(EnvironmentEntry, pendulum,
             {.name = "pendulum",
              .doc = "swing up a pendulum (Gymnasium's Pendulum-v1)",
-             .make = [](const Config& config, const EnvironmentData&, int64_t size) -> std::unique_ptr<BatchEnvironment> {
+             .make = [](const Config& config, const EnvironmentData&,
+                        int64_t size) -> std::unique_ptr<BatchEnvironment> {
                PendulumOptions options;
                config.read(options, {"type"});
                return make_pendulum(options, size);
              },
              .help = [] { return help_of<PendulumOptions>(); },
-             .resolved = [](const Config& config) {
-               PendulumOptions options;
-               config.read(options, {"type"});
-               return yaml_of(options);
-             },
+             .resolved =
+                 [](const Config& config) {
+                   PendulumOptions options;
+                   config.read(options, {"type"});
+                   return yaml_of(options);
+                 },
              .preferred_batch = 8});
 
 }  // namespace trimtab

@@ -19,7 +19,8 @@ struct Setting {
 };
 Setting setting_of(const std::string& name) {
   if (name == "cartpole" || name == "pendulum") return {"{type: " + name + ", time_limit: 25}", {}};
-  if (name == "prb_power") return {"{type: prb_power, episode_slots: 30}", {TRIMTAB_SOURCE_DIR "/data/traces/umi-train.h5"}};
+  if (name == "prb_power")
+    return {"{type: prb_power, episode_slots: 30}", {TRIMTAB_SOURCE_DIR "/data/traces/umi-train.h5"}};
   return {"{type: " + name + "}", {}};
 }
 
@@ -35,7 +36,9 @@ class Driver {
   explicit Driver(const std::string& name) {
     const Setting setting = setting_of(name);
     const Config config = Config::parse("env: " + setting.yaml, name).at("env");
-    env_ = Registry<EnvironmentEntry>::instance().get(name, "environment").make(config, {.files = setting.files}, kInstances);
+    env_ = Registry<EnvironmentEntry>::instance()
+               .get(name, "environment")
+               .make(config, {.files = setting.files}, kInstances);
   }
   BatchEnvironment& env() { return *env_; }
   void reset(uint64_t seed, uint64_t first = 0, uint64_t stride = kInstances, bool same = false) {
@@ -60,7 +63,8 @@ class Driver {
     out.terms.resize(kInstances * spec.reward_terms.size());
     out.terminated.resize(kInstances);
     out.truncated.resize(kInstances);
-    env_->step({out.reward.data(), out.terms.data(), out.terminated.data(), out.truncated.data(), ended.rows()});
+    env_->step(
+        {out.reward.data(), out.terms.data(), out.terminated.data(), out.truncated.data(), ended.rows()});
     ended.append(out.finals);
     return out;
   }
@@ -69,7 +73,9 @@ class Driver {
  private:
   struct View {
     explicit View(const ObservationSpec& s, float fill = 0)
-        : context(kInstances * s.context_size(), fill), items(kInstances * s.max_items * s.item_size(), fill), mask(kInstances * s.max_items) {}
+        : context(kInstances * s.context_size(), fill),
+          items(kInstances * s.max_items * s.item_size(), fill),
+          mask(kInstances * s.max_items) {}
     std::vector<float> context, items;
     std::vector<uint8_t> mask;
     ObservationRows rows() { return {context.data(), items.data(), mask.data()}; }
@@ -85,13 +91,15 @@ class Driver {
     for (int64_t i = 0; i < kInstances; ++i) {
       Draws draws(11, Stream::kTest, static_cast<uint32_t>(t), same ? 0 : static_cast<uint32_t>(i));
       float* action = out.data() + i * width;
-      if (agent.head.kind == HeadKind::kCategorical) action[0] = static_cast<float>(draws.below(agent.head.size));
+      if (agent.head.kind == HeadKind::kCategorical)
+        action[0] = static_cast<float>(draws.below(agent.head.size));
       if (agent.head.kind == HeadKind::kGaussian) {
         for (int k = 0; k < width; ++k) action[k] = draws.uniform(agent.head.low, agent.head.high);
       }
       if (agent.head.kind == HeadKind::kSimplex) {
         float sum = 0;
-        for (int k = 0; k < width; ++k) sum += action[k] = view.mask[i * width + k] ? draws.exponential() : 0.0f;
+        for (int k = 0; k < width; ++k)
+          sum += action[k] = view.mask[i * width + k] ? draws.exponential() : 0.0f;
         for (int k = 0; k < width; ++k) action[k] = sum > 0 ? action[k] / sum : 0.0f;
       }
     }
@@ -139,7 +147,8 @@ TEST_P(EveryEnvironment, NumbersAreFiniteAndTermsAddUp) {
     EXPECT_TRUE(all_finite(s.views));
     EXPECT_TRUE(all_finite(s.terms));
     for (int64_t i = 0; i < kInstances; ++i) {
-      const float sum = std::accumulate(s.terms.begin() + i * num_terms, s.terms.begin() + (i + 1) * num_terms, 0.0f);
+      const float sum =
+          std::accumulate(s.terms.begin() + i * num_terms, s.terms.begin() + (i + 1) * num_terms, 0.0f);
       EXPECT_NEAR(s.reward[i], sum, 1e-5 * (1 + std::abs(sum)));
       EXPECT_FALSE(s.terminated[i] && s.truncated[i]);
     }
@@ -154,7 +163,7 @@ TEST_P(EveryEnvironment, SameKeySameTrajectoryOtherKeyAnother) {
   const std::vector<Step> first = steps_of(a, kSteps);
   EXPECT_TRUE(first == steps_of(b, kSteps));
   EXPECT_FALSE(first == steps_of(c, kSteps));
-  a.reset(1);   // nothing is left over from before
+  a.reset(1);  // nothing is left over from before
   EXPECT_TRUE(first == steps_of(a, kSteps));
 }
 
@@ -244,7 +253,8 @@ INSTANTIATE_TEST_SUITE_P(Registered, EveryEnvironment,
 
 // The adaptor's own environments: a toy per kind of head.
 TEST(LightBatch, RestoresMidEpisode) {
-  LightBatch<Chain> a(std::make_shared<const Chain>(), 2), b(std::make_shared<const Chain>(), 2), other(std::make_shared<const Chain>(), 3);
+  LightBatch<Chain> a(std::make_shared<const Chain>(), 2), b(std::make_shared<const Chain>(), 2),
+      other(std::make_shared<const Chain>(), 3);
   const std::vector<WorldKey> keys = {{1, 0}, {1, 1}};
   a.reset(keys, 2);
   const std::vector<float> right = {1, 1};

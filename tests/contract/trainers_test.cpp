@@ -1,11 +1,12 @@
-// One suite over every trainer preset: it trains, its result does not depend on threads or on being stopped and resumed,
-// and it stops on numbers that are not finite. Every file in configs/ can be read.
+// One suite over every trainer preset: it trains, its result does not depend on threads or on being stopped
+// and resumed, and it stops on numbers that are not finite. Every file in configs/ can be read.
 #include <sys/wait.h>
 
 #include <chrono>
 #include <csignal>
 #include <thread>
 
+#include "core/run_folder.h"
 #include "tests/training_support.h"
 #include "trainers/policy_gradient/options.h"
 
@@ -14,7 +15,8 @@ namespace {
 
 std::string echo(const std::string& preset, const std::string& more = "") {
   return "run: {name: contract, threads: 1}\nenv: {type: toy_echo}\n"
-         "trainer: {preset: " + preset + ", steps: 4096, num_envs: 64, horizon: 8, minibatches: 2, minibatch_size: 0" + more +
+         "trainer: {preset: " +
+         preset + ", steps: 4096, num_envs: 64, horizon: 8, minibatches: 2, minibatch_size: 0" + more +
          "}\neval: {every: 2048, episodes: 8}\ncheckpoint: {every: 1024, keep: 2}\n";
 }
 
@@ -29,8 +31,9 @@ TEST_P(EveryPreset, TrainsAndLogsFiniteNumbers) {
   EXPECT_EQ(run.updates, 8);
   EXPECT_EQ(run.result.steps, 4096);
   for (const auto& [name, value] : run.last) EXPECT_TRUE(std::isfinite(value)) << name;
-  for (const char* name : {"train/return", "reward/named", "loss/speaker", "kl/listener", "entropy/speaker", "clip_fraction/speaker",
-                           "time/steps_per_second", "time/learning_s", "eval/return"}) {
+  for (const char* name :
+       {"train/return", "reward/named", "loss/speaker", "kl/listener", "entropy/speaker",
+        "clip_fraction/speaker", "time/steps_per_second", "time/learning_s", "eval/return"}) {
     EXPECT_TRUE(run.last.contains(name)) << name;
   }
   const Policies policies = load_policies(folder.path(), "best");
@@ -42,7 +45,9 @@ TEST_P(EveryPreset, ThreadsDoNotChangeABit) {
   // Small minibatches (networks in parallel) and large ones (parts in parallel).
   for (const char* more : {"", ", minibatch_size: 512, epochs: 2"}) {
     const TemporaryFolder one, two;
-    const std::string yaml = echo(GetParam()).replace(echo(GetParam()).find(", minibatch_size: 0"), 19, *more ? more : ", minibatch_size: 64");
+    const std::string yaml =
+        echo(GetParam())
+            .replace(echo(GetParam()).find(", minibatch_size: 0"), 19, *more ? more : ", minibatch_size: 64");
     train_in(one.path(), yaml, {"run.threads=1"});
     train_in(two.path(), yaml, {"run.threads=2"});
     EXPECT_TRUE(state_of(one.path()) == state_of(two.path()));
@@ -71,7 +76,8 @@ TEST_P(EveryPreset, ResolvedConfigIsComplete) {
   EXPECT_EQ(resolve_config(Config::parse(resolved, "resolved")), resolved);
 }
 
-INSTANTIATE_TEST_SUITE_P(Registered, EveryPreset, testing::ValuesIn(Registry<TrainerPreset>::instance().names()),
+INSTANTIATE_TEST_SUITE_P(Registered, EveryPreset,
+                         testing::ValuesIn(Registry<TrainerPreset>::instance().names()),
                          [](const auto& info) { return info.param; });
 
 const char* const kPhases = R"(
@@ -90,7 +96,8 @@ TEST(Training, ResumesInsideAndBetweenPhases) {
   register_toys();
   const TemporaryFolder whole, parts;
   train_in(whole.path(), kPhases);
-  EXPECT_THROW(train_in(parts.path(), kPhases, {}, 4), std::runtime_error);   // the last update of the first phase
+  EXPECT_THROW(train_in(parts.path(), kPhases, {}, 4),
+               std::runtime_error);  // the last update of the first phase
   EXPECT_THROW(train_in(parts.path(), kPhases, {}, 3), std::runtime_error);
   EXPECT_THROW(train_in(parts.path(), kPhases, {}, 3), std::runtime_error);
   train_in(parts.path(), kPhases);
@@ -108,7 +115,7 @@ checkpoint: {every: 2k, keep: 2}
 TEST(Training, KilledAnywhereAndResumedIsBitEqual) {
   const TemporaryFolder whole, killed;
   train_in(whole.path(), kCartPole);
-  for (const int wait_ms : {60, 110}) {   // from the first checkpoint of each start to the kill
+  for (const int wait_ms : {60, 110}) {  // from the first checkpoint of each start to the kill
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
@@ -116,7 +123,8 @@ TEST(Training, KilledAnywhereAndResumedIsBitEqual) {
       _exit(0);
     }
     constexpr int kPatienceMs = 20000;
-    for (int t = 0; t < kPatienceMs && !std::filesystem::exists(killed.path() / "checkpoints" / "latest"); t += 5) {
+    for (int t = 0; t < kPatienceMs && !std::filesystem::exists(killed.path() / "checkpoints" / "latest");
+         t += 5) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
@@ -128,10 +136,40 @@ TEST(Training, KilledAnywhereAndResumedIsBitEqual) {
   EXPECT_TRUE(state_of(whole.path()) == state_of(killed.path()));
 }
 
+TEST(Training, CtrlCLeavesARunThatGoesOnBitEqual) {
+  const TemporaryFolder whole, stopped;
+  train_in(whole.path(), kCartPole);
+  const pid_t child = fork();  // the flag of the handler stays set for the life of a process
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    install_interrupt_handler();
+    TrainHooks hooks{.run_folder = stopped.path(), .progress = false, .score = {}, .on_metrics = {}};
+    int updates = 0;
+    hooks.on_metrics = [&](int64_t, const auto&) {
+      if (++updates == 7) raise(SIGINT);
+    };
+    try {
+      train(Config::parse(kCartPole, "test.yaml"), hooks);
+    } catch (const Interrupted& error) {
+      _exit(static_cast<int>(error.code()));
+    }
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(ExitCode::kInterrupted));
+  constexpr int64_t kStepsOfSevenUpdates = 7 * 16 * 64;
+  EXPECT_EQ(CheckpointFolder(stopped.path() / "checkpoints").load("latest").step, kStepsOfSevenUpdates);
+  EXPECT_TRUE(train_in(stopped.path(), kCartPole).result.resumed);
+  EXPECT_TRUE(state_of(whole.path()) == state_of(stopped.path()));
+}
+
 TEST(Training, NonFiniteNumbersStopTheRunAndLeaveTheBatch) {
   register_toys();
   const TemporaryFolder folder;
-  const std::string yaml = "env: {type: toy_broken}\ntrainer: {preset: ppo, steps: 4096, num_envs: 8, horizon: 16}\n";
+  const std::string yaml =
+      "env: {type: toy_broken}\ntrainer: {preset: ppo, steps: 4096, num_envs: 8, horizon: 16}\n";
   try {
     train_in(folder.path(), yaml);
     FAIL() << "training went on with NaN";

@@ -1,7 +1,9 @@
-// CartPole and Pendulum against trajectories of Gymnasium itself (golden/gymnasium.json, made by golden/make_gymnasium.py).
+// CartPole and Pendulum against trajectories of Gymnasium itself (golden/gymnasium.json, made by
+// golden/make_gymnasium.py).
 //
-// Step by step from Gymnasium's own state, so that the unstable pole does not amplify rounding: state variables agree to
-// 1e-12. Then open loop over the first steps. Observations are compared as the float32 numbers both hand out.
+// Step by step from Gymnasium's own state, so that the unstable pole does not amplify rounding: state
+// variables agree to 1e-12. Then open loop over the first steps. Observations are compared as the float32
+// numbers both hand out.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -14,14 +16,15 @@
 namespace trimtab {
 namespace {
 
-constexpr double kStepTolerance = 1e-12;       // absolute and relative, one step in float64
-constexpr double kOpenLoopTolerance = 1e-9;    // after kOpenLoopSteps steps without correction
-constexpr size_t kOpenLoopSteps = 40;          // the pole's error grows by e^4 per second, 0.8 s here
-constexpr size_t kInstances = 11;              // not a whole number of vectors; the middle one is compared
+constexpr double kStepTolerance = 1e-12;     // absolute and relative, one step in float64
+constexpr double kOpenLoopTolerance = 1e-9;  // after kOpenLoopSteps steps without correction
+constexpr size_t kOpenLoopSteps = 40;        // the pole's error grows by e^4 per second, 0.8 s here
+constexpr size_t kInstances = 11;            // not a whole number of vectors; the middle one is compared
 constexpr size_t kCompared = 9;
 
 const nlohmann::json& golden() {
-  static const nlohmann::json json = nlohmann::json::parse(read_file(TRIMTAB_SOURCE_DIR "/tests/oracle/golden/gymnasium.json"));
+  static const nlohmann::json json =
+      nlohmann::json::parse(read_file(TRIMTAB_SOURCE_DIR "/tests/oracle/golden/gymnasium.json"));
   return json;
 }
 
@@ -49,7 +52,8 @@ struct Bench {
   }
 };
 
-void expect_close(const std::vector<double>& got, const std::vector<double>& want, double tolerance, size_t t) {
+void expect_close(const std::vector<double>& got, const std::vector<double>& want, double tolerance,
+                  size_t t) {
   for (size_t v = 0; v < want.size(); ++v) {
     EXPECT_NEAR(got[v], want[v], tolerance * (1 + std::abs(want[v]))) << "step " << t << ", variable " << v;
   }
@@ -64,7 +68,8 @@ void compare_steps(Bench bench, const nlohmann::json& episode, int64_t limit) {
     bench.env->set_state(kCompared, states[t]);
     bench.env->observe(0, {bench.observation.data(), nullptr, nullptr});
     for (int k = 0; k < width; ++k) {
-      EXPECT_NEAR(bench.observation[kCompared * width + k], observations[t][k], 1.2e-7 * (1 + std::abs(observations[t][k])));
+      EXPECT_NEAR(bench.observation[kCompared * width + k], observations[t][k],
+                  1.2e-7 * (1 + std::abs(observations[t][k])));
     }
     bench.step(static_cast<float>(actions[t]));
     const double reward = episode.at("reward")[t].get<double>();
@@ -89,22 +94,29 @@ void compare_open_loop(Bench bench, const nlohmann::json& episode) {
 }
 
 TEST(Gymnasium, CartPoleStepByStep) {
-  for (const nlohmann::json& episode : golden().at("cartpole")) compare_steps(Bench(make_cartpole({}, kInstances)), episode, 500);
+  for (const nlohmann::json& episode : golden().at("cartpole"))
+    compare_steps(Bench(make_cartpole({}, kInstances)), episode, 500);
 }
 TEST(Gymnasium, CartPoleOpenLoop) {
-  for (const nlohmann::json& episode : golden().at("cartpole")) compare_open_loop(Bench(make_cartpole({}, kInstances)), episode);
+  for (const nlohmann::json& episode : golden().at("cartpole"))
+    compare_open_loop(Bench(make_cartpole({}, kInstances)), episode);
 }
 TEST(Gymnasium, PendulumStepByStep) {
-  for (const nlohmann::json& episode : golden().at("pendulum")) compare_steps(Bench(make_pendulum({}, kInstances)), episode, 200);
+  for (const nlohmann::json& episode : golden().at("pendulum"))
+    compare_steps(Bench(make_pendulum({}, kInstances)), episode, 200);
 }
 TEST(Gymnasium, PendulumOpenLoop) {
-  for (const nlohmann::json& episode : golden().at("pendulum")) compare_open_loop(Bench(make_pendulum({}, kInstances)), episode);
+  for (const nlohmann::json& episode : golden().at("pendulum"))
+    compare_open_loop(Bench(make_pendulum({}, kInstances)), episode);
 }
 
 // The time limit truncates exactly where Gymnasium's does.
 TEST(Gymnasium, TimeLimits) {
-  const auto ends = [](const nlohmann::json& episode) { return episode.at("truncated").get<std::vector<bool>>(); };
-  const std::vector<bool> cartpole = ends(golden().at("cartpole")[0]), pendulum = ends(golden().at("pendulum")[0]);
+  const auto ends = [](const nlohmann::json& episode) {
+    return episode.at("truncated").get<std::vector<bool>>();
+  };
+  const std::vector<bool> cartpole = ends(golden().at("cartpole")[0]),
+                          pendulum = ends(golden().at("pendulum")[0]);
   ASSERT_EQ(cartpole.size(), 500u);
   EXPECT_TRUE(cartpole.back());
   Bench bench(make_pendulum({}, kInstances));

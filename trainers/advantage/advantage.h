@@ -1,8 +1,8 @@
-// Seam 3, advantages: how much better an action was than expected. Free functions over plain arrays, templates over the
-// number type so that tests run in float64.
+// Seam 3, advantages: how much better an action was than expected. Free functions over plain arrays,
+// templates over the number type so that tests run in float64.
 //
-// A rollout is [T, N]: step t of instance i is row t * N + i. `next_value` is what lies beyond a step that ended: 0 after a
-// termination, the critic's value of the final state after a truncation.
+// A rollout is [T, N]: step t of instance i is row t * N + i. `next_value` is what lies beyond a step that
+// ended: 0 after a termination, the critic's value of the final state after a truncation.
 #pragma once
 
 #include <algorithm>
@@ -14,18 +14,18 @@ namespace trimtab {
 
 template <class T>
 struct GaeInput {
-  int64_t steps = 0, instances = 0;        // T, N
-  const T* reward = nullptr;               // [T, N]
-  const T* value = nullptr;                // [T, N] critic's value before the step
-  const uint8_t* terminated = nullptr;     // [T, N]
-  const uint8_t* truncated = nullptr;      // [T, N]
-  const T* final_value = nullptr;          // [T, N] read where truncated only
-  const T* last_value = nullptr;           // [N] value of the state after the last step
+  int64_t steps = 0, instances = 0;     // T, N
+  const T* reward = nullptr;            // [T, N]
+  const T* value = nullptr;             // [T, N] critic's value before the step
+  const uint8_t* terminated = nullptr;  // [T, N]
+  const uint8_t* truncated = nullptr;   // [T, N]
+  const T* final_value = nullptr;       // [T, N] read where truncated only
+  const T* last_value = nullptr;        // [N] value of the state after the last step
   double gamma = 0.99, lambda = 0.95;
 };
 
-// Generalised advantage estimation (Schulman et al., arXiv 1506.02438): A_t = delta_t + gamma lambda A_{t+1}, where the sum
-// stops at every end of an episode; delta bootstraps at a truncation and not at a termination.
+// Generalised advantage estimation (Schulman et al., arXiv 1506.02438): A_t = delta_t + gamma lambda A_{t+1},
+// where the sum stops at every end of an episode; delta bootstraps at a truncation and not at a termination.
 // `returns` = advantage + value is the target of the value function.
 template <class T>
 void gae(const GaeInput<T>& in, T* advantage, T* returns) {
@@ -47,7 +47,8 @@ void gae(const GaeInput<T>& in, T* advantage, T* returns) {
 
 // Discounted sum of rewards from each step to the end of the episode or of the rollout (no bootstrap).
 template <class T>
-void reward_to_go(int64_t steps, int64_t instances, const T* reward, const uint8_t* ended, double gamma, T* out) {
+void reward_to_go(int64_t steps, int64_t instances, const T* reward, const uint8_t* ended, double gamma,
+                  T* out) {
   for (int64_t i = 0; i < instances; ++i) {
     T running = 0;
     for (int64_t t = steps - 1; t >= 0; --t) {
@@ -60,15 +61,18 @@ void reward_to_go(int64_t steps, int64_t instances, const T* reward, const uint8
 
 enum class GroupBaseline {
   kMean,         // A = R - mean of the group
-  kMeanStd,      // A = (R - mean) / (std + 1e-6), Bessel-corrected std (GRPO, arXiv 2402.03300; constants of verl)
+  kMeanStd,      // A = (R - mean) / (std + 1e-6), Bessel-corrected std (GRPO, arXiv 2402.03300; constants of
+                 // verl)
   kLeaveOneOut,  // A = R - mean of the others (RLOO, arXiv 2402.14740)
   kNone,         // A = R
 };
 
-// Group-relative advantages of one decision point: `score` holds the members' scores, member k at score[k * stride]. Absent
-// members (mask 0: their episode is over) neither count nor get an advantage. A lone member gets 0, except with kNone.
+// Group-relative advantages of one decision point: `score` holds the members' scores, member k at score[k *
+// stride]. Absent members (mask 0: their episode is over) neither count nor get an advantage. A lone member
+// gets 0, except with kNone.
 template <class T>
-void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const T* score, const uint8_t* mask, T* advantage) {
+void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const T* score, const uint8_t* mask,
+                     T* advantage) {
   constexpr double kEpsilon = 1e-6;
   double sum = 0, squares = 0;
   int64_t count = 0;
@@ -92,8 +96,9 @@ void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const 
   }
 }
 
-// Group-relative reward-to-go of a whole rollout [T, N]: instances [g * group, (g + 1) * group) are episodes of one world, and
-// at each step every living member is compared with the others at the same step. mask [T, N]: 1 while the episode lives.
+// Group-relative reward-to-go of a whole rollout [T, N]: instances [g * group, (g + 1) * group) are episodes
+// of one world, and at each step every living member is compared with the others at the same step. mask [T,
+// N]: 1 while the episode lives.
 template <class T>
 void group_reward_to_go(GroupBaseline kind, int64_t steps, int64_t instances, int64_t group, const T* to_go,
                         const uint8_t* mask, T* advantage) {
@@ -104,7 +109,8 @@ void group_reward_to_go(GroupBaseline kind, int64_t steps, int64_t instances, in
   }
 }
 
-// Subtracts the mean and divides by the (population) standard deviation + 1e-8 over rows with mask 1 (null: all).
+// Subtracts the mean and divides by the (population) standard deviation + 1e-8 over rows with mask 1 (null:
+// all).
 template <class T>
 void whiten(int64_t rows, const uint8_t* mask, T* advantage) {
   double sum = 0, squares = 0;

@@ -16,9 +16,16 @@ struct Case {
   std::vector<double> final_value{0, 0, 0, 0}, last_value{5};
   std::vector<double> advantage = std::vector<double>(4), returns = std::vector<double>(4);
   void run() {
-    gae<double>({.steps = 4, .instances = 1, .reward = reward.data(), .value = value.data(), .terminated = terminated.data(),
-                 .truncated = truncated.data(), .final_value = final_value.data(), .last_value = last_value.data(),
-                 .gamma = kGamma, .lambda = kLambda},
+    gae<double>({.steps = 4,
+                 .instances = 1,
+                 .reward = reward.data(),
+                 .value = value.data(),
+                 .terminated = terminated.data(),
+                 .truncated = truncated.data(),
+                 .final_value = final_value.data(),
+                 .last_value = last_value.data(),
+                 .gamma = kGamma,
+                 .lambda = kLambda},
                 advantage.data(), returns.data());
   }
   // delta_t when the state after step t is worth `next`.
@@ -28,7 +35,8 @@ struct Case {
 TEST(Gae, SumsDiscountedErrors) {
   Case c;
   c.run();
-  const double d[] = {c.delta(0, c.value[1]), c.delta(1, c.value[2]), c.delta(2, c.value[3]), c.delta(3, c.last_value[0])};
+  const double d[] = {c.delta(0, c.value[1]), c.delta(1, c.value[2]), c.delta(2, c.value[3]),
+                      c.delta(3, c.last_value[0])};
   double expected = 0;
   for (int t = 3; t >= 0; --t) {
     expected = d[t] + kGamma * kLambda * expected;
@@ -40,7 +48,7 @@ TEST(Gae, SumsDiscountedErrors) {
 TEST(Gae, TerminationHasNoValueBeyond) {
   Case c;
   c.terminated[1] = 1;
-  c.final_value[1] = 100;   // must not be read
+  c.final_value[1] = 100;  // must not be read
   c.run();
   EXPECT_NEAR(c.advantage[1], c.delta(1, 0), 1e-12);
   EXPECT_NEAR(c.advantage[0], c.delta(0, c.value[1]) + kGamma * kLambda * c.delta(1, 0), 1e-12);
@@ -60,8 +68,16 @@ TEST(Gae, LambdaOneIsReturnMinusValueAndInstancesAreApart) {
   const std::vector<double> reward{1, 10, 2, 20, 3, 30}, value{1, 2, 3, 4, 5, 6}, last{8, 9};
   const std::vector<uint8_t> none(6, 0);
   std::vector<double> advantage(6), returns(6);
-  gae<double>({.steps = 3, .instances = 2, .reward = reward.data(), .value = value.data(), .terminated = none.data(),
-               .truncated = none.data(), .final_value = value.data(), .last_value = last.data(), .gamma = 0.5, .lambda = 1},
+  gae<double>({.steps = 3,
+               .instances = 2,
+               .reward = reward.data(),
+               .value = value.data(),
+               .terminated = none.data(),
+               .truncated = none.data(),
+               .final_value = value.data(),
+               .last_value = last.data(),
+               .gamma = 0.5,
+               .lambda = 1},
               advantage.data(), returns.data());
   EXPECT_NEAR(returns[0], 1 + 0.5 * (2 + 0.5 * (3 + 0.5 * 8)), 1e-12);
   EXPECT_NEAR(returns[1], 10 + 0.5 * (20 + 0.5 * (30 + 0.5 * 9)), 1e-12);
@@ -91,7 +107,7 @@ TEST(Group, BaselinesByDefinition) {
   const std::vector<double> others = compared(GroupBaseline::kLeaveOneOut, score, all);
   EXPECT_NEAR(others[0], 1 - 4.0, 1e-12);
   EXPECT_NEAR(others[2], 6 - 1.5, 1e-12);
-  const double deviation = std::sqrt((4.0 + 1 + 9) / 2);   // Bessel
+  const double deviation = std::sqrt((4.0 + 1 + 9) / 2);  // Bessel
   EXPECT_NEAR(compared(GroupBaseline::kMeanStd, score, all)[2], 3 / (deviation + 1e-6), 1e-12);
 }
 

@@ -21,13 +21,17 @@ std::vector<double> weights(Aggregation kind) {
 
 TEST(Aggregation, ByHand) {
   EXPECT_EQ(weights(Aggregation::kTokenMean), (std::vector<double>{0.2, 0.2, 0.2, 0.2, 0.2, 0, 0}));
-  EXPECT_EQ(weights(Aggregation::kSequenceMean), (std::vector<double>{1. / 6, 1. / 6, 1. / 3, 1. / 6, 1. / 6, 0, 0}));
-  EXPECT_EQ(weights(Aggregation::kConstant), (std::vector<double>{1. / 30, 1. / 30, 1. / 30, 1. / 30, 1. / 30, 0, 0}));
-  EXPECT_EQ(weights(Aggregation::kPromptMean), (std::vector<double>{1. / 6, 1. / 6, 1. / 6, 1. / 4, 1. / 4, 0, 0}));
+  EXPECT_EQ(weights(Aggregation::kSequenceMean),
+            (std::vector<double>{1. / 6, 1. / 6, 1. / 3, 1. / 6, 1. / 6, 0, 0}));
+  EXPECT_EQ(weights(Aggregation::kConstant),
+            (std::vector<double>{1. / 30, 1. / 30, 1. / 30, 1. / 30, 1. / 30, 0, 0}));
+  EXPECT_EQ(weights(Aggregation::kPromptMean),
+            (std::vector<double>{1. / 6, 1. / 6, 1. / 6, 1. / 4, 1. / 4, 0, 0}));
 }
 
 TEST(Aggregation, MeansSumToOne) {
-  for (const Aggregation kind : {Aggregation::kTokenMean, Aggregation::kSequenceMean, Aggregation::kPromptMean}) {
+  for (const Aggregation kind :
+       {Aggregation::kTokenMean, Aggregation::kSequenceMean, Aggregation::kPromptMean}) {
     const std::vector<double> w = weights(kind);
     EXPECT_NEAR(std::accumulate(w.begin(), w.end(), 0.0), 1, 1e-12);
   }

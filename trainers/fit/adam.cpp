@@ -18,7 +18,8 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-void AdamUpdate(const AdamStep& s, float* parameters, const float* gradient, float* m, float* v, int64_t size) {
+void AdamUpdate(const AdamStep& s, float* parameters, const float* gradient, float* m, float* v,
+                int64_t size) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, s.gradient_scale), b1 = hn::Set(d, s.beta1), b2 = hn::Set(d, s.beta2),
@@ -50,7 +51,8 @@ double SumOfSquares(const float* values, int64_t size) {
   auto a = hn::Zero(d), b = hn::Zero(d);
   int64_t i = 0;
   for (; i + 2 * lanes <= size; i += 2 * lanes) {
-    const auto x = hn::PromoteTo(d, hn::LoadU(half, values + i)), y = hn::PromoteTo(d, hn::LoadU(half, values + i + lanes));
+    const auto x = hn::PromoteTo(d, hn::LoadU(half, values + i)),
+               y = hn::PromoteTo(d, hn::LoadU(half, values + i + lanes));
     a = hn::MulAdd(x, x, a);
     b = hn::MulAdd(y, y, b);
   }

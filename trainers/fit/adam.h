@@ -1,5 +1,5 @@
-// Adam with decoupled weight decay (Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101) over one flat
-// buffer: one pass for the gradient's norm, one fused pass for moments and parameters.
+// Adam with decoupled weight decay (Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101)
+// over one flat buffer: one pass for the gradient's norm, one fused pass for moments and parameters.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@ struct AdamOptions {
 class Adam {
  public:
   Adam(int64_t size, const AdamOptions& options) : options_(options), m_(size), v_(size) {}
-  // parameters -= lr * (m^ / (sqrt(v^) + epsilon) + weight_decay * parameters), the gradient scaled by `scale` first.
+  // parameters -= lr * (m^ / (sqrt(v^) + epsilon) + weight_decay * parameters), the gradient scaled by
+  // `scale` first.
   void step(std::span<float> parameters, std::span<const float> gradient, double scale, double lr);
   std::span<float> first_moment() { return m_; }
   std::span<float> second_moment() { return v_; }

@@ -38,7 +38,8 @@ TEST(ValueLoss, DerivativesMatchFiniteDifferences) {
         const auto at = [&](double v) {
           std::vector<double> moved = value;
           moved[i] = v;
-          return value_loss<double>(100, moved.data(), old.data(), target.data(), weight.data(), options, unused.data());
+          return value_loss<double>(100, moved.data(), old.data(), target.data(), weight.data(), options,
+                                    unused.data());
         };
         EXPECT_NEAR(d[i], (at(value[i] + kStep) - at(value[i] - kStep)) / (2 * kStep), 1e-6) << "row " << i;
       }
@@ -83,7 +84,7 @@ TEST(Schedule, EndsAndMiddle) {
 
 // Written out from the paper, in float64.
 TEST(Adam, MatchesThePaperStepByStep) {
-  constexpr int kSize = 37;   // whole vectors and a rest
+  constexpr int kSize = 37;  // whole vectors and a rest
   const AdamOptions options{0.9, 0.99, 1e-5, 0.1};
   Draws draws(test_seed(), Stream::kTest, 3);
   Adam adam(kSize, options);
@@ -98,7 +99,8 @@ TEST(Adam, MatchesThePaperStepByStep) {
       const double g = scale * gradient[i];
       m[i] = options.beta1 * m[i] + (1 - options.beta1) * g;
       v[i] = options.beta2 * v[i] + (1 - options.beta2) * g * g;
-      const double m_hat = m[i] / (1 - std::pow(options.beta1, t)), v_hat = v[i] / (1 - std::pow(options.beta2, t));
+      const double m_hat = m[i] / (1 - std::pow(options.beta1, t)),
+                   v_hat = v[i] / (1 - std::pow(options.beta2, t));
       p[i] -= lr * (m_hat / (std::sqrt(v_hat) + options.epsilon) + options.weight_decay * p[i]);
       EXPECT_NEAR(parameters[i], p[i], 2e-6 * (1 + std::abs(p[i]))) << "step " << t << ", parameter " << i;
     }

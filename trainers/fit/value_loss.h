@@ -1,7 +1,8 @@
 // Seam 6, fit: the value function's loss, with derivative in closed form.
 //
-//   mse:    L = 1/2 e^2            huber:  L = e^2 / 2 for |e| <= delta, delta (|e| - delta / 2) beyond       e = v - target
-//   clipped: L = max(L(v), L(v_old + clip(v - v_old, -range, range)))                    (range 0: not clipped)
+//   mse:    L = 1/2 e^2            huber:  L = e^2 / 2 for |e| <= delta, delta (|e| - delta / 2) beyond e = v
+//   - target clipped: L = max(L(v), L(v_old + clip(v - v_old, -range, range)))                    (range 0:
+//   not clipped)
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace trimtab {
 struct ValueLossOptions {
   bool huber = false;
   double huber_delta = 10.0;
-  double clip_range = 0;            // 0: off
+  double clip_range = 0;  // 0: off
   double coef = 1;
 };
 
@@ -24,7 +25,8 @@ struct ValueTerm {
 template <class T>
 ValueTerm<T> value_term(T error, const ValueLossOptions& options) {
   const T delta = static_cast<T>(options.huber_delta);
-  if (options.huber && std::abs(error) > delta) return {delta * (std::abs(error) - delta / 2), error > 0 ? delta : -delta};
+  if (options.huber && std::abs(error) > delta)
+    return {delta * (std::abs(error) - delta / 2), error > 0 ? delta : -delta};
   return {error * error / 2, error};
 }
 
@@ -42,7 +44,8 @@ double value_loss(int64_t rows, const T* value, const T* value_old, const T* tar
     ValueTerm<T> term = value_term(value[i] - target[i], options);
     if (options.clip_range > 0) {
       const T move = value[i] - value_old[i];
-      const ValueTerm<T> other = value_term(value_old[i] + std::clamp(move, -range, range) - target[i], options);
+      const ValueTerm<T> other =
+          value_term(value_old[i] + std::clamp(move, -range, range) - target[i], options);
       if (other.loss > term.loss) term = {other.loss, std::abs(move) < range ? other.derivative : T(0)};
     }
     sum += weight[i] * coef * term.loss;

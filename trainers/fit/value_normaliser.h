@@ -1,6 +1,7 @@
-// Value normalisation: the critic learns (return - mean) / std with running moments of the returns (Yu et al., "The
-// surprising effectiveness of PPO in cooperative multi-agent games", arXiv 2103.01955, its ValueNorm, with one update per
-// rollout). Moments are exponential averages with their initial bias divided out.
+// Value normalisation: the critic learns (return - mean) / std with running moments of the returns (Yu et
+// al., "The surprising effectiveness of PPO in cooperative multi-agent games", arXiv 2103.01955, its
+// ValueNorm, with one update per rollout). Moments are exponential averages with their initial bias divided
+// out.
 #pragma once
 
 #include <algorithm>
@@ -27,15 +28,20 @@ class ValueNormaliser {
     return std::sqrt(std::max(square_ / weight_ - mean() * mean(), kMinVariance));
   }
   template <class T>
-  T normalised(T x) const { return static_cast<T>((x - mean()) / scale()); }
+  T normalised(T x) const {
+    return static_cast<T>((x - mean()) / scale());
+  }
   template <class T>
-  T restored(T x) const { return static_cast<T>(x * scale() + mean()); }
+  T restored(T x) const {
+    return static_cast<T>(x * scale() + mean());
+  }
   // weight, mean and square, for checkpoints.
   std::array<double, 3> state() const { return {weight_, mean_, square_}; }
   void set_state(std::array<double, 3> s) { weight_ = s[0], mean_ = s[1], square_ = s[2]; }
 
  private:
-  static constexpr double kMinVariance = 1e-4;   // ValueNorm's floor: keeps constant returns from being blown up
+  static constexpr double kMinVariance =
+      1e-4;  // ValueNorm's floor: keeps constant returns from being blown up
   double weight_ = 0, mean_ = 0, square_ = 0;
 };
 

@@ -34,7 +34,8 @@ void Pool::run_erased(int64_t count, Call call, void* context) {
   round_.fetch_add(2, std::memory_order_release);
   round_.notify_all();
   work();
-  for (int left = busy_.load(std::memory_order_acquire); left != 0; left = busy_.load(std::memory_order_acquire)) {
+  for (int left = busy_.load(std::memory_order_acquire); left != 0;
+       left = busy_.load(std::memory_order_acquire)) {
     busy_.wait(left, std::memory_order_acquire);
   }
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));

@@ -30,7 +30,11 @@ TEST(Pool, ManySmallRounds) {
 
 TEST(Pool, RethrowsAndGoesOn) {
   Pool pool(2);
-  EXPECT_THROW(pool.run(8, [](int64_t i) { if (i == 5) throw std::runtime_error("five"); }), std::runtime_error);
+  EXPECT_THROW(pool.run(8,
+                        [](int64_t i) {
+                          if (i == 5) throw std::runtime_error("five");
+                        }),
+               std::runtime_error);
   std::atomic<int> done = 0;
   pool.run(8, [&](int64_t) { ++done; });
   EXPECT_EQ(done, 8);

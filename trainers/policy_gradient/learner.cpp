@@ -13,7 +13,7 @@
 namespace trimtab {
 namespace {
 
-constexpr uint32_t kWarmUp = 0xFFFFFFFFu;   // the update number of the rollout that only feeds normalisers
+constexpr uint32_t kWarmUp = 0xFFFFFFFFu;  // the update number of the rollout that only feeds normalisers
 
 uint64_t network_seed(uint64_t seed, const std::string& name) {
   uint64_t hash = mix64(seed);
@@ -28,8 +28,9 @@ Learner::Learner(Setup setup) : setup_(std::move(setup)), pool_(setup_.threads) 
 Network& Learner::policy_network(const AgentSpec& agent) {
   std::unique_ptr<Network>& network = networks_[agent.name];
   if (!network) {
-    network = std::make_unique<Network>(
-        agent.name, Controller::policy(agent, setup_.controller_options(agent.name), network_seed(setup_.seed, agent.name)));
+    network =
+        std::make_unique<Network>(agent.name, Controller::policy(agent, setup_.controller_options(agent.name),
+                                                                 network_seed(setup_.seed, agent.name)));
     agents_.push_back(agent);
   }
   return *network;
@@ -53,17 +54,22 @@ void Learner::begin_phase(const LearnerPhase& phase) {
       Rollout::Options{.trainer = phase.options, .seed = setup_.seed, .first_episode = phase.first_episode});
   const std::vector<AgentSpec>& agents = rollout_->spec().agents;
   for (const std::string& name : phase.learn) {
-    const bool known = std::any_of(agents.begin(), agents.end(), [&](const AgentSpec& a) { return a.name == name; });
-    if (!known) throw ConfigError(fmt::format("learn names '{}', which is no agent of environment '{}'", name, spec().name));
+    const bool known =
+        std::any_of(agents.begin(), agents.end(), [&](const AgentSpec& a) { return a.name == name; });
+    if (!known)
+      throw ConfigError(
+          fmt::format("learn names '{}', which is no agent of environment '{}'", name, spec().name));
   }
   learning_.clear();
   std::vector<Actor> actors;
   for (size_t a = 0; a < agents.size(); ++a) {
     Network& network = policy_network(agents[a]);
-    const bool learns = phase.learn.empty() || std::find(phase.learn.begin(), phase.learn.end(), agents[a].name) != phase.learn.end();
+    const bool learns = phase.learn.empty() || std::find(phase.learn.begin(), phase.learn.end(),
+                                                         agents[a].name) != phase.learn.end();
     if (learns) {
       network.prepare(agents[a].observation, phase.options, rollout_->rows());
-      learning_.push_back({.agent = static_cast<int>(a), .network = &network, .critic = nullptr, .stats = {}});
+      learning_.push_back(
+          {.agent = static_cast<int>(a), .network = &network, .critic = nullptr, .stats = {}});
     }
     actors.push_back({&network.controller(), learns});
   }
@@ -88,9 +94,10 @@ void Learner::make_critics() {
     critic.network->prepare(view, phase_.options, rows);
     critic.agent = agent;
     critic.normaliser = saved_normalisers_[name];
-    for (auto* column : {&critic.value, &critic.estimate, &critic.target, &critic.advantage, &critic.returns}) column->resize(rows);
+    for (auto* column : {&critic.value, &critic.estimate, &critic.target, &critic.advantage, &critic.returns})
+      column->resize(rows);
   };
-  critics_.reserve(learning_.size());   // Learning keeps pointers into it
+  critics_.reserve(learning_.size());  // Learning keeps pointers into it
   if (phase_.options.critic == "central") add("critic", spec().critic, -1);
   for (Learning& learning : learning_) {
     const AgentSpec& agent = spec().agents[learning.agent];
@@ -106,9 +113,11 @@ const ObservationStore& Learner::view_of(const Critic& critic) const {
 void Learner::accumulate_statistics() {
   const int64_t rows = rollout_->rows();
   for (Learning& learning : learning_) {
-    learning.network->controller().accumulate_statistics(rollout_->agents[learning.agent].observation.batch(0, rows));
+    learning.network->controller().accumulate_statistics(
+        rollout_->agents[learning.agent].observation.batch(0, rows));
   }
-  for (Critic& critic : critics_) critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
+  for (Critic& critic : critics_)
+    critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
 }
 
 void Learner::refresh_normalisers() {
@@ -120,16 +129,20 @@ void Learner::warm_up() {
   std::vector<Network*> cold;
   for (Learning& learning : learning_) cold.push_back(learning.network);
   for (Critic& critic : critics_) cold.push_back(critic.network);
-  std::erase_if(cold, [](Network* network) { return network->warm || !network->controller().options().normalise_observations; });
+  std::erase_if(cold, [](Network* network) {
+    return network->warm || !network->controller().options().normalise_observations;
+  });
   if (cold.empty()) return;
   rollout_->collect(kWarmUp, pool_);
   const int64_t rows = rollout_->rows();
   for (Learning& learning : learning_) {
     if (learning.network->warm) continue;
-    learning.network->controller().accumulate_statistics(rollout_->agents[learning.agent].observation.batch(0, rows));
+    learning.network->controller().accumulate_statistics(
+        rollout_->agents[learning.agent].observation.batch(0, rows));
   }
   for (Critic& critic : critics_) {
-    if (!critic.network->warm) critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
+    if (!critic.network->warm)
+      critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
   }
   for (Network* network : cold) {
     network->controller().refresh_normaliser();
@@ -166,7 +179,9 @@ Learner::Metrics Learner::update(double progress) {
   return out;
 }
 
-const Controller& Learner::policy(const std::string& agent) const { return networks_.at(agent)->controller(); }
+const Controller& Learner::policy(const std::string& agent) const {
+  return networks_.at(agent)->controller();
+}
 
 void Learner::save(Checkpoint& checkpoint) {
   for (const auto& [name, network] : networks_) network->save(checkpoint.state);
@@ -188,12 +203,14 @@ void Learner::save(Checkpoint& checkpoint) {
 
 void Learner::restore_networks(const Checkpoint& checkpoint) {
   for (const nlohmann::json& agent : checkpoint.counters.at("agents")) policy_network(agent_spec_from(agent));
-  for (const auto& [name, view] : checkpoint.counters.at("critics").items()) critic_network(name, observation_spec_from(view));
+  for (const auto& [name, view] : checkpoint.counters.at("critics").items())
+    critic_network(name, observation_spec_from(view));
   for (const auto& [name, network] : networks_) network->load(checkpoint.state);
   for (const auto& [name, tensor] : checkpoint.state.tensors) {
     if (!name.starts_with("returns.")) continue;
     const auto values = tensor.as_f64();
-    if (values.size() != 3) throw CheckpointError(fmt::format("tensor {} has {} numbers, expected 3", name, values.size()));
+    if (values.size() != 3)
+      throw CheckpointError(fmt::format("tensor {} has {} numbers, expected 3", name, values.size()));
     saved_normalisers_[name.substr(8)].set_state({values[0], values[1], values[2]});
   }
   for (Critic& critic : critics_) critic.normaliser = saved_normalisers_[critic.network->name()];
@@ -205,11 +222,13 @@ void Learner::restore_environments(const Checkpoint& checkpoint) {
     const std::string name = fmt::format("environment-{}", s);
     const auto blob = checkpoint.blobs.find(name);
     if (blob == checkpoint.blobs.end()) {
-      throw CheckpointError(fmt::format("the checkpoint has no '{}': it was written with other trainer.shards or num_envs", name));
+      throw CheckpointError(fmt::format(
+          "the checkpoint has no '{}': it was written with other trainer.shards or num_envs", name));
     }
     Archive archive = Archive::reader(blob->second);
     rollout_->serialise(s, archive);
-    if (!archive.at_end()) throw CheckpointError(fmt::format("'{}' of the checkpoint is longer than expected", name));
+    if (!archive.at_end())
+      throw CheckpointError(fmt::format("'{}' of the checkpoint is longer than expected", name));
   }
 }
 

@@ -1,5 +1,5 @@
-// The on-policy learner: rollout, advantages, passes over the rollout, for one or several agents, with central, local or no
-// critics. One update is one rollout and what is learned from it.
+// The on-policy learner: rollout, advantages, passes over the rollout, for one or several agents, with
+// central, local or no critics. One update is one rollout and what is learned from it.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ namespace trimtab {
 
 struct LearnerPhase {
   TrainerOptions options;
-  std::vector<std::string> learn;                    // agents that learn; empty: all
+  std::vector<std::string> learn;  // agents that learn; empty: all
   Rollout::MakeEnvironment make_environment;
   uint64_t first_episode = 0;
 };
@@ -35,46 +35,47 @@ class Learner {
     int threads = 1;
     // Options of an agent's policy, or of "critic".
     std::function<ControllerOptions(const std::string& agent)> controller_options;
-    std::filesystem::path dump_stem;                 // a batch with non-finite numbers goes to STEM-NETWORK.safetensors
+    std::filesystem::path dump_stem;  // a batch with non-finite numbers goes to STEM-NETWORK.safetensors
   };
   explicit Learner(Setup setup);
 
-  // Makes environments and whatever networks are new. Call restore() after it to continue from a checkpoint instead of the
-  // beginning of the phase.
+  // Makes environments and whatever networks are new. Call restore() after it to continue from a checkpoint
+  // instead of the beginning of the phase.
   void begin_phase(const LearnerPhase& phase);
   // Fills observation normalisers that have seen nothing from one rollout that is then forgotten.
   void warm_up();
 
   using Metrics = std::vector<std::pair<std::string, double>>;
-  Metrics update(double progress);                   // progress through the phase, 0 to 1
+  Metrics update(double progress);  // progress through the phase, 0 to 1
   int64_t steps_per_update() const { return rollout_->rows(); }
   const EnvSpec& spec() const { return rollout_->spec(); }
   Pool& pool() { return pool_; }
 
   // Networks, optimiser, normalisers, environments, update counter.
   void save(Checkpoint& checkpoint);
-  void restore_networks(const Checkpoint& checkpoint);       // all but the environments
-  void restore_environments(const Checkpoint& checkpoint);   // after begin_phase, to continue within that phase
+  void restore_networks(const Checkpoint& checkpoint);  // all but the environments
+  void restore_environments(
+      const Checkpoint& checkpoint);  // after begin_phase, to continue within that phase
 
   // Mode of every agent's policy, for evaluation.
   const Controller& policy(const std::string& agent) const;
-  const std::vector<AgentSpec>& agents() const { return agents_; }   // all agents met so far, in order
+  const std::vector<AgentSpec>& agents() const { return agents_; }  // all agents met so far, in order
 
  private:
   struct Critic {
     Network* network = nullptr;
-    int agent = -1;                                  // whose view; -1: the privileged one
+    int agent = -1;  // whose view; -1: the privileged one
     ValueNormaliser normaliser;
-    std::vector<float> value;                        // [rows] in its own units
-    std::vector<float> estimate;                     // [rows] the same in units of the rewards
-    std::vector<float> target;                       // [rows] in its own units
-    std::vector<float> advantage, returns;           // [rows]
+    std::vector<float> value;               // [rows] in its own units
+    std::vector<float> estimate;            // [rows] the same in units of the rewards
+    std::vector<float> target;              // [rows] in its own units
+    std::vector<float> advantage, returns;  // [rows]
     FitStats stats;
   };
-  struct Learning {                                  // an agent that learns in this phase
+  struct Learning {  // an agent that learns in this phase
     int agent = 0;
     Network* network = nullptr;
-    const Critic* critic = nullptr;                  // null: group advantages
+    const Critic* critic = nullptr;  // null: group advantages
     FitStats stats;
   };
 
@@ -96,7 +97,7 @@ class Learner {
 
   Setup setup_;
   Pool pool_;
-  std::map<std::string, std::unique_ptr<Network>> networks_;   // "prb", "power", "critic", "critic_prb"
+  std::map<std::string, std::unique_ptr<Network>> networks_;  // "prb", "power", "critic", "critic_prb"
   std::map<std::string, ObservationSpec> views_;
   std::map<std::string, ValueNormaliser> saved_normalisers_;
   std::vector<AgentSpec> agents_;
@@ -104,11 +105,11 @@ class Learner {
   std::unique_ptr<Rollout> rollout_;
   std::vector<Critic> critics_;
   std::vector<Learning> learning_;
-  std::vector<float> weight_;                        // [rows]
-  std::vector<float> group_advantage_;               // [rows]
-  std::vector<float> last_value_, final_value_;      // [instances], [rows] scratch of the value estimates
-  std::vector<float> factor_, new_logp_;             // [rows] sequential updates
-  std::vector<uint32_t> live_;                       // rows that count
+  std::vector<float> weight_;                    // [rows]
+  std::vector<float> group_advantage_;           // [rows]
+  std::vector<float> last_value_, final_value_;  // [instances], [rows] scratch of the value estimates
+  std::vector<float> factor_, new_logp_;         // [rows] sequential updates
+  std::vector<uint32_t> live_;                   // rows that count
   uint32_t updates_ = 0;
 };
 

@@ -1,4 +1,5 @@
-// What the learner makes of a rollout: values, advantages, weights, and the networks' passes over it; see learner.h.
+// What the learner makes of a rollout: values, advantages, weights, and the networks' passes over it; see
+// learner.h.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -17,8 +18,8 @@ void Learner::estimate_values(Critic& critic) {
   };
   for (int64_t r = 0; r < rows; ++r) critic.estimate[r] = restored(critic.value[r]);
   if (critic.agent >= 0) {
-    // An agent's own view of the state after its last decision does not exist (others may have to act before it): its last
-    // view stands for it, at ends of episodes and of the rollout.
+    // An agent's own view of the state after its last decision does not exist (others may have to act before
+    // it): its last view stands for it, at ends of episodes and of the rollout.
     for (const Rollout::Final& f : rollout_->finals) final_value_[f.row] = critic.estimate[f.row];
     for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
       const int64_t count = rollout_->count(s);
@@ -68,12 +69,15 @@ void Learner::compare_groups() {
     const int64_t base = rollout_->base(s), count = rollout_->count(s), rows = rollout_->horizon() * count;
     std::vector<uint8_t> ended(rows);
     std::vector<float> to_go(rows);
-    for (int64_t r = 0; r < rows; ++r) ended[r] = rollout_->terminated[base + r] | rollout_->truncated[base + r];
-    reward_to_go<float>(rollout_->horizon(), count, rollout_->reward.data() + base, ended.data(), t.gamma, to_go.data());
+    for (int64_t r = 0; r < rows; ++r)
+      ended[r] = rollout_->terminated[base + r] | rollout_->truncated[base + r];
+    reward_to_go<float>(rollout_->horizon(), count, rollout_->reward.data() + base, ended.data(), t.gamma,
+                        to_go.data());
     group_reward_to_go<float>(t.group_baseline(), rollout_->horizon(), count, t.group_size, to_go.data(),
                               rollout_->alive.data() + base, group_advantage_.data() + base);
   });
-  if (t.normalise_advantage == "batch") whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data());
+  if (t.normalise_advantage == "batch")
+    whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data());
 }
 
 // Rows that count, and their weights relative to a mean of 1 over them.
@@ -84,7 +88,7 @@ void Learner::weigh_rows() {
     if (rollout_->alive[r]) live_.push_back(static_cast<uint32_t>(r));
   }
   const Aggregation kind = phase_.options.aggregation_kind();
-  if (kind == Aggregation::kTokenMean) return;   // weights stay 1
+  if (kind == Aggregation::kTokenMean) return;  // weights stay 1
   std::vector<int32_t> episode(rows), group;
   for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
     for (int64_t i = 0; i < rollout_->count(s); ++i) {
@@ -92,18 +96,20 @@ void Learner::weigh_rows() {
       for (int64_t t = 0; t < rollout_->horizon(); ++t) {
         const int64_t row = rollout_->base(s) + t * rollout_->count(s) + i;
         episode[row] = static_cast<int32_t>(group.size()) - 1;
-        if ((rollout_->terminated[row] | rollout_->truncated[row]) && t + 1 < rollout_->horizon()) group.push_back(group.back());
+        if ((rollout_->terminated[row] | rollout_->truncated[row]) && t + 1 < rollout_->horizon())
+          group.push_back(group.back());
       }
     }
   }
   const int64_t groups = rollout_->instances() / phase_.options.group_size;
-  row_weights<float>(kind, phase_.options.aggregation_constant, rollout_->alive, episode, static_cast<int64_t>(group.size()),
-                     group, groups, weight_.data());
+  row_weights<float>(kind, phase_.options.aggregation_constant, rollout_->alive, episode,
+                     static_cast<int64_t>(group.size()), group, groups, weight_.data());
   for (float& w : weight_) w *= static_cast<float>(live_.size());
 }
 
-// Small minibatches leave nothing to share between threads, but networks do not depend on each other within an update: each
-// makes all its passes on one thread. Large minibatches are shared out instead, one network after the other.
+// Small minibatches leave nothing to share between threads, but networks do not depend on each other within
+// an update: each makes all its passes on one thread. Large minibatches are shared out instead, one network
+// after the other.
 bool Learner::small_minibatches() const {
   const int64_t rows = static_cast<int64_t>(live_.size());
   return rows / phase_.options.num_minibatches(rows) <= Network::kChunk;
@@ -114,13 +120,17 @@ void Learner::fit(const FitPlan& plan, const FitPlan& critic_plan) {
   const int64_t critics = static_cast<int64_t>(critics_.size());
   const auto task = [&](int64_t i) {
     if (i < chains) {
-      if (phase_.options.sequential) fit_agents_in_sequence(plan);
-      else fit_agent(learning_[i], plan, nullptr);
+      if (phase_.options.sequential)
+        fit_agents_in_sequence(plan);
+      else
+        fit_agent(learning_[i], plan, nullptr);
       return;
     }
     Critic& critic = critics_[i - chains];
     critic.stats = critic.network->fit_value(
-        critic_plan, {.observation = &view_of(critic), .value = critic.value.data(), .target = critic.target.data()}, pool_);
+        critic_plan,
+        {.observation = &view_of(critic), .value = critic.value.data(), .target = critic.target.data()},
+        pool_);
   };
   if (small_minibatches()) {
     pool_.run(chains + critics, task);
@@ -141,20 +151,23 @@ void Learner::fit_agent(Learning& learning, const FitPlan& plan, const float* fa
       pool_);
 }
 
-// HAPPO: a random order of agents; each sees advantages times the product of (new / old) probabilities of those before it.
+// HAPPO: a random order of agents; each sees advantages times the product of (new / old) probabilities of
+// those before it.
 void Learner::fit_agents_in_sequence(const FitPlan& plan) {
   std::vector<size_t> order(learning_.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  constexpr uint32_t kOrder = 0xFFFFFFFFu;   // where a shuffle of rows has its epoch
+  constexpr uint32_t kOrder = 0xFFFFFFFFu;  // where a shuffle of rows has its epoch
   Draws draws(plan.seed, Stream::kShuffle, plan.update, kOrder);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[draws.below(static_cast<uint32_t>(i))]);
+  for (size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[draws.below(static_cast<uint32_t>(i))]);
   std::fill(factor_.begin(), factor_.end(), 1.0f);
   for (size_t k = 0; k < order.size(); ++k) {
     Learning& learning = learning_[order[k]];
     fit_agent(learning, plan, factor_.data());
     if (k + 1 == order.size()) break;
     const AgentRows& rows = rollout_->agents[learning.agent];
-    learning.network->log_probabilities(rows.observation, rows.raw.data(), rollout_->rows(), new_logp_.data(), pool_);
+    learning.network->log_probabilities(rows.observation, rows.raw.data(), rollout_->rows(), new_logp_.data(),
+                                        pool_);
     for (size_t r = 0; r < factor_.size(); ++r) factor_[r] *= std::exp(new_logp_[r] - rows.logp[r]);
   }
 }

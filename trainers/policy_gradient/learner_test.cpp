@@ -1,4 +1,5 @@
-// The learner where rows can be looked at: what a rollout stores, and that stepping and fitting do not allocate.
+// The learner where rows can be looked at: what a rollout stores, and that stepping and fitting do not
+// allocate.
 #include "trainers/policy_gradient/learner.h"
 
 #include <gtest/gtest.h>
@@ -36,7 +37,9 @@ TrainerOptions small(int64_t horizon) {
 }
 
 Rollout::MakeEnvironment cartpole(int64_t time_limit = 500) {
-  return [time_limit](int64_t size) -> std::unique_ptr<BatchEnvironment> { return make_cartpole({time_limit}, size); };
+  return [time_limit](int64_t size) -> std::unique_ptr<BatchEnvironment> {
+    return make_cartpole({time_limit}, size);
+  };
 }
 
 Learner::Setup setup(uint64_t seed, int threads) {
@@ -48,8 +51,9 @@ Learner::Setup setup(uint64_t seed, int threads) {
 
 int64_t allocations_of_update(int64_t horizon) {
   Learner learner(setup(3, 1));
-  learner.begin_phase({.options = small(horizon), .learn = {}, .make_environment = cartpole(1000000), .first_episode = 0});
-  learner.update(0);   // the first one may size what is kept
+  learner.begin_phase(
+      {.options = small(horizon), .learn = {}, .make_environment = cartpole(1000000), .first_episode = 0});
+  learner.update(0);  // the first one may size what is kept
   const int64_t before = allocations;
   learner.update(0);
   return allocations - before;
@@ -63,7 +67,8 @@ TEST(Learner, LongerRolloutsDoNotAllocateMore) {
 TEST(Learner, SeveralLearnersOfOneSeedAgree) {
   Learner a(setup(5, 1)), b(setup(5, 2));
   for (Learner* learner : {&a, &b}) {
-    learner->begin_phase({.options = small(40), .learn = {}, .make_environment = cartpole(), .first_episode = 0});
+    learner->begin_phase(
+        {.options = small(40), .learn = {}, .make_environment = cartpole(), .first_episode = 0});
     learner->warm_up();
     learner->update(0);
   }
@@ -71,7 +76,8 @@ TEST(Learner, SeveralLearnersOfOneSeedAgree) {
   EXPECT_TRUE(std::equal(left.begin(), left.end(), right.begin(), right.end()));
 }
 
-// A rollout's rows: truncated episodes have their final view, and the values of rows are those of the states seen.
+// A rollout's rows: truncated episodes have their final view, and the values of rows are those of the states
+// seen.
 TEST(Rollout, StoresFinalViewsOfTruncatedEpisodes) {
   TrainerOptions t = small(50);
   Pool pool(1);
@@ -104,7 +110,8 @@ TEST(Rollout, StoredLogProbabilitiesAreThoseOfTheStoredActions) {
   const AgentRows& rows = rollout.agents[0];
   const auto workspace = policy->workspace(rollout.rows());
   std::vector<float> logp(rollout.rows()), entropy(rollout.rows());
-  policy->evaluate(rows.observation.batch(0, rollout.rows()), rows.raw.data(), logp.data(), entropy.data(), *workspace);
+  policy->evaluate(rows.observation.batch(0, rollout.rows()), rows.raw.data(), logp.data(), entropy.data(),
+                   *workspace);
   for (int64_t r = 0; r < rollout.rows(); ++r) EXPECT_NEAR(logp[r], rows.logp[r], 1e-5);
 }
 

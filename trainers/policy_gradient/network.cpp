@@ -12,7 +12,7 @@
 namespace trimtab {
 namespace {
 
-constexpr double kStopFactor = 1.5;   // an agent's epochs end when its divergence passes 1.5 times the target
+constexpr double kStopFactor = 1.5;  // an agent's epochs end when its divergence passes 1.5 times the target
 
 // Mean and inverse deviation of the chosen rows, as whiten() does it.
 std::pair<float, float> moments(const float* values, std::span<const uint32_t> rows) {
@@ -70,7 +70,8 @@ void Network::prepare(const ObservationSpec& view, const TrainerOptions& options
 void Network::shuffle(const FitPlan& plan, uint32_t epoch) {
   order_.assign(plan.rows.begin(), plan.rows.end());
   Draws draws(plan.seed, Stream::kShuffle, plan.update, epoch);
-  for (uint32_t i = static_cast<uint32_t>(order_.size()); i > 1; --i) std::swap(order_[i - 1], order_[draws.below(i)]);
+  for (uint32_t i = static_cast<uint32_t>(order_.size()); i > 1; --i)
+    std::swap(order_[i - 1], order_[draws.below(i)]);
 }
 
 // The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
@@ -87,7 +88,7 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Chunk&& 
     }
   });
   PolicyLossSums sums = scratch_[0].sums;
-  std::swap(gradient_, scratch_[0].gradient);   // each part clears its own before adding to it
+  std::swap(gradient_, scratch_[0].gradient);  // each part clears its own before adding to it
   for (int64_t p = 1; p < parts; ++p) {
     sums.add(scratch_[p].sums);
     for (size_t i = 0; i < gradient_.size(); ++i) gradient_[i] += scratch_[p].gradient[i];
@@ -107,7 +108,8 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chun
       const PolicyLossSums sums = gradient_of(batch, pool, chunk);
       const double norm = std::sqrt(sum_of_squares(gradient_));
       if (!std::isfinite(norm) || !std::isfinite(sums.loss)) {
-        throw NonFinite{non_finite_tensor(sums.loss), std::vector<uint32_t>(batch.rows.begin(), batch.rows.end())};
+        throw NonFinite{non_finite_tensor(sums.loss),
+                        std::vector<uint32_t>(batch.rows.begin(), batch.rows.end())};
       }
       stats.loss.add(sums);
       stats.grad_norm += norm;
@@ -117,7 +119,8 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chun
         break;
       }
       const double limit = options_.max_grad_norm;
-      adam_->step(controller_->parameters(), gradient_, limit > 0 && norm > limit ? limit / norm : 1.0, plan.lr);
+      adam_->step(controller_->parameters(), gradient_, limit > 0 && norm > limit ? limit / norm : 1.0,
+                  plan.lr);
     }
   }
   return stats;
@@ -154,12 +157,14 @@ FitStats Network::fit_value(const FitPlan& plan, const ValueData& data, Pool& po
 }
 
 void Network::report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const {
-  const std::string dump = fmt::format("{}-{}.safetensors", plan.dump_stem, name_);   // networks may fit at the same time
+  const std::string dump =
+      fmt::format("{}-{}.safetensors", plan.dump_stem, name_);  // networks may fit at the same time
   write_safetensors(dump, file);
-  throw RunError(fmt::format(
-      "update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or trainer.max_grad_norm, or look for "
-      "extreme observations and rewards in it",
-      plan.update, bad.what, name_, dump));
+  throw RunError(
+      fmt::format("update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or "
+                  "trainer.max_grad_norm, or look for "
+                  "extreme observations and rewards in it",
+                  plan.update, bad.what, name_, dump));
 }
 
 std::string Network::non_finite_tensor(double loss) const {
@@ -175,8 +180,8 @@ void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Mi
                            std::span<const uint32_t> rows, Scratch& s) const {
   const int64_t n = static_cast<int64_t>(rows.size()), width = controller_->raw_width();
   const float per_row = 1.0f / static_cast<float>(batch.rows.size());
-  float *logp = s.a.data(), *entropy = s.b.data(), *old = s.c.data(), *advantage = s.d.data(), *weight = s.e.data(),
-        *d_logp = s.f.data(), *d_entropy = s.g.data();
+  float *logp = s.a.data(), *entropy = s.b.data(), *old = s.c.data(), *advantage = s.d.data(),
+        *weight = s.e.data(), *d_logp = s.f.data(), *d_entropy = s.g.data();
   data.observation->gather(rows, s.observation);
   for (int64_t i = 0; i < n; ++i) {
     const int64_t r = rows[i];
@@ -187,9 +192,10 @@ void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Mi
   }
   const ObservationBatch view = s.observation.batch(0, n);
   controller_->evaluate(view, s.raw.data(), logp, entropy, *s.workspace);
-  const PolicyRows<float> in{.rows = n, .logp = logp, .logp_old = old, .entropy = entropy, .advantage = advantage,
-                             .weight = weight};
-  s.sums.add(policy_loss(in, {options_.clip.options(), options_.entropy, options_.kl_coef}, d_logp, d_entropy));
+  const PolicyRows<float> in{
+      .rows = n, .logp = logp, .logp_old = old, .entropy = entropy, .advantage = advantage, .weight = weight};
+  s.sums.add(
+      policy_loss(in, {options_.clip.options(), options_.entropy, options_.kl_coef}, d_logp, d_entropy));
   controller_->backward_policy(d_logp, d_entropy, s.gradient.data(), *s.workspace);
 }
 
@@ -197,7 +203,8 @@ void Network::value_chunk(const FitPlan& plan, const ValueData& data, const Mini
                           std::span<const uint32_t> rows, Scratch& s) const {
   const int64_t n = static_cast<int64_t>(rows.size());
   const float per_row = 1.0f / static_cast<float>(batch.rows.size());
-  float *value = s.a.data(), *old = s.b.data(), *target = s.c.data(), *weight = s.d.data(), *d_value = s.e.data();
+  float *value = s.a.data(), *old = s.b.data(), *target = s.c.data(), *weight = s.d.data(),
+        *d_value = s.e.data();
   data.observation->gather(rows, s.observation);
   for (int64_t i = 0; i < n; ++i) {
     old[i] = data.value[rows[i]];
@@ -226,9 +233,11 @@ void Network::values(const ObservationStore& view, int64_t rows, float* value, P
   });
 }
 
-void Network::log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp, Pool& pool) {
+void Network::log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp,
+                                Pool& pool) {
   over_blocks(rows, pool, [&](int64_t first, int64_t n, Scratch& s) {
-    controller_->evaluate(view.batch(first, n), raw + first * controller_->raw_width(), logp + first, s.a.data(), *s.workspace);
+    controller_->evaluate(view.batch(first, n), raw + first * controller_->raw_width(), logp + first,
+                          s.a.data(), *s.workspace);
   });
 }
 
@@ -251,7 +260,8 @@ void Network::load(const TensorFile& file) {
   const size_t size = controller_->parameters().size();
   const auto m = file.at(prefix + ".first_moment").as_f32(), v = file.at(prefix + ".second_moment").as_f32();
   if (m.size() != size || v.size() != size) {
-    throw CheckpointError(fmt::format("optimiser state of '{}' has {} numbers, the network has {}", name_, m.size(), size));
+    throw CheckpointError(
+        fmt::format("optimiser state of '{}' has {} numbers, the network has {}", name_, m.size(), size));
   }
   adam_ = std::make_unique<Adam>(static_cast<int64_t>(size), options_.adam.options());
   gradient_.resize(size);

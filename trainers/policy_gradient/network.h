@@ -1,5 +1,6 @@
-// One trainable network (a policy or a critic) and its passes over a rollout: minibatches split into a fixed number of parts,
-// gradients added in the order of the parts, one Adam step per minibatch. Results do not depend on the number of threads.
+// One trainable network (a policy or a critic) and its passes over a rollout: minibatches split into a fixed
+// number of parts, gradients added in the order of the parts, one Adam step per minibatch. Results do not
+// depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -20,24 +21,24 @@ namespace trimtab {
 // Rows to learn from, by row number of the rollout.
 struct PolicyData {
   const ObservationStore* observation = nullptr;
-  const float* raw = nullptr;          // [rows, raw_width]
-  const float* logp = nullptr;         // [rows] at sampling
-  const float* advantage = nullptr;    // [rows]
-  const float* factor = nullptr;       // [rows] product of earlier agents' ratios; null: 1
+  const float* raw = nullptr;        // [rows, raw_width]
+  const float* logp = nullptr;       // [rows] at sampling
+  const float* advantage = nullptr;  // [rows]
+  const float* factor = nullptr;     // [rows] product of earlier agents' ratios; null: 1
 };
 struct ValueData {
   const ObservationStore* observation = nullptr;
-  const float* value = nullptr;        // [rows] before the update, in the critic's own units
-  const float* target = nullptr;       // [rows] in the critic's own units
+  const float* value = nullptr;   // [rows] before the update, in the critic's own units
+  const float* target = nullptr;  // [rows] in the critic's own units
 };
 
 struct FitPlan {
-  std::span<const uint32_t> rows;      // rows that count
-  const float* weight = nullptr;       // [rows of the rollout] relative weight of a row, mean 1 over `rows`
+  std::span<const uint32_t> rows;  // rows that count
+  const float* weight = nullptr;   // [rows of the rollout] relative weight of a row, mean 1 over `rows`
   uint64_t seed = 0;
   uint32_t update = 0;
   double lr = 0;
-  std::string dump_stem;               // the batch goes to STEM-NAME.safetensors when a number is not finite
+  std::string dump_stem;  // the batch goes to STEM-NAME.safetensors when a number is not finite
 };
 
 // Means over the minibatches of one update.
@@ -45,12 +46,13 @@ struct FitStats {
   PolicyLossSums loss;
   double grad_norm = 0;
   int64_t minibatches = 0;
-  bool stopped_early = false;          // target_kl
+  bool stopped_early = false;  // target_kl
 };
 
 class Network {
  public:
-  Network(std::string name, std::unique_ptr<Controller> controller) : name_(std::move(name)), controller_(std::move(controller)) {}
+  Network(std::string name, std::unique_ptr<Controller> controller)
+      : name_(std::move(name)), controller_(std::move(controller)) {}
 
   const std::string& name() const { return name_; }
   Controller& controller() { return *controller_; }
@@ -62,32 +64,34 @@ class Network {
   FitStats fit_policy(const FitPlan& plan, const PolicyData& data, Pool& pool);
   FitStats fit_value(const FitPlan& plan, const ValueData& data, Pool& pool);
   void values(const ObservationStore& view, int64_t rows, float* value, Pool& pool);
-  void log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp, Pool& pool);
+  void log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp,
+                         Pool& pool);
 
-  void save(TensorFile& file) const;   // under "policy.NAME." and "optimiser.NAME."
+  void save(TensorFile& file) const;  // under "policy.NAME." and "optimiser.NAME."
   void load(const TensorFile& file);
-  ControllerWorkspace& workspace() { return *scratch_[0].workspace; }   // for the odd evaluation between fits
-  bool warm = false;                   // the observation normaliser has seen data
+  ControllerWorkspace& workspace() { return *scratch_[0].workspace; }  // for the odd evaluation between fits
+  bool warm = false;  // the observation normaliser has seen data
 
-  static constexpr int64_t kChunk = 256;      // rows per forward and backward: activations stay in the second-level cache
+  static constexpr int64_t kChunk =
+      256;  // rows per forward and backward: activations stay in the second-level cache
 
  private:
-  static constexpr int64_t kMaxParts = 8;     // parts of a minibatch, each of at least kChunk rows
-  static constexpr int64_t kScratch = 4;      // scratch areas at least, for evaluations outside of minibatches
+  static constexpr int64_t kMaxParts = 8;  // parts of a minibatch, each of at least kChunk rows
+  static constexpr int64_t kScratch = 4;   // scratch areas at least, for evaluations outside of minibatches
 
   struct Scratch {
-    ObservationStore observation;             // [kChunk]
-    std::vector<float> raw, a, b, c, d, e, f, g;   // [kChunk] columns of the loss
-    std::vector<float> gradient;              // [parameters]
+    ObservationStore observation;                 // [kChunk]
+    std::vector<float> raw, a, b, c, d, e, f, g;  // [kChunk] columns of the loss
+    std::vector<float> gradient;                  // [parameters]
     std::unique_ptr<ControllerWorkspace> workspace;
     PolicyLossSums sums;
   };
   struct Minibatch {
     std::span<const uint32_t> rows;
-    float shift = 0, scale = 1;               // of advantages
+    float shift = 0, scale = 1;  // of advantages
   };
 
-  struct NonFinite {                          // thrown inside fit, reported with the batch by its callers
+  struct NonFinite {  // thrown inside fit, reported with the batch by its callers
     std::string what;
     std::vector<uint32_t> rows;
   };
@@ -96,10 +100,10 @@ class Network {
   template <class Chunk>
   PolicyLossSums gradient_of(const Minibatch& batch, Pool& pool, Chunk&& chunk);
   void shuffle(const FitPlan& plan, uint32_t epoch);
-  void policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch, std::span<const uint32_t> rows,
-                    Scratch& s) const;
-  void value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch, std::span<const uint32_t> rows,
-                   Scratch& s) const;
+  void policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                    std::span<const uint32_t> rows, Scratch& s) const;
+  void value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch,
+                   std::span<const uint32_t> rows, Scratch& s) const;
   template <class Block>
   void over_blocks(int64_t rows, Pool& pool, Block&& block);
   std::string non_finite_tensor(double loss) const;

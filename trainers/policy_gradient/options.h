@@ -1,4 +1,5 @@
-// Every key of `trainer:` for the on-policy policy-gradient learner. A preset fills some of them (presets.cpp).
+// Every key of `trainer:` for the on-policy policy-gradient learner. A preset fills some of them
+// (presets.cpp).
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,7 @@ struct ScheduleBlock {
   std::string kind = "constant";
   double end = 0, warmup = 0;
   void describe(Fields& f);
-  double at(double start, double progress) const;   // progress through the phase, 0 to 1
+  double at(double start, double progress) const;  // progress through the phase, 0 to 1
 };
 struct ValueBlock {
   std::string loss = "mse";
@@ -72,7 +73,8 @@ struct TrainerOptions {
   int64_t num_minibatches(int64_t rows) const;
 };
 
-// A preset is a few lines of YAML over TrainerOptions: TT_REGISTER(TrainerPreset, ppo, {.name = "ppo", .doc = ..., .yaml = ...}).
+// A preset is a few lines of YAML over TrainerOptions: TT_REGISTER(TrainerPreset, ppo, {.name = "ppo", .doc =
+// ..., .yaml = ...}).
 struct TrainerPreset {
   std::string name, doc, yaml;
 };

@@ -1,14 +1,16 @@
-// The presets of the policy-gradient learner: a few lines each over TrainerOptions, any key of which can be overridden.
+// The presets of the policy-gradient learner: a few lines each over TrainerOptions, any key of which can be
+// overridden.
 #include "core/registry.h"
 #include "trainers/policy_gradient/options.h"
 
 namespace trimtab {
 
 // Schulman et al., arXiv 1707.06347, with the defaults that Stable-Baselines3 uses for classic control.
-TT_REGISTER(TrainerPreset, ppo,
-            {.name = "ppo",
-             .doc = "proximal policy optimisation: one critic, clipped ratio, several passes over small minibatches",
-             .yaml = R"(
+TT_REGISTER(
+    TrainerPreset, ppo,
+    {.name = "ppo",
+     .doc = "proximal policy optimisation: one critic, clipped ratio, several passes over small minibatches",
+     .yaml = R"(
 critic: central
 advantage: gae
 num_envs: 8
@@ -57,7 +59,8 @@ value: {loss: huber, huber_delta: 10, normalise: true}
 // Kuba et al., arXiv 2109.11251: agents are updated in a random order, each corrected for those before it.
 TT_REGISTER(TrainerPreset, happo,
             {.name = "happo",
-             .doc = "heterogeneous-agent PPO: as mappo, agents updated one after the other with the ratios of those before",
+             .doc = "heterogeneous-agent PPO: as mappo, agents updated one after the other with the ratios "
+                    "of those before",
              .yaml = R"(
 critic: central
 advantage: gae
@@ -72,11 +75,14 @@ max_grad_norm: 10
 value: {loss: huber, huber_delta: 10, normalise: true}
 )"});
 
-// Shao et al., arXiv 2402.03300, for controllers: reward-to-go against the group's at the same step instead of a critic.
-TT_REGISTER(TrainerPreset, grpo,
-            {.name = "grpo",
-             .doc = "group-relative policy optimisation: no critic; episodes of one world are compared with each other",
-             .yaml = R"(
+// Shao et al., arXiv 2402.03300, for controllers: reward-to-go against the group's at the same step instead
+// of a critic.
+TT_REGISTER(
+    TrainerPreset, grpo,
+    {.name = "grpo",
+     .doc =
+         "group-relative policy optimisation: no critic; episodes of one world are compared with each other",
+     .yaml = R"(
 critic: none
 advantage: group_mean_std
 normalise_advantage: none

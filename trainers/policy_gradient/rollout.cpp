@@ -9,7 +9,7 @@
 namespace trimtab {
 namespace {
 
-constexpr int64_t kTimedEvery = 8;   // reading the clock costs about as much as stepping a tiny environment
+constexpr int64_t kTimedEvery = 8;  // reading the clock costs about as much as stepping a tiny environment
 
 class Stopwatch {
  public:
@@ -36,14 +36,17 @@ Rollout::Rollout(const MakeEnvironment& make, const Options& options) : options_
   const TrainerOptions& t = options_.trainer;
   horizon_ = t.horizon > 0 ? t.horizon : spec_.time_limit;
   if (horizon_ <= 0) {
-    throw ConfigError(fmt::format("environment '{}' has no time limit; set trainer.horizon to the steps of a rollout", spec_.name));
+    throw ConfigError(fmt::format(
+        "environment '{}' has no time limit; set trainer.horizon to the steps of a rollout", spec_.name));
   }
   if (!t.reward.weights.empty() && t.reward.weights.size() != spec_.reward_terms.size()) {
-    throw ConfigError(fmt::format("trainer.reward.weights has {} entries, environment '{}' has {} reward terms",
-                                  t.reward.weights.size(), spec_.name, spec_.reward_terms.size()));
+    throw ConfigError(
+        fmt::format("trainer.reward.weights has {} entries, environment '{}' has {} reward terms",
+                    t.reward.weights.size(), spec_.name, spec_.reward_terms.size()));
   }
   const int64_t rows = this->rows();
-  for (const AgentSpec& agent : spec_.agents) agents.push_back({ObservationStore(agent.observation, rows), {}, {}, 1});
+  for (const AgentSpec& agent : spec_.agents)
+    agents.push_back({ObservationStore(agent.observation, rows), {}, {}, 1});
   reward.resize(rows);
   terminated.resize(rows);
   truncated.resize(rows);
@@ -124,8 +127,9 @@ void Rollout::run_shard(Shard& shard, uint32_t update) {
   std::fill(shard.term_sums.begin(), shard.term_sums.end(), 0.0);
   const TrainerOptions& t = options_.trainer;
   const bool central = t.critic == "central";
-  if (t.grouped()) {   // every update begins new episodes, so that members of a group stay in step
-    start_worlds(shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(instances() / t.group_size));
+  if (t.grouped()) {  // every update begins new episodes, so that members of a group stay in step
+    start_worlds(
+        shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(instances() / t.group_size));
   }
   const int64_t base = shard.first * horizon_;
   for (int64_t step = 0; step < horizon_; ++step) {
@@ -159,14 +163,19 @@ void Rollout::decide(Shard& shard, size_t agent, int64_t row, uint32_t update, i
   struct Key {
     uint64_t seed;
     uint32_t update, step, first, agents, agent;
-  } key{options_.seed, update, static_cast<uint32_t>(step), static_cast<uint32_t>(shard.first),
-        static_cast<uint32_t>(actors_.size()), static_cast<uint32_t>(agent)};
+  } key{options_.seed,
+        update,
+        static_cast<uint32_t>(step),
+        static_cast<uint32_t>(shard.first),
+        static_cast<uint32_t>(actors_.size()),
+        static_cast<uint32_t>(agent)};
   // One pointer is captured, so the function object stays within its own storage.
   const std::function<Draws(int64_t)> draws = [k = &key](int64_t i) {
-    return Draws(k->seed, Stream::kAction, k->update, k->step, (k->first + static_cast<uint32_t>(i)) * k->agents + k->agent);
+    return Draws(k->seed, Stream::kAction, k->update, k->step,
+                 (k->first + static_cast<uint32_t>(i)) * k->agents + k->agent);
   };
-  actor.policy->sample(batch, draws, shard.action.data(), to.raw.data() + row * to.raw_width, to.logp.data() + row,
-                       *shard.workspaces[agent]);
+  actor.policy->sample(batch, draws, shard.action.data(), to.raw.data() + row * to.raw_width,
+                       to.logp.data() + row, *shard.workspaces[agent]);
 }
 
 void Rollout::note_outcome(Shard& shard, int64_t row) {
@@ -180,7 +189,8 @@ void Rollout::note_outcome(Shard& shard, int64_t row) {
     if (t.critic == "central") final_critic.copy_row(shard.ended, i, place);
     shard.finals.push_back({row + i, place});
   }
-  if (!t.reward.is_plain()) shape_reward(t.reward, shard.count, num_terms, shard.terms.data(), reward.data() + row);
+  if (!t.reward.is_plain())
+    shape_reward(t.reward, shard.count, num_terms, shard.terms.data(), reward.data() + row);
 }
 
 // Rows after an instance's first episode belong to another world than its group's: they do not count.

@@ -1,6 +1,6 @@
-// Rollouts: a fixed number of logical shards, each with its own environment, each stepped over the whole horizon by one
-// thread. Rows are shard-major: step t of instance i of shard s is row base(s) + t * count(s) + i, so that every shard is a
-// [T, N] block of its own.
+// Rollouts: a fixed number of logical shards, each with its own environment, each stepped over the whole
+// horizon by one thread. Rows are shard-major: step t of instance i of shard s is row base(s) + t * count(s)
+// + i, so that every shard is a [T, N] block of its own.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@
 namespace trimtab {
 
 struct AgentRows {
-  ObservationStore observation;     // [rows]
-  std::vector<float> raw;           // [rows, raw_width]
-  std::vector<float> logp;          // [rows] at sampling
+  ObservationStore observation;  // [rows]
+  std::vector<float> raw;        // [rows, raw_width]
+  std::vector<float> logp;       // [rows] at sampling
   int raw_width = 1;
 };
 
@@ -37,7 +37,7 @@ class Rollout {
   struct Options {
     TrainerOptions trainer;
     uint64_t seed = 0;
-    uint64_t first_episode = 0;     // instance i starts in world first_episode + i
+    uint64_t first_episode = 0;  // instance i starts in world first_episode + i
   };
   Rollout(const MakeEnvironment& make, const Options& options);
 
@@ -50,30 +50,33 @@ class Rollout {
   int64_t first(int64_t shard) const { return shards_[shard].first; }
   int64_t count(int64_t shard) const { return shards_[shard].count; }
 
-  void set_actors(std::span<const Actor> actors);            // in the order of the spec's agents
-  void restart();                                            // every instance back to its first world
-  void collect(uint32_t update, Pool& pool);                 // fills everything below
+  void set_actors(std::span<const Actor> actors);  // in the order of the spec's agents
+  void restart();                                  // every instance back to its first world
+  void collect(uint32_t update, Pool& pool);       // fills everything below
   void serialise(int64_t shard, Archive& archive) { shards_[shard].env->serialise(archive); }
 
   std::vector<AgentRows> agents;
-  ObservationStore critic;                                   // [rows] privileged view before each step
-  ObservationStore last_critic;                              // [instances] privileged view after the last step
-  ObservationStore final_critic;                             // [.] last views of truncated episodes, see final_rows
-  std::vector<float> reward;                                 // [rows]
-  std::vector<uint8_t> terminated, truncated, alive;         // [rows] alive: the row counts (groups: first episode only)
-  struct Final { int64_t row, place; };                      // the final view of `row` is row `place` of final_critic
+  ObservationStore critic;        // [rows] privileged view before each step
+  ObservationStore last_critic;   // [instances] privileged view after the last step
+  ObservationStore final_critic;  // [.] last views of truncated episodes, see final_rows
+  std::vector<float> reward;      // [rows]
+  std::vector<uint8_t> terminated, truncated,
+      alive;  // [rows] alive: the row counts (groups: first episode only)
+  struct Final {
+    int64_t row, place;
+  };  // the final view of `row` is row `place` of final_critic
   std::vector<Final> finals;
-  std::vector<double> term_sums;                             // [reward terms] over the rollout
-  std::vector<BatchEnvironment::Statistic> statistics;       // of episodes that ended
-  double environment_seconds = 0, inference_seconds = 0;     // thread-seconds, estimated from every eighth step
+  std::vector<double> term_sums;                          // [reward terms] over the rollout
+  std::vector<BatchEnvironment::Statistic> statistics;    // of episodes that ended
+  double environment_seconds = 0, inference_seconds = 0;  // thread-seconds, estimated from every eighth step
 
  private:
   struct Shard {
     std::unique_ptr<BatchEnvironment> env;
     int64_t first = 0, count = 0, final_first = 0, final_capacity = 0;
-    ObservationStore ended;                                  // [count] the environment writes final views here
+    ObservationStore ended;  // [count] the environment writes final views here
     std::vector<float> action, terms;
-    std::vector<std::unique_ptr<ControllerWorkspace>> workspaces;   // one per agent
+    std::vector<std::unique_ptr<ControllerWorkspace>> workspaces;  // one per agent
     std::vector<Final> finals;
     std::vector<double> term_sums;
     double environment_seconds = 0, inference_seconds = 0;

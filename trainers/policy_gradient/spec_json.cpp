@@ -6,7 +6,8 @@ namespace {
 
 nlohmann::json features_json(const std::vector<Feature>& features) {
   nlohmann::json out = nlohmann::json::array();
-  for (const Feature& f : features) out.push_back({{"name", f.name}, {"unit", f.unit}, {"low", f.low}, {"high", f.high}});
+  for (const Feature& f : features)
+    out.push_back({{"name", f.name}, {"unit", f.unit}, {"low", f.low}, {"high", f.high}});
   return out;
 }
 
@@ -22,7 +23,9 @@ std::vector<Feature> features_from(const nlohmann::json& json) {
 }  // namespace
 
 nlohmann::json to_json(const ObservationSpec& spec) {
-  return {{"context", features_json(spec.context)}, {"item", features_json(spec.item)}, {"max_items", spec.max_items}};
+  return {{"context", features_json(spec.context)},
+          {"item", features_json(spec.item)},
+          {"max_items", spec.max_items}};
 }
 
 nlohmann::json to_json(const AgentSpec& spec) {

@@ -9,7 +9,7 @@ namespace trimtab {
 
 nlohmann::json to_json(const ObservationSpec& spec);
 nlohmann::json to_json(const AgentSpec& spec);
-ObservationSpec observation_spec_from(const nlohmann::json& json);   // throws nlohmann::json::exception
+ObservationSpec observation_spec_from(const nlohmann::json& json);  // throws nlohmann::json::exception
 AgentSpec agent_spec_from(const nlohmann::json& json);
 
 }  // namespace trimtab

@@ -23,7 +23,8 @@ class ObservationStore {
         mask_(rows * mask_size_) {}
 
   ObservationRows rows(int64_t first) {
-    return {context_.data() + first * context_size_, items_.data() + first * item_size_, mask_.data() + first * mask_size_};
+    return {context_.data() + first * context_size_, items_.data() + first * item_size_,
+            mask_.data() + first * mask_size_};
   }
   ObservationBatch batch(int64_t first, int64_t count) const {
     return {.size = count,
@@ -39,18 +40,19 @@ class ObservationStore {
     std::memcpy(context_.data() + row * context_size_, from.context_.data() + source * context_size_,
                 context_size_ * sizeof(float));
     if (mask_size_ == 0) return;
-    std::memcpy(items_.data() + row * item_size_, from.items_.data() + source * item_size_, item_size_ * sizeof(float));
+    std::memcpy(items_.data() + row * item_size_, from.items_.data() + source * item_size_,
+                item_size_ * sizeof(float));
     std::memcpy(mask_.data() + row * mask_size_, from.mask_.data() + source * mask_size_, mask_size_);
   }
   int64_t context_size() const { return context_size_; }
-  int64_t item_size() const { return item_size_; }   // floats of all items of a row
+  int64_t item_size() const { return item_size_; }  // floats of all items of a row
   int64_t mask_size() const { return mask_size_; }
 
  private:
   int64_t context_size_ = 0, item_size_ = 0, mask_size_ = 0;
-  std::vector<float> context_;   // [rows, C]
-  std::vector<float> items_;     // [rows, U, F]
-  std::vector<uint8_t> mask_;    // [rows, U]
+  std::vector<float> context_;  // [rows, C]
+  std::vector<float> items_;    // [rows, U, F]
+  std::vector<uint8_t> mask_;   // [rows, U]
 };
 
 }  // namespace trimtab

@@ -1,15 +1,17 @@
-// Seam 4, ratio and clip: the clipped surrogate of PPO (Schulman et al., arXiv 1707.06347) and its relatives, per row and
-// with derivatives in closed form.
+// Seam 4, ratio and clip: the clipped surrogate of PPO (Schulman et al., arXiv 1707.06347) and its relatives,
+// per row and with derivatives in closed form.
 //
 //   r = exp(logp - logp_old)
-//   symmetric, asymmetric:  L = -min(r A, clip(r, 1 - low, 1 + high) A)          (asymmetric is DAPO's clip-higher)
-//   dual:                   for A < 0 additionally L <= -dual A                  (arXiv 1912.09729)
-//   none:                   L = -r A
-//   + kl_coef (exp(d) - d - 1), d = logp_old - logp                              (k3 against the sampling policy)
+//   symmetric, asymmetric:  L = -min(r A, clip(r, 1 - low, 1 + high) A)          (asymmetric is DAPO's
+//   clip-higher) dual:                   for A < 0 additionally L <= -dual A                  (arXiv
+//   1912.09729) none:                   L = -r A
+//   + kl_coef (exp(d) - d - 1), d = logp_old - logp                              (k3 against the sampling
+//   policy)
 //   - entropy_coef H
 //
-// Rows are weighted by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole. HAPPO's product of
-// the ratios of agents updated before (arXiv 2109.11251) is positive, so it goes into the advantage.
+// Rows are weighted by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole.
+// HAPPO's product of the ratios of agents updated before (arXiv 2109.11251) is positive, so it goes into the
+// advantage.
 #pragma once
 
 #include <algorithm>
@@ -22,27 +24,27 @@ enum class ClipKind { kNone, kSymmetric, kAsymmetric, kDual };
 
 struct ClipOptions {
   ClipKind kind = ClipKind::kSymmetric;
-  double low = 0.2, high = 0.2;     // the ratio is kept in [1 - low, 1 + high]; symmetric: both are `low`
-  double dual = 3.0;                // dual: bound of the ratio for negative advantages
+  double low = 0.2, high = 0.2;  // the ratio is kept in [1 - low, 1 + high]; symmetric: both are `low`
+  double dual = 3.0;             // dual: bound of the ratio for negative advantages
 };
 
 template <class T>
 struct PolicyRows {
   int64_t rows = 0;
-  const T* logp = nullptr;          // [rows] now
-  const T* logp_old = nullptr;      // [rows] at sampling
-  const T* entropy = nullptr;       // [rows]
-  const T* advantage = nullptr;     // [rows]
-  const T* weight = nullptr;        // [rows] of the aggregation; 0 for masked rows
+  const T* logp = nullptr;       // [rows] now
+  const T* logp_old = nullptr;   // [rows] at sampling
+  const T* entropy = nullptr;    // [rows]
+  const T* advantage = nullptr;  // [rows]
+  const T* weight = nullptr;     // [rows] of the aggregation; 0 for masked rows
 };
 
 // Sums over the rows given, each row times its weight; add them up over shards.
 struct PolicyLossSums {
-  double loss = 0;                  // everything below together: what is minimised
+  double loss = 0;  // everything below together: what is minimised
   double surrogate = 0;
   double entropy = 0;
-  double kl = 0;                    // k3 against the sampling policy
-  double clipped = 0;               // share of rows where the clip decided
+  double kl = 0;       // k3 against the sampling policy
+  double clipped = 0;  // share of rows where the clip decided
   void add(const PolicyLossSums& o) {
     loss += o.loss, surrogate += o.surrogate, entropy += o.entropy, kl += o.kl, clipped += o.clipped;
   }
@@ -60,7 +62,8 @@ struct Surrogate {
   bool clipped;
 };
 
-// One row's surrogate and its derivative with respect to logp. Where a branch is constant in r the derivative is 0.
+// One row's surrogate and its derivative with respect to logp. Where a branch is constant in r the derivative
+// is 0.
 template <class T>
 Surrogate<T> clipped_surrogate(T ratio, T advantage, const ClipOptions& clip) {
   const T high = clip.kind == ClipKind::kSymmetric ? clip.low : clip.high;
@@ -78,12 +81,13 @@ Surrogate<T> clipped_surrogate(T ratio, T advantage, const ClipOptions& clip) {
 
 // Writes d(loss)/d(logp) and d(loss)/d(entropy) per row and returns the sums.
 template <class T>
-PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& options, T* d_logp, T* d_entropy) {
+PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& options, T* d_logp,
+                           T* d_entropy) {
   PolicyLossSums sums;
   const T kl_coef = static_cast<T>(options.kl_coef), entropy_coef = static_cast<T>(options.entropy_coef);
   for (int64_t i = 0; i < in.rows; ++i) {
     const T w = in.weight[i];
-    if (w == 0) {   // a masked row may hold anything
+    if (w == 0) {  // a masked row may hold anything
       d_logp[i] = d_entropy[i] = 0;
       continue;
     }

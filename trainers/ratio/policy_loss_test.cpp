@@ -21,9 +21,14 @@ struct Batch {
   PolicyLossSums loss(const PolicyLossOptions& options, std::vector<double>* d_logp = nullptr,
                       std::vector<double>* d_entropy = nullptr) const {
     std::vector<double> a(logp.size()), b(logp.size());
-    const PolicyRows<double> rows{static_cast<int64_t>(logp.size()), logp.data(), old.data(), entropy.data(), advantage.data(),
+    const PolicyRows<double> rows{static_cast<int64_t>(logp.size()),
+                                  logp.data(),
+                                  old.data(),
+                                  entropy.data(),
+                                  advantage.data(),
                                   weight.data()};
-    const PolicyLossSums sums = policy_loss(rows, options, d_logp ? d_logp->data() : a.data(), d_entropy ? d_entropy->data() : b.data());
+    const PolicyLossSums sums = policy_loss(rows, options, d_logp ? d_logp->data() : a.data(),
+                                            d_entropy ? d_entropy->data() : b.data());
     return sums;
   }
 };
@@ -58,20 +63,22 @@ TEST(PolicyLoss, DerivativesMatchFiniteDifferences) {
         (*column)[i] = keep - kStep;
         const double down = b.loss(options).loss;
         (*column)[i] = keep;
-        EXPECT_NEAR((*derivative)[i], (up - down) / (2 * kStep), 1e-6) << "row " << i << " of kind " << static_cast<int>(kind);
+        EXPECT_NEAR((*derivative)[i], (up - down) / (2 * kStep), 1e-6)
+            << "row " << i << " of kind " << static_cast<int>(kind);
       }
     }
   }
 }
 
 TEST(PolicyLoss, ValuesByDefinition) {
-  const ClipOptions symmetric{ClipKind::kSymmetric, 0.2, 9, 3}, asymmetric{ClipKind::kAsymmetric, 0.2, 0.5, 3},
-      dual{ClipKind::kDual, 0.2, 0.5, 3};
+  const ClipOptions symmetric{ClipKind::kSymmetric, 0.2, 9, 3},
+      asymmetric{ClipKind::kAsymmetric, 0.2, 0.5, 3}, dual{ClipKind::kDual, 0.2, 0.5, 3};
   EXPECT_DOUBLE_EQ(clipped_surrogate(1.4, 2.0, symmetric).loss, -2.4);
   EXPECT_DOUBLE_EQ(clipped_surrogate(1.4, 2.0, asymmetric).loss, -2.8);
   EXPECT_DOUBLE_EQ(clipped_surrogate(1.7, 2.0, asymmetric).loss, -3.0);
   EXPECT_DOUBLE_EQ(clipped_surrogate(0.5, -1.0, symmetric).loss, 0.8);
-  EXPECT_DOUBLE_EQ(clipped_surrogate(5.0, -1.0, symmetric).loss, 5.0);   // a bad action made likelier is not clipped
+  EXPECT_DOUBLE_EQ(clipped_surrogate(5.0, -1.0, symmetric).loss,
+                   5.0);  // a bad action made likelier is not clipped
   EXPECT_DOUBLE_EQ(clipped_surrogate(5.0, -1.0, dual).loss, 3.0);
   EXPECT_EQ(clipped_surrogate(5.0, -1.0, dual).d_logp, 0.0);
   EXPECT_EQ(clipped_surrogate(1.4, 2.0, symmetric).d_logp, 0.0);
@@ -86,7 +93,9 @@ TEST(PolicyLoss, SumsOfAnySplitAreTheWhole) {
     PolicyLossSums sum;
     for (size_t p = 0; p < parts; ++p) {
       const size_t first = 97 * p / parts, last = 97 * (p + 1) / parts;
-      const auto cut = [&](const std::vector<double>& v) { return std::vector<double>(v.begin() + first, v.begin() + last); };
+      const auto cut = [&](const std::vector<double>& v) {
+        return std::vector<double>(v.begin() + first, v.begin() + last);
+      };
       sum.add(Batch{cut(b.logp), cut(b.old), cut(b.entropy), cut(b.advantage), cut(b.weight)}.loss(options));
     }
     EXPECT_NEAR(sum.loss, whole.loss, 1e-12);

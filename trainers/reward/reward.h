@@ -1,4 +1,5 @@
-// Seam 2, reward: the named terms an environment returns, weighted and scaled into the number that is maximised.
+// Seam 2, reward: the named terms an environment returns, weighted and scaled into the number that is
+// maximised.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +11,13 @@
 namespace trimtab {
 
 struct RewardOptions {
-  std::vector<double> weights;      // one per reward term of the environment; empty: all 1
+  std::vector<double> weights;  // one per reward term of the environment; empty: all 1
   double scale = 1;
   void describe(Fields& f) {
-    f.numbers("weights", weights, {.doc = "one weight per reward term of the environment, in its order; empty: all 1"});
-    f.number("scale", scale, {.low = 0, .doc = "the weighted sum is multiplied by this before anything learns from it"});
+    f.numbers("weights", weights,
+              {.doc = "one weight per reward term of the environment, in its order; empty: all 1"});
+    f.number("scale", scale,
+             {.low = 0, .doc = "the weighted sum is multiplied by this before anything learns from it"});
   }
   bool is_plain() const { return weights.empty() && scale == 1; }
 };

@@ -8,9 +8,9 @@
 namespace trimtab {
 namespace {
 
-constexpr uint64_t kWorldSeed = 0x7A11DA7E;        // apart from every training seed a user would choose
-constexpr int64_t kParts = 4;                      // logical parts: what they hold does not depend on the threads
-constexpr int64_t kLongestEpisode = 1'000'000;     // for environments without a time limit
+constexpr uint64_t kWorldSeed = 0x7A11DA7E;  // apart from every training seed a user would choose
+constexpr int64_t kParts = 4;                // logical parts: what they hold does not depend on the threads
+constexpr int64_t kLongestEpisode = 1'000'000;  // for environments without a time limit
 
 }  // namespace
 
@@ -26,7 +26,8 @@ Evaluation::Evaluation(const Make& make, int64_t episodes) {
   }
 }
 
-void Evaluation::run_part(Part& part, const std::function<const Controller&(const std::string&)>& policy) const {
+void Evaluation::run_part(Part& part,
+                          const std::function<const Controller&(const std::string&)>& policy) const {
   BatchEnvironment& env = *part.env;
   const EnvSpec& spec = env.spec();
   const int64_t n = env.size();
@@ -65,7 +66,8 @@ void Evaluation::run_part(Part& part, const std::function<const Controller&(cons
   part.statistics = env.take_statistics();
 }
 
-Evaluation::Result Evaluation::run(const std::function<const Controller&(const std::string&)>& policy, Pool& pool) {
+Evaluation::Result Evaluation::run(const std::function<const Controller&(const std::string&)>& policy,
+                                   Pool& pool) {
   pool.run(static_cast<int64_t>(parts_.size()), [&](int64_t p) { run_part(parts_[p], policy); });
   Result result;
   double episodes = 0;
@@ -89,7 +91,8 @@ Evaluation::Result Evaluation::run(const std::function<const Controller&(const s
   result.mean_return /= episodes;
   result.mean_length /= episodes;
   for (const BatchEnvironment::Statistic& s : all) {
-    if (s.name == "return" || s.name == "length" || s.count == 0) continue;   // counted above, one episode per instance
+    if (s.name == "return" || s.name == "length" || s.count == 0)
+      continue;  // counted above, one episode per instance
     result.statistics.push_back({s.name, s.sum / static_cast<double>(s.count)});
   }
   return result;

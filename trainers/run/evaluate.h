@@ -21,7 +21,7 @@ class Evaluation {
 
   struct Result {
     double mean_return = 0, mean_length = 0;
-    std::vector<std::pair<std::string, double>> statistics;   // means of the environment's own
+    std::vector<std::pair<std::string, double>> statistics;  // means of the environment's own
   };
   // The same worlds in every call and for every training seed.
   Result run(const std::function<const Controller&(const std::string& agent)>& policy, Pool& pool);

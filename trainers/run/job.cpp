@@ -47,7 +47,8 @@ void RunOptions::describe(Fields& f) {
   f.integer("seed", seed, {.low = 0, .high = 9007199254740991.0, .doc = "everything random derives from it"});
   f.choice("device", device, {"cpu"}, "where to train");
   f.text("out", out, {.doc = "folder that holds runs"});
-  f.integer("threads", threads, {.low = 0, .high = 1024, .doc = "threads to use; 0: all cores. Results do not depend on it"});
+  f.integer("threads", threads,
+            {.low = 0, .high = 1024, .doc = "threads to use; 0: all cores. Results do not depend on it"});
 }
 
 RunOptions RunOptions::of(const Config& config) {
@@ -58,22 +59,34 @@ RunOptions RunOptions::of(const Config& config) {
 
 void DataOptions::describe(Fields& f) {
   f.texts("train", train, {.doc = "trace files to train on"});
-  f.texts("validation", validation, {.doc = "trace files for the evaluations during training; empty: those of train"});
+  f.texts("validation", validation,
+          {.doc = "trace files for the evaluations during training; empty: those of train"});
 }
 
 void EvalOptions::describe(Fields& f) {
-  f.integer("every", every, {.low = 0, .high = 1e15, .unit = "steps", .doc = "steps between evaluations during training; 0: a tenth of the run"});
-  f.integer("episodes", episodes, {.low = 0, .high = 1e6, .doc = "episodes per evaluation, without exploration; 0: never evaluate"});
+  f.integer("every", every,
+            {.low = 0,
+             .high = 1e15,
+             .unit = "steps",
+             .doc = "steps between evaluations during training; 0: a tenth of the run"});
+  f.integer(
+      "episodes", episodes,
+      {.low = 0, .high = 1e6, .doc = "episodes per evaluation, without exploration; 0: never evaluate"});
 }
 
 void CheckpointOptions::describe(Fields& f) {
-  f.integer("every", every, {.low = 0, .high = 1e15, .unit = "steps", .doc = "steps between checkpoints; 0: a tenth of the run"});
-  f.integer("keep", keep, {.low = 1, .high = 1e6, .doc = "newest checkpoints that stay on disk, besides the best"});
+  f.integer(
+      "every", every,
+      {.low = 0, .high = 1e15, .unit = "steps", .doc = "steps between checkpoints; 0: a tenth of the run"});
+  f.integer("keep", keep,
+            {.low = 1, .high = 1e6, .doc = "newest checkpoints that stay on disk, besides the best"});
 }
 
 void PhaseOptions::describe(Fields& f) {
   f.text("name", name, {.doc = "name of the phase"});
-  f.integer("steps", steps, {.low = 1, .high = 1e15, .unit = "steps", .doc = "environment steps of the phase", .required = true});
+  f.integer(
+      "steps", steps,
+      {.low = 1, .high = 1e15, .unit = "steps", .doc = "environment steps of the phase", .required = true});
   f.texts("learn", learn, {.doc = "agents that learn in it; empty: all. The others act without exploring"});
 }
 
@@ -105,7 +118,7 @@ void Job::read_phases() {
     if (phase.options.steps == 0) {
       whole.fail("trainer.steps", "missing: how many environment steps to train for (or give phases)");
     }
-    environment(phase.env).resolved(phase.env);   // checks every key of it
+    environment(phase.env).resolved(phase.env);  // checks every key of it
     phases.push_back(std::move(phase));
   };
   const std::vector<Config> list = config_.list("phases");
@@ -124,7 +137,8 @@ void Job::read_phases() {
 
 const EnvironmentEntry& Job::environment(const Config& env) const {
   const std::string type = env.text("type", "");
-  if (type.empty()) config_.fail("env.type", "missing: which environment to train in; `trimtab list envs` names them");
+  if (type.empty())
+    config_.fail("env.type", "missing: which environment to train in; `trimtab list envs` names them");
   return Registry<EnvironmentEntry>::instance().get(type, "environment");
 }
 
@@ -135,19 +149,22 @@ int64_t Job::total_steps() const {
 }
 
 int Job::threads() const {
-  return run.threads > 0 ? static_cast<int>(run.threads) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return run.threads > 0 ? static_cast<int>(run.threads)
+                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 ControllerOptions Job::controller_options(const std::string& agent) const {
   ControllerOptions options;
   const Config block = config_.at("policy").at(agent);
   const std::string type = block.text("type", "mlp");
-  if (type != "mlp" && type != "set_encoder") block.fail("type", fmt::format("expected mlp or set_encoder, got '{}'", type));
+  if (type != "mlp" && type != "set_encoder")
+    block.fail("type", fmt::format("expected mlp or set_encoder, got '{}'", type));
   block.read(options, {"type"});
   return options;
 }
 
-std::unique_ptr<BatchEnvironment> Job::make_environment(const JobPhase& phase, bool validation, int64_t size) const {
+std::unique_ptr<BatchEnvironment> Job::make_environment(const JobPhase& phase, bool validation,
+                                                        int64_t size) const {
   const bool other = validation && !data.validation.empty();
   return environment(phase.env).make(phase.env, {.files = other ? data.validation : data.train}, size);
 }
@@ -160,17 +177,18 @@ void Job::check_agents() const {
     for (const AgentSpec& agent : env->spec().agents) here.push_back(agent.name);
     for (const std::string& name : phase.options.learn) {
       if (std::find(here.begin(), here.end(), name) != here.end()) continue;
-      config_.fail("phases", fmt::format("phase '{}' lets '{}' learn; agents of '{}' are: {}", phase.options.name, name,
-                                         env->spec().name, fmt::join(here, ", ")));
+      config_.fail("phases", fmt::format("phase '{}' lets '{}' learn; agents of '{}' are: {}",
+                                         phase.options.name, name, env->spec().name, fmt::join(here, ", ")));
     }
     known.insert(known.end(), here.begin(), here.end());
   }
   for (const std::string& name : config_.at("policy").keys()) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string near = nearest(name, known);
-    config_.fail("policy." + name, fmt::format("the environment has no agent of that name{}; there are: {}",
-                                               near.empty() ? "" : fmt::format(", did you mean '{}'?", near),
-                                               fmt::join(std::set<std::string>(known.begin(), known.end()), ", ")));
+    config_.fail("policy." + name,
+                 fmt::format("the environment has no agent of that name{}; there are: {}",
+                             near.empty() ? "" : fmt::format(", did you mean '{}'?", near),
+                             fmt::join(std::set<std::string>(known.begin(), known.end()), ", ")));
   }
 }
 

@@ -37,13 +37,13 @@ struct PhaseOptions {
 struct JobPhase {
   PhaseOptions options;
   TrainerOptions trainer;
-  Config env;                        // the env block with the phase's overrides
-  std::string yaml;                  // the phase as one line of YAML
+  Config env;        // the env block with the phase's overrides
+  std::string yaml;  // the phase as one line of YAML
 };
 
 class Job {
  public:
-  explicit Job(const Config& config);   // ConfigError on anything wrong that can be seen without trace files
+  explicit Job(const Config& config);  // ConfigError on anything wrong that can be seen without trace files
 
   RunOptions run;
   DataOptions data;
@@ -55,8 +55,10 @@ class Job {
   int threads() const;
   // Options of the policy of `agent`, or of "critic".
   ControllerOptions controller_options(const std::string& agent) const;
-  std::unique_ptr<BatchEnvironment> make_environment(const JobPhase& phase, bool validation, int64_t size) const;
-  // Opens every phase's environment once: names of agents in policy: and learn: must exist. ConfigError, DataError.
+  std::unique_ptr<BatchEnvironment> make_environment(const JobPhase& phase, bool validation,
+                                                     int64_t size) const;
+  // Opens every phase's environment once: names of agents in policy: and learn: must exist. ConfigError,
+  // DataError.
   void check_agents() const;
   std::string resolved() const;
 

@@ -1,4 +1,5 @@
-// The loop of a training run: phases, updates, evaluations, checkpoints, and going on from one; see trainers/train.h.
+// The loop of a training run: phases, updates, evaluations, checkpoints, and going on from one; see
+// trainers/train.h.
 #include "trainers/train.h"
 
 #include <chrono>
@@ -18,7 +19,7 @@ namespace trimtab {
 namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-constexpr uint64_t kEpisodesPerPhase = uint64_t{1} << 40;   // phases never meet each other's worlds
+constexpr uint64_t kEpisodesPerPhase = uint64_t{1} << 40;  // phases never meet each other's worlds
 
 // How far a run is: all of it goes into checkpoints.
 struct RunState {
@@ -58,7 +59,8 @@ class Trainer {
         job_(config),
         learner_({.seed = static_cast<uint64_t>(job_.run.seed),
                   .threads = job_.threads(),
-                  .controller_options = [this](const std::string& agent) { return job_.controller_options(agent); },
+                  .controller_options =
+                      [this](const std::string& agent) { return job_.controller_options(agent); },
                   .dump_stem = hooks.run_folder / "nonfinite"}),
         folder_(hooks.run_folder / "checkpoints"),
         resumed_(folder_.load_latest()) {
@@ -87,10 +89,11 @@ class Trainer {
 
  private:
   void begin(const JobPhase& phase) {
-    learner_.begin_phase({.options = phase.trainer,
-                          .learn = phase.options.learn,
-                          .make_environment = [&](int64_t size) { return job_.make_environment(phase, false, size); },
-                          .first_episode = static_cast<uint64_t>(state_.phase) * kEpisodesPerPhase});
+    learner_.begin_phase(
+        {.options = phase.trainer,
+         .learn = phase.options.learn,
+         .make_environment = [&](int64_t size) { return job_.make_environment(phase, false, size); },
+         .first_episode = static_cast<uint64_t>(state_.phase) * kEpisodesPerPhase});
     evaluation_.reset();
     if (job_.eval.episodes > 0) {
       evaluation_ = std::make_unique<Evaluation>(
@@ -111,7 +114,8 @@ class Trainer {
     const int64_t per_update = learner_.steps_per_update();
     for (bool last = false; !last;) {
       const auto start = std::chrono::steady_clock::now();
-      const double progress = static_cast<double>(state_.phase_steps) / static_cast<double>(phase.options.steps);
+      const double progress =
+          static_cast<double>(state_.phase_steps) / static_cast<double>(phase.options.steps);
       Learner::Metrics values = learner_.update(progress);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       state_.phase_steps += per_update;
@@ -129,7 +133,8 @@ class Trainer {
       if (improved || last || stop || crossed(job_.checkpoint.every, per_update)) save(improved);
       if (stop && !(last && state_.phase == static_cast<int64_t>(job_.phases.size()))) {
         metrics_->flush();
-        throw Interrupted(fmt::format("stopped at step {}; the same command goes on from there", state_.steps));
+        throw Interrupted(
+            fmt::format("stopped at step {}; the same command goes on from there", state_.steps));
       }
     }
   }
@@ -142,7 +147,9 @@ class Trainer {
   bool evaluate(Learner::Metrics& values) {
     double score = kNone;
     if (evaluation_) {
-      const auto policy = [&](const std::string& agent) -> const Controller& { return learner_.policy(agent); };
+      const auto policy = [&](const std::string& agent) -> const Controller& {
+        return learner_.policy(agent);
+      };
       const Evaluation::Result result = evaluation_->run(policy, learner_.pool());
       values.push_back({"eval/return", result.mean_return});
       values.push_back({"eval/length", result.mean_length});
@@ -199,7 +206,8 @@ class Trainer {
 
 Checkpoint load_checkpoint(const std::filesystem::path& run_folder, const std::string& which) {
   const CheckpointFolder folder(run_folder / "checkpoints");
-  if (which == "best" && !std::filesystem::exists(run_folder / "checkpoints" / "best")) return folder.load("latest");
+  if (which == "best" && !std::filesystem::exists(run_folder / "checkpoints" / "best"))
+    return folder.load("latest");
   return folder.load(which);
 }
 
