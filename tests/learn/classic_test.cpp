@@ -18,7 +18,8 @@ eval: {every: 10M, episodes: 32}
 constexpr char kPendulum[] = R"(
 run: {name: pendulum, threads: 2}
 env: {type: pendulum}
-trainer: {preset: ppo, steps: 250k, num_envs: 16, horizon: 256, minibatch_size: 256, epochs: 10, lr: 1e-3, gamma: 0.95,
+policy: {torque: {init_log_std: 0.5}}
+trainer: {preset: ppo, steps: 250k, num_envs: 16, horizon: 256, minibatch_size: 256, epochs: 10, lr: 1e-3, gamma: 0.9,
           value: {normalise: true, coef: 1}, schedule: {kind: linear, end: 0.1}}
 eval: {every: 10M, episodes: 64}
 )";
