@@ -52,17 +52,20 @@ void Cell::split_power(State& s, PowerRule rule) const {
     }
     case PowerRule::kFair: split_power_fair(s); break;
     case PowerRule::kWaterFilling: split_power_water(s); break;
-    case PowerRule::kLadder: split_power_by_shares(s, nullptr); break;
+    case PowerRule::kLadder: {
+      const tt_cell_slot slot = view(s);
+      tt_cell_scratch scratch_view = scratch(s);
+      tt_cell_ladder(&setup_, &slot, s.owner.data(), s.counts.data(), &scratch_view);
+      tt_cell_fill_power(&setup_, &slot, s.counts.data(), &scratch_view, s.user_power_w.data());
+      spread_to_prbs(s);
+      break;
+    }
   }
 }
 
-// Shares of users (nullptr: none) through the ladder: see tt_cell_fill_power.
+// Shares of the budget by user, uniform over a user's PRBs; what users without PRBs were given goes to the others.
 void Cell::split_power_by_shares(State& s, const float* shares) const {
-  const tt_cell_slot slot = view(s);
-  tt_cell_scratch scratch_view = scratch(s);
-  tt_cell_ladder(&setup_, &slot, s.owner.data(), s.counts.data(), &scratch_view);
-  tt_cell_fill_power(&setup_, &slot, s.counts.data(), &scratch_view, shares, s.user_power_w.data());
-  spread_to_prbs(s);
+  tt_spread_power(shares, num_users_, s.owner.data(), num_prb_, budget_w_, s.prb_power_w.data());
 }
 
 // Sionna's downlink fair power control over scheduled users, on wideband path loss, proportional fairness (fairness 1).

@@ -327,7 +327,7 @@ void Cell::observe(const State& s, int agent, ObservationRows out) const {
     for (int u = 0; u < num_users_; ++u) out.mask[u] = s.active[u];
   } else {
     tt_cell_ladder(&setup_, &slot, s.owner.data(), s.counts.data(), &scratch_view);
-    tt_cell_power_features(&setup_, &slot, s.counts.data(), &scratch_view, out.context, out.items);
+    tt_cell_power_features(&setup_, &slot, s.owner.data(), s.counts.data(), &scratch_view, out.context, out.items);
     for (int u = 0; u < num_users_; ++u) out.mask[u] = s.counts[u] > 0;
   }
 }

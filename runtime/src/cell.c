@@ -451,42 +451,35 @@ static int32_t next_step(const tt_cell_setup* setup, const float* power, int32_t
 }
 
 /* Where every user starts: a retransmission with the watts it needs (at most twice its PRBs' part of the budget, so that it
- * is never left without), the others at the highest step their share pays for. Returns what is left of the budget. */
+ * is never left without), the others with nothing. Returns what is left of the budget. */
 static float start_levels(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts, const float* power,
-                          const float* shares, int32_t* at, float* user_power_w) {
+                          float* user_power_w) {
   float left = setup->max_power_w, assigned = 0;
   for (int32_t u = 0; u < slot->num_users; ++u) assigned += (float)counts[u];
   for (int32_t u = 0; u < slot->num_users; ++u) {
-    const float* row = power + (int64_t)u * TT_CELL_MAX_STEPS;
-    at[u] = -1;
     user_power_w[u] = 0;
-    if (counts[u] == 0) continue;
+    if (counts[u] == 0 || slot->retx_prbs[u] == 0) continue;
     const float part = setup->max_power_w * (float)counts[u] / assigned;
-    const float own = shares == NULL ? 0.0f : shares[u] * setup->max_power_w * 1.0005f; /* a share that names a step reaches it */
-    if (slot->retx_prbs[u] > 0) {
-      const float needed = row[slot->retx_mcs[u]] > own ? row[slot->retx_mcs[u]] : own;
-      user_power_w[u] = needed < 2.0f * part ? needed : 2.0f * part;
-    } else {
-      for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m)
-        if (row[m] <= own) at[u] = m;
-      if (at[u] >= 0) user_power_w[u] = row[at[u]];
-    }
+    const float needed = power[(int64_t)u * TT_CELL_MAX_STEPS + slot->retx_mcs[u]];
+    user_power_w[u] = needed < 2.0f * part ? needed : 2.0f * part;
     left -= user_power_w[u];
   }
   return left;
 }
 
 void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts,
-                        const tt_cell_scratch* scratch, const float* shares, float* user_power_w) {
+                        const tt_cell_scratch* scratch, float* user_power_w) {
   const int32_t num_users = slot->num_users;
   int32_t* at = (int32_t*)scratch->user; /* present row of each user, -1: nothing */
   int32_t* next = (int32_t*)(scratch->user + num_users);
   float* ratio = scratch->user + 2 * num_users;
-  float left = start_levels(setup, slot, counts, scratch->power, shares, at, user_power_w);
-  for (int32_t u = 0; u < num_users; ++u)
+  float left = start_levels(setup, slot, counts, scratch->power, user_power_w);
+  for (int32_t u = 0; u < num_users; ++u) {
+    at[u] = -1;
     next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0
                   ? -1
                   : next_step(setup, scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, counts[u], at[u], left, &ratio[u]);
+  }
   for (;;) {
     int32_t best = -1;
     for (int32_t u = 0; u < num_users; ++u)
@@ -513,16 +506,30 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
 
 const char* const tt_cell_power_feature_names[TT_CELL_POWER_FEATURES] = {
     "log_fill_share",        "log_prb_share", "log2_sinr_at_equal_power", "headroom_to_top_mcs", "bits_per_prb_at_equal_power", "offset",
-    "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "scheduled"};
+    "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "saturated_reports"};
 
-void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts, tt_cell_scratch* scratch,
-                            float* context, float* items) {
+/* Share of a user's PRBs whose report is at (or within 1 dB of) what the highest MCS needs at equal power: a CQI says no more. */
+static void saturated_reports(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts, float* share) {
+  const float prb_power_w = setup->max_power_w / (float)setup->num_prb;
+  for (int32_t u = 0; u < slot->num_users; ++u) share[u] = 0;
+  for (int32_t f = 0; f < setup->num_prb; ++f) {
+    const int u = owner[f];
+    if (u < 0) continue;
+    const float top = setup->threshold_sinr[(int64_t)(setup->num_mcs - 1) * (setup->num_prb + 1) + counts[u]];
+    if (slot->sinr_per_watt[(int64_t)u * setup->num_prb + f] * prb_power_w >= 0.8f * top) share[u] += 1.0f / (float)counts[u];
+  }
+}
+
+void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
+                            tt_cell_scratch* scratch, float* context, float* items) {
   const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
   float* fill = scratch->user + 3 * num_users; /* behind what tt_cell_fill_power uses */
   float* mean = scratch->user + 4 * num_users;
+  float* saturated = scratch->user + 5 * num_users;
+  saturated_reports(setup, slot, owner, counts, saturated);
   const float reference = mean_log2_average(slot);
   const float total = setup->max_power_w;
-  tt_cell_fill_power(setup, slot, counts, scratch, NULL, fill);
+  tt_cell_fill_power(setup, slot, counts, scratch, fill);
   int32_t assigned = 0;
   for (int32_t u = 0; u < num_users; ++u) assigned += counts[u];
   for (int32_t u = 0; u < num_users; ++u) {
@@ -552,7 +559,7 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     x[8] = slot->retx_prbs[u] > 0 ? 1.0f : 0.0f;
     x[9] = log2_fast(1.0f + clampf(slot->backlog_bits[u], 0.0f, 1e6f)) * 0.05f;
     x[10] = (float)at_fill / (float)n * 0.001f;
-    x[11] = 1.0f;
+    x[11] = saturated[u];
     mean[u] = x[4];
   }
   context_features(setup, slot, mean, context);

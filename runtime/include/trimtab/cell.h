@@ -96,15 +96,15 @@ void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slo
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch);
 
-/* Power ladder filling: every user starts at the highest MCS its share of the budget pays for; what is left buys the steps
- * with the most bits per watt (over the upper hull of each user's ladder); the rest raises all in proportion. With shares
- * NULL everybody starts at nothing: link-adaptation-aware power filling. Needs tt_cell_ladder. user_power_w [U]. */
+/* Link-adaptation-aware power filling over the ladder: retransmissions get what they need, the others start at nothing, and
+ * the budget buys the steps with the most bits per watt; the rest raises all in proportion. Needs tt_cell_ladder.
+ * user_power_w [U]. */
 void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts,
-                        const tt_cell_scratch* scratch, const float* shares, float* user_power_w);
+                        const tt_cell_scratch* scratch, float* user_power_w);
 
 /* Features of the power agent; needs tt_cell_ladder. items [U, TT_CELL_POWER_FEATURES]. */
-void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* counts, tt_cell_scratch* scratch,
-                            float* context, float* items);
+void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
+                            tt_cell_scratch* scratch, float* context, float* items);
 
 /* Reliability of reports: correlation, over PRBs and time, between a report when it is used and the newer report that later
  * describes the same slot. state [3] per user (sums, decayed); previous and current are log2 SINR [F]. */
