@@ -2,22 +2,23 @@
 // itself uses
 // (-O3 -march=native -ffast-math and a BLAS). Worker of bench/harness.py: every "go" trains for --steps
 // environment steps.
-// --curve SEED instead prints the deterministic return after each tenth update of one run.
-// clang-format off: the order decides which overloads its templates see
+// --curve SEED instead prints the deterministic return of every fifth update of one run.
+// The order of these decides which overloads RLtools' templates see.
+// clang-format off
+#include <rl_tools/operations/cpu_mux.h>
+#include <rl_tools/rl/environments/pendulum/operations_cpu.h>
+#include <rl_tools/nn/optimizers/adam/instance/operations_generic.h>
+#include <rl_tools/nn/operations_cpu_mux.h>
 #include <rl_tools/nn/layers/sample_and_squash/operations_generic.h>
 #include <rl_tools/nn/layers/standardize/operations_generic.h>
 #include <rl_tools/nn/layers/td3_sampling/operations_generic.h>
-#include <rl_tools/nn/operations_cpu_mux.h>
-#include <rl_tools/nn/optimizers/adam/instance/operations_generic.h>
-#include <rl_tools/nn/optimizers/adam/operations_generic.h>
-#include <rl_tools/nn_models/mlp/operations_generic.h>
 #include <rl_tools/nn_models/mlp_unconditional_stddev/operations_generic.h>
+#include <rl_tools/nn_models/mlp/operations_generic.h>
 #include <rl_tools/nn_models/sequential/operations_generic.h>
-#include <rl_tools/operations/cpu_mux.h>
+#include <rl_tools/nn/optimizers/adam/operations_generic.h>
 #include <rl_tools/rl/algorithms/ppo/loop/core/config.h>
-#include <rl_tools/rl/algorithms/ppo/loop/core/operations_generic.h>
-#include <rl_tools/rl/environments/pendulum/operations_cpu.h>
 #include <rl_tools/rl/loop/steps/evaluation/config.h>
+#include <rl_tools/rl/algorithms/ppo/loop/core/operations_generic.h>
 #include <rl_tools/rl/loop/steps/evaluation/operations_generic.h>
 // clang-format on
 
@@ -26,6 +27,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 
 namespace rlt = rl_tools;
 
@@ -64,7 +66,7 @@ constexpr TI kStepsPerUpdate = CoreConfig::ENVIRONMENT_STEPS_PER_LOOP_STEP;
 template <typename Next>
 struct EvaluationParameters : rlt::rl::loop::steps::evaluation::Parameters<TypePolicy, TI, Next> {
   static constexpr TI EVALUATION_INTERVAL = 5, NUM_EVALUATION_EPISODES = 50;
-  static constexpr TI N_EVALUATIONS = 40;
+  static constexpr TI N_EVALUATIONS = 20;
 };
 using CurveConfig = rlt::rl::loop::steps::evaluation::Config<CoreConfig, EvaluationParameters<CoreConfig>>;
 
@@ -81,14 +83,15 @@ std::unique_ptr<StateOf<Config>> make(Device& device, TI seed) {
 
 void print_curve(Device& device, TI seed) {
   auto state = make<CurveConfig>(device, seed);
-  std::printf("{\"curve\": [");
   constexpr TI kInterval = CurveConfig::EVALUATION_PARAMETERS::EVALUATION_INTERVAL;
+  std::string text;  // printed at the end: RLtools logs to standard output meanwhile
   for (TI k = 0; k < CurveConfig::EVALUATION_PARAMETERS::N_EVALUATIONS; ++k) {
     for (TI i = 0; i < kInterval; ++i) rlt::step(device, *state);
-    std::printf("%s[%ld, %.2f]", k ? ", " : "", long(k * kInterval * kStepsPerUpdate),
-                double(rlt::get(state->evaluation_results, 0, k).returns_mean));
+    const double mean = rlt::get(state->evaluation_results, 0, k).returns_mean;
+    text += (k ? ", [" : "[") + std::to_string(k * kInterval * kStepsPerUpdate) + ", " +
+            std::to_string(mean) + "]";
   }
-  std::printf("]}\n");
+  std::printf("\n{\"curve\": [%s]}\n", text.c_str());
 }
 
 int main(int argc, char** argv) {

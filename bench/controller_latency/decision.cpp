@@ -49,12 +49,12 @@ enum Stage {
   kLadder,
   kPowerFeatures,
   kPowerAgent,
-  kFill,
+  kSpread,
   kNumStages
 };
 constexpr const char* kStageNames[kNumStages] = {"rates",          "prb_features",    "prb_agent",
                                                  "resolve",        "retransmissions", "ladder",
-                                                 "power_features", "power_agent",     "fill"};
+                                                 "power_features", "power_agent",     "spread"};
 
 // What a base station sets up once: the link's tables and the exported agents.
 class Decider {
@@ -96,7 +96,7 @@ class Decider {
     workspace_.resize(tt_assign_workspace_size(users, prbs));
     context_.resize(TT_CELL_CONTEXT);
     items_.resize(static_cast<size_t>(users) * std::max(TT_CELL_PRB_FEATURES, TT_CELL_POWER_FEATURES));
-    shares_.resize(users), weight_.resize(users), user_power_.resize(users), prb_power_.resize(prbs);
+    shares_.resize(users), weight_.resize(users), prb_power_.resize(prbs);
     owner_.resize(prbs), counts_.resize(users), mask_.resize(users);
   }
   ~Decider() { tt_close(controller_); }
@@ -119,17 +119,14 @@ class Decider {
     mark(kRetransmissions);
     tt_cell_ladder(&setup_, &slot, owner_.data(), counts_.data(), &scratch_);
     mark(kLadder);
-    tt_cell_power_features(&setup_, &slot, counts_.data(), &scratch_, context_.data(), items_.data());
+    tt_cell_power_features(&setup_, &slot, owner_.data(), counts_.data(), &scratch_, context_.data(),
+                           items_.data());
     mark(kPowerFeatures);
     for (int u = 0; u < users_; ++u) mask_[u] = counts_[u] > 0;
     tt_decide(controller_, 1, context_.data(), items_.data(), mask_.data(), users_, shares_.data());
     mark(kPowerAgent);
-    tt_cell_fill_power(&setup_, &slot, counts_.data(), &scratch_, shares_.data(), user_power_.data());
-    for (int f = 0; f < prbs_; ++f) {
-      const int u = owner_[f];
-      prb_power_[f] = u < 0 ? 0.0f : user_power_[u] / static_cast<float>(counts_[u]);
-    }
-    mark(kFill);
+    tt_spread_power(shares_.data(), users_, owner_.data(), prbs_, setup_.max_power_w, prb_power_.data());
+    mark(kSpread);
   }
   float watts() const {
     float sum = 0;
@@ -163,7 +160,7 @@ class Decider {
   tt_cell_setup setup_{};
   tt_controller* controller_ = nullptr;
   tt_cell_scratch scratch_{};
-  std::vector<float> memory_, context_, items_, shares_, weight_, user_power_, prb_power_;
+  std::vector<float> memory_, context_, items_, shares_, weight_, prb_power_;
   std::vector<uint8_t> mask_, workspace_;
   std::vector<int> owner_, counts_;
 };
