@@ -16,7 +16,9 @@ namespace {
 class ParserArguments final : public Arguments {
  public:
   explicit ParserArguments(CLI::App& app) : app_(app) {}
-  void flag(const std::string& names, bool& value, const std::string& doc) override { app_.add_flag(names, value, doc); }
+  void flag(const std::string& names, bool& value, const std::string& doc) override {
+    app_.add_flag(names, value, doc);
+  }
   void text(const std::string& names, std::string& value, const std::string& doc) override {
     app_.add_option(names, value, doc);
   }
@@ -39,7 +41,9 @@ class NameCollector final : public Arguments {
   void flag(const std::string& names, bool&, const std::string&) override { out.push_back(names); }
   void text(const std::string& names, std::string&, const std::string&) override { out.push_back(names); }
   void integer(const std::string& names, int64_t&, const std::string&) override { out.push_back(names); }
-  void texts(const std::string& names, std::vector<std::string>&, const std::string&) override { out.push_back(names); }
+  void texts(const std::string& names, std::vector<std::string>&, const std::string&) override {
+    out.push_back(names);
+  }
   void words(const std::string&, std::vector<std::string>&, const std::string&) override {}
   std::vector<std::string> out;
 };
@@ -52,8 +56,9 @@ int say(const std::string& message, ExitCode code) {
 
 int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-  return say(fmt::format("{}; `trimtab --help` and `trimtab VERB --help` list what is possible", error.what()),
-             ExitCode::kUsage);
+  return say(
+      fmt::format("{}; `trimtab --help` and `trimtab VERB --help` list what is possible", error.what()),
+      ExitCode::kUsage);
 }
 
 int run_guarded(const std::function<int()>& run) {
@@ -83,12 +88,14 @@ bool is_override(const std::string& word) {
 }  // namespace
 
 int run_command(const std::vector<std::string>& words) {
-  CLI::App app("Trains small learned controllers for big engines, evaluates them against the heuristics in use, and "
-               "exports them to a runtime without dependencies.",
-               "trimtab");
+  CLI::App app(
+      "Trains small learned controllers for big engines, evaluates them against the heuristics in use, and "
+      "exports them to a runtime without dependencies.",
+      "trimtab");
   app.set_version_flag("--version", "trimtab " TRIMTAB_VERSION);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 run failed, 130 interrupted.");
+  app.footer(
+      "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 run failed, 130 interrupted.");
 
   const auto& verbs = Registry<Verb>::instance();
   std::map<const CLI::App*, std::function<int()>> runs;

@@ -22,8 +22,8 @@ std::string bash_script() {
   const auto& verbs = Registry<Verb>::instance();
   std::string cases;
   for (const std::string& name : verbs.names()) {
-    cases += fmt::format("    {}) options=\"{}\"; fixed=\"{}\" ;;\n", name, joined(option_names(verbs.get(name, "verb"))),
-                         fixed_words(name));
+    cases += fmt::format("    {}) options=\"{}\"; fixed=\"{}\" ;;\n", name,
+                         joined(option_names(verbs.get(name, "verb"))), fixed_words(name));
   }
   return fmt::format(R"sh(# trimtab completion for bash: eval "$(trimtab completion bash)"
 _trimtab() {{
@@ -54,9 +54,11 @@ std::string fish_script() {
     const Verb& verb = verbs.get(name, "verb");
     out += fmt::format("complete -c trimtab -n __fish_use_subcommand -a {} -d \"{}\"\n", name, verb.doc);
     for (const std::string& option : option_names(verb))
-      out += fmt::format("complete -c trimtab -n \"__fish_seen_subcommand_from {}\" -l {}\n", name, option.substr(2));
+      out += fmt::format("complete -c trimtab -n \"__fish_seen_subcommand_from {}\" -l {}\n", name,
+                         option.substr(2));
     if (const std::string words = fixed_words(name); !words.empty())
-      out += fmt::format("complete -c trimtab -n \"__fish_seen_subcommand_from {}\" -f -a \"{}\"\n", name, words);
+      out += fmt::format("complete -c trimtab -n \"__fish_seen_subcommand_from {}\" -f -a \"{}\"\n", name,
+                         words);
   }
   return out;
 }
@@ -66,9 +68,11 @@ int complete(const std::vector<std::string>& words) {
   if (shell == "bash") {
     fmt::print("{}", bash_script());
   } else if (shell == "zsh") {
-    fmt::print("# trimtab completion for zsh: eval \"$(trimtab completion zsh)\"\nautoload -U +X compinit && compinit -u\n"
-               "autoload -U +X bashcompinit && bashcompinit\n{}",
-               bash_script());
+    fmt::print(
+        "# trimtab completion for zsh: eval \"$(trimtab completion zsh)\"\nautoload -U +X compinit && "
+        "compinit -u\n"
+        "autoload -U +X bashcompinit && bashcompinit\n{}",
+        bash_script());
   } else if (shell == "fish") {
     fmt::print("{}", fish_script());
   } else {
@@ -77,11 +81,14 @@ int complete(const std::vector<std::string>& words) {
   return 0;
 }
 
-TT_REGISTER(Verb, completion, {.name = "completion", .doc = "Print a completion script for a shell", .declare = [](Arguments& a) {
-              auto words = std::make_shared<std::vector<std::string>>();
-              a.words("SHELL", *words, "bash, zsh or fish");
-              return [words] { return complete(*words); };
-            }});
+TT_REGISTER(Verb, completion,
+            {.name = "completion",
+             .doc = "Print a completion script for a shell",
+             .declare = [](Arguments& a) {
+               auto words = std::make_shared<std::vector<std::string>>();
+               a.words("SHELL", *words, "bash, zsh or fish");
+               return [words] { return complete(*words); };
+             }});
 
 }  // namespace
 }  // namespace trimtab

@@ -1,5 +1,6 @@
-// `trimtab doctor [ARTEFACT...]`: versions, devices and dependencies, whether the bundled data is whole, and the self-test
-// vectors of exported controllers. Exit code 0 when everything needed is there, 3 for a bad artefact, 4 otherwise.
+// `trimtab doctor [ARTEFACT...]`: versions, devices and dependencies, whether the bundled data is whole, and
+// the self-test vectors of exported controllers. Exit code 0 when everything needed is there, 3 for a bad
+// artefact, 4 otherwise.
 #include <H5public.h>
 #include <fmt/format.h>
 #include <hwy/targets.h>
@@ -30,12 +31,13 @@ struct DoctorOptions {
 
 struct Finding {
   std::string item, text;
-  enum class State { kOk, kAbsent, kBroken } state = State::kOk;   // absent: optional and not there
+  enum class State { kOk, kAbsent, kBroken } state = State::kOk;  // absent: optional and not there
 };
 
 std::string vector_units() {
   std::vector<std::string> names;
-  for (int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) names.push_back(hwy::TargetName(rest & -rest));
+  for (int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1)
+    names.push_back(hwy::TargetName(rest & -rest));
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
@@ -64,13 +66,14 @@ Finding self_test(const std::string& file) {
     tt_controller* controller = nullptr;
     char why[512] = "";
     tt_open_options options = TT_OPEN_OPTIONS_INIT;
-    options.run_self_test = 0;   // here below, for its figure
+    options.run_self_test = 0;  // here below, for its figure
     if (tt_open(file.c_str(), &options, &controller, why, sizeof(why)) != TT_OK) throw DataError(why);
     float worst = 0;
     const tt_status status = tt_self_test(controller, &worst);
     const int agents = tt_num_agents(controller);
     tt_close(controller);
-    if (status != TT_OK) throw DataError(fmt::format("the self-test vectors differ by {:.2g}; export the run again", worst));
+    if (status != TT_OK)
+      throw DataError(fmt::format("the self-test vectors differ by {:.2g}; export the run again", worst));
     return fmt::format("{} agents, self-test passed (largest difference {:.2g})", agents, worst);
   });
 }
@@ -81,10 +84,12 @@ std::vector<Finding> examine(const DoctorOptions& options) {
   for (const auto& [key, value] : machine.items())
     out.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
   out.push_back({"vector units", vector_units()});
-  out.push_back({"libraries", fmt::format("HDF5 {}, fmt {}, xxHash {}, nlohmann-json {}.{}.{}", hdf5_version(), FMT_VERSION,
-                                          XXH_versionNumber(), NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
-                                          NLOHMANN_JSON_VERSION_PATCH)});
-  out.push_back(optional_file("GPU driver", "/proc/driver/nvidia/version", "training and evaluation use the CPU"));
+  out.push_back(
+      {"libraries", fmt::format("HDF5 {}, fmt {}, xxHash {}, nlohmann-json {}.{}.{}", hdf5_version(),
+                                FMT_VERSION, XXH_versionNumber(), NLOHMANN_JSON_VERSION_MAJOR,
+                                NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)});
+  out.push_back(
+      optional_file("GPU driver", "/proc/driver/nvidia/version", "training and evaluation use the CPU"));
   out.push_back(optional_file("LibTorch", source_tree() / ".deps/torch/lib/libtorch_cpu.so",
                               "scripts/setup --torch unpacks it (needed by the autograd oracle tests)"));
   out.push_back(check("link tables", [] {
@@ -102,9 +107,12 @@ int doctor(const DoctorOptions& options) {
   bool broken = false, bad_artefact = false;
   json out = json::array();
   for (const Finding& f : findings) {
-    const char* state = f.state == Finding::State::kOk ? "ok" : f.state == Finding::State::kAbsent ? "absent" : "broken";
+    const char* state = f.state == Finding::State::kOk       ? "ok"
+                        : f.state == Finding::State::kAbsent ? "absent"
+                                                             : "broken";
     broken = broken || f.state == Finding::State::kBroken;
-    const bool is_artefact = std::find(options.artefacts.begin(), options.artefacts.end(), f.item) != options.artefacts.end();
+    const bool is_artefact =
+        std::find(options.artefacts.begin(), options.artefacts.end(), f.item) != options.artefacts.end();
     bad_artefact = bad_artefact || (is_artefact && f.state == Finding::State::kBroken);
     if (options.json) {
       out.push_back({{"item", f.item}, {"state", state}, {"text", f.text}});
@@ -118,10 +126,12 @@ int doctor(const DoctorOptions& options) {
 }
 
 TT_REGISTER(Verb, doctor,
-            {.name = "doctor", .doc = "Check versions, devices, dependencies and the self-tests of exported controllers",
+            {.name = "doctor",
+             .doc = "Check versions, devices, dependencies and the self-tests of exported controllers",
              .declare = [](Arguments& a) {
                auto options = std::make_shared<DoctorOptions>();
-               a.words("ARTEFACT", options->artefacts, "exported controllers whose self-test vectors are to be run");
+               a.words("ARTEFACT", options->artefacts,
+                       "exported controllers whose self-test vectors are to be run");
                a.flag("--json", options->json, "machine-readable output");
                return [options] { return doctor(*options); };
              }});

@@ -6,7 +6,8 @@
 
 namespace trimtab {
 
-// One line per top-level key, one line per element of a top-level list: readable, and small differences stay small.
+// One line per top-level key, one line per element of a top-level list: readable, and small differences stay
+// small.
 std::string document_text(const nlohmann::json& document);
 
 }  // namespace trimtab

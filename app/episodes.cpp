@@ -12,14 +12,15 @@ namespace trimtab {
 namespace {
 
 struct Job {
-  size_t policy = 0, file = 0, row = 0;   // row: training seed
-  int64_t episode = 0, column = 0;        // column: place of the episode among all files
+  size_t policy = 0, file = 0, row = 0;  // row: training seed
+  int64_t episode = 0, column = 0;       // column: place of the episode among all files
 };
 
 using Evaluators = std::vector<std::unique_ptr<Evaluator>>;
 
 Evaluators open_files(const EvaluationRequest& request) {
-  const auto& entry = Registry<EvaluatorEntry>::instance().get(request.environment, "environment with an evaluation");
+  const auto& entry =
+      Registry<EvaluatorEntry>::instance().get(request.environment, "environment with an evaluation");
   Evaluators out;
   for (const std::string& file : request.files) out.push_back(entry.make(request.config, file));
   return out;
@@ -42,10 +43,11 @@ std::vector<Job> list_jobs(const Gathered& gathered, size_t num_seeds) {
 }
 
 // Runs `work(i)` for i in [0, count) on threads; the first exception is rethrown here.
-void run_on_threads(int64_t count, int64_t threads, const std::function<void(int64_t)>& work, const std::string& label) {
+void run_on_threads(int64_t count, int64_t threads, const std::function<void(int64_t)>& work,
+                    const std::string& label) {
   std::atomic<int64_t> next = 0, done = 0;
   std::exception_ptr failure;
-  std::mutex mutex;   // guards failure and progress
+  std::mutex mutex;  // guards failure and progress
   Progress progress(label, count, "episodes");
   const auto loop = [&] {
     try {
@@ -79,7 +81,8 @@ Gathered describe(const Evaluators& evaluators, const EvaluationRequest& request
   }
   for (const EvaluatedPolicy& policy : first.policies(!request.agents.empty())) {
     const int64_t rows = is_learned(policy) ? static_cast<int64_t>(request.agents.size()) : 1;
-    out.policies.push_back({.policy = policy, .metrics = std::vector<Values>(out.metrics.size(), Values(rows, columns))});
+    out.policies.push_back(
+        {.policy = policy, .metrics = std::vector<Values>(out.metrics.size(), Values(rows, columns))});
   }
   return out;
 }
@@ -101,8 +104,9 @@ Gathered gather(const EvaluationRequest& request) {
         const EvaluatedPolicy& policy = out.policies[job.policy].policy;
         const bool plotted = is_learned(policy) || policy.name == out.reference;
         const bool with_series = plotted && job.column == 0 && job.row == 0;
-        results[i] = evaluators[job.file]->run(policy.name, is_learned(policy) ? request.agents[job.row] : none, job.episode,
-                                               request.seed, with_series);
+        results[i] =
+            evaluators[job.file]->run(policy.name, is_learned(policy) ? request.agents[job.row] : none,
+                                      job.episode, request.seed, with_series);
         TT_CHECK_EQ(results[i].metrics.size(), out.metrics.size());
       },
       "evaluating");

@@ -1,4 +1,5 @@
-// The episodes of an evaluation: every policy, training seed, file and episode, run on threads, gathered in a fixed order.
+// The episodes of an evaluation: every policy, training seed, file and episode, run on threads, gathered in a
+// fixed order.
 #pragma once
 
 #include <map>
@@ -13,13 +14,14 @@ namespace trimtab {
 
 struct GatheredPolicy {
   EvaluatedPolicy policy;
-  std::vector<Values> metrics;                          // in the order of `metrics` below; columns: files one after the other
-  std::vector<double> samples = {};                         // of all episodes, for distribution plots
-  std::map<std::string, std::vector<float>> series = {};    // of the first episode of the first file; few policies have it
+  std::vector<Values> metrics;       // in the order of `metrics` below; columns: files one after the other
+  std::vector<double> samples = {};  // of all episodes, for distribution plots
+  std::map<std::string, std::vector<float>> series =
+      {};  // of the first episode of the first file; few policies have it
 };
 struct Gathered {
   std::vector<MetricInfo> metrics;
-  std::vector<int64_t> episodes = {};                     // per file
+  std::vector<int64_t> episodes = {};  // per file
   std::vector<GatheredPolicy> policies = {};
   std::vector<Evaluator::Frontier> frontiers;
   std::string reference;

@@ -1,4 +1,5 @@
-// `trimtab eval RUN|ARTEFACT|none... --data FILE...`: learned policies against the baselines on held-out traces.
+// `trimtab eval RUN|ARTEFACT|none... --data FILE...`: learned policies against the baselines on held-out
+// traces.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -31,7 +32,10 @@ std::string json_destination(const EvalOptions& options, const std::vector<std::
 
 int eval(EvalOptions options) {
   // `--data A B env.x=1` gives the override to --data, so both lists are searched.
-  SubjectOptions subject_options{.names = {}, .overrides = take_overrides(options.words), .config_file = options.config, .checkpoint = options.checkpoint};
+  SubjectOptions subject_options{.names = {},
+                                 .overrides = take_overrides(options.words),
+                                 .config_file = options.config,
+                                 .checkpoint = options.checkpoint};
   for (const std::string& text : take_overrides(options.data)) subject_options.overrides.push_back(text);
   subject_options.names = options.words;
   if (options.data.empty()) throw ConfigError("nothing to evaluate on: give --data FILE...");
@@ -57,29 +61,36 @@ int eval(EvalOptions options) {
     fmt::print("Written: {}\n", destination);
   }
   if (!options.report.empty()) {
-    write_file_atomically(options.report, report_html({.title = options.words[0], .evaluation = evaluation, .runs = report_runs(options.words)}));
+    write_file_atomically(options.report, report_html({.title = options.words[0],
+                                                       .evaluation = evaluation,
+                                                       .runs = report_runs(options.words)}));
     fmt::print(destination == "-" ? stderr : stdout, "Written: {}\n", options.report);
   }
   return 0;
 }
 
-TT_REGISTER(Verb, eval,
-            {.name = "eval", .doc = "Evaluate runs or an exported artefact on held-out traces against the baselines",
-             .declare = [](Arguments& a) {
-               auto o = std::make_shared<EvalOptions>();
-               a.words("SUBJECT", o->words,
-                       "run folders (several: training seeds of one experiment), an exported artefact, or none; and env.KEY=VALUE");
-               a.texts("--data", o->data, "trace files that training did not see");
-               a.text("--config", o->config, "for none: the configuration whose env block counts");
-               a.text("--checkpoint", o->checkpoint, "best (default), latest or a step");
-               a.text("--json", o->json, "where to write the results; - is standard output (default for one run: RUN/evaluation.json)");
-               a.text("--report", o->report, "where to write the report, one HTML file");
-               a.integer("--episodes", o->episodes, "episodes per file; 0: all drops of the file");
-               a.integer("--threads", o->threads, "threads; 0: one per core");
-               a.integer("--seed", o->seed, "of the worlds' draws, equal for every policy");
-               a.flag("--allow-validation", o->allow_validation, "accept the run's validation traces (for tuning, not for claims)");
-               return [o] { return eval(*o); };
-             }});
+TT_REGISTER(
+    Verb, eval,
+    {.name = "eval",
+     .doc = "Evaluate runs or an exported artefact on held-out traces against the baselines",
+     .declare = [](Arguments& a) {
+       auto o = std::make_shared<EvalOptions>();
+       a.words("SUBJECT", o->words,
+               "run folders (several: training seeds of one experiment), an exported artefact, or none; and "
+               "env.KEY=VALUE");
+       a.texts("--data", o->data, "trace files that training did not see");
+       a.text("--config", o->config, "for none: the configuration whose env block counts");
+       a.text("--checkpoint", o->checkpoint, "best (default), latest or a step");
+       a.text("--json", o->json,
+              "where to write the results; - is standard output (default for one run: RUN/evaluation.json)");
+       a.text("--report", o->report, "where to write the report, one HTML file");
+       a.integer("--episodes", o->episodes, "episodes per file; 0: all drops of the file");
+       a.integer("--threads", o->threads, "threads; 0: one per core");
+       a.integer("--seed", o->seed, "of the worlds' draws, equal for every policy");
+       a.flag("--allow-validation", o->allow_validation,
+              "accept the run's validation traces (for tuning, not for claims)");
+       return [o] { return eval(*o); };
+     }});
 
 }  // namespace
 }  // namespace trimtab

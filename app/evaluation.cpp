@@ -14,9 +14,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kBootstrapSeed = 20260101;   // fixed: the same results give the same intervals
-constexpr int kQuantiles = 101;                 // points of a distribution plot
-constexpr size_t kSeriesPoints = 250;           // points of a time series plot
+constexpr uint64_t kBootstrapSeed = 20260101;  // fixed: the same results give the same intervals
+constexpr int kQuantiles = 101;                // points of a distribution plot
+constexpr size_t kSeriesPoints = 250;          // points of a time series plot
 
 json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
@@ -26,8 +26,8 @@ json interval_json(const Interval& i) {
 
 // One file's columns, or all of them.
 struct Slice {
-  std::string file;                  // "" for all
-  std::vector<int64_t> episodes;     // strata
+  std::string file;               // "" for all
+  std::vector<int64_t> episodes;  // strata
   int64_t first = 0, count = 0;
 };
 
@@ -50,11 +50,14 @@ Values columns(const Values& values, const Slice& slice) {
   return out;
 }
 
-// All summaries of one slice. Means of every (policy, metric) are drawn once and shared by ratios and frontiers.
+// All summaries of one slice. Means of every (policy, metric) are drawn once and shared by ratios and
+// frontiers.
 class Summary {
  public:
   Summary(const Gathered& gathered, const Slice& slice, int64_t num_seeds)
-      : gathered_(gathered), slice_(slice), bootstrap_(slice.episodes, std::max<int64_t>(1, num_seeds), kBootstrapSeed) {
+      : gathered_(gathered),
+        slice_(slice),
+        bootstrap_(slice.episodes, std::max<int64_t>(1, num_seeds), kBootstrapSeed) {
     for (const GatheredPolicy& policy : gathered.policies) {
       std::vector<Values>& values = values_.emplace_back();
       std::vector<std::vector<double>>& means = means_.emplace_back();
@@ -97,8 +100,10 @@ class Summary {
     const int64_t n = a.count_defined();
     const std::vector<double> mean_a = whole ? means_[p][m] : bootstrap_.means(a);
     const std::vector<double> mean_b = whole ? means_[q][m] : bootstrap_.means(b);
-    return {{"policy", gathered_.policies[p].policy.name}, {"against", gathered_.policies[q].policy.name},
-            {"metric", gathered_.metrics[m].name}, {"file", slice_.file},
+    return {{"policy", gathered_.policies[p].policy.name},
+            {"against", gathered_.policies[q].policy.name},
+            {"metric", gathered_.metrics[m].name},
+            {"file", slice_.file},
             {"ratio", interval_json(bootstrap_.interval(ratio(mean_a, mean_b), n))},
             {"difference", interval_json(bootstrap_.interval(difference(mean_a, mean_b), n))}};
   }
@@ -126,16 +131,23 @@ class Summary {
     std::vector<double> point_x(points.size()), point_y(points.size()), relative(num_draws);
     for (size_t p = 0; p < gathered_.policies.size(); ++p) {
       const EvaluatedPolicy& policy = gathered_.policies[p].policy;
-      if (std::find(frontier.policies.begin(), frontier.policies.end(), policy.name) != frontier.policies.end()) continue;
+      if (std::find(frontier.policies.begin(), frontier.policies.end(), policy.name) !=
+          frontier.policies.end())
+        continue;
       int64_t clamped = 0;
       for (size_t b = 0; b < num_draws; ++b) {
-        for (size_t i = 0; i < points.size(); ++i) point_x[i] = means_[points[i]][x][b], point_y[i] = means_[points[i]][y][b];
+        for (size_t i = 0; i < points.size(); ++i)
+          point_x[i] = means_[points[i]][x][b], point_y[i] = means_[points[i]][y][b];
         const FrontierHeight height = frontier_height(point_x, point_y, means_[p][x][b]);
         clamped += height.clamped;
         relative[b] = height.y > 0 ? means_[p][y][b] / height.y : std::numeric_limits<double>::quiet_NaN();
       }
-      out.push_back({{"policy", policy.name}, {"frontier", frontier.name}, {"file", slice_.file}, {"x", frontier.x},
-                     {"y", frontier.y}, {"ratio", interval_json(bootstrap_.interval(relative, slice_.count))},
+      out.push_back({{"policy", policy.name},
+                     {"frontier", frontier.name},
+                     {"file", slice_.file},
+                     {"x", frontier.x},
+                     {"y", frontier.y},
+                     {"ratio", interval_json(bootstrap_.interval(relative, slice_.count))},
                      {"clamped", static_cast<double>(clamped) / static_cast<double>(num_draws)}});
     }
   }
@@ -143,15 +155,16 @@ class Summary {
   const Gathered& gathered_;
   const Slice& slice_;
   Bootstrap bootstrap_;
-  std::vector<std::vector<Values>> values_;                    // [policy][metric]
-  std::vector<std::vector<std::vector<double>>> means_;        // [policy][metric][1 + resamples]
+  std::vector<std::vector<Values>> values_;              // [policy][metric]
+  std::vector<std::vector<std::vector<double>>> means_;  // [policy][metric][1 + resamples]
 };
 
 json quantiles(std::vector<double> samples) {
   std::sort(samples.begin(), samples.end());
   json out = json::array();
   for (int i = 0; i < kQuantiles && !samples.empty(); ++i) {
-    const double position = static_cast<double>(i) / (kQuantiles - 1) * static_cast<double>(samples.size() - 1);
+    const double position =
+        static_cast<double>(i) / (kQuantiles - 1) * static_cast<double>(samples.size() - 1);
     out.push_back(samples[static_cast<size_t>(position + 0.5)]);
   }
   return out;
@@ -174,7 +187,8 @@ json plots(const Gathered& gathered) {
   json out = {{"distributions", json::array()}, {"series", json::array()}, {"frontiers", json::array()}};
   for (const GatheredPolicy& p : gathered.policies) {
     if (!p.samples.empty())
-      out["distributions"].push_back({{"policy", p.policy.name}, {"kind", p.policy.kind}, {"quantiles", quantiles(p.samples)}});
+      out["distributions"].push_back(
+          {{"policy", p.policy.name}, {"kind", p.policy.kind}, {"quantiles", quantiles(p.samples)}});
     for (const auto& [name, series] : p.series) {
       json line = thinned(series);
       line["policy"] = p.policy.name;
@@ -191,16 +205,27 @@ json plots(const Gathered& gathered) {
 
 json evaluate(const EvaluationRequest& request) {
   const Gathered gathered = gather(request);
-  json out = {{"environment", request.environment}, {"version", TRIMTAB_VERSION}, {"hardware", hardware_and_version()},
-              {"reference", gathered.reference}, {"seeds", request.agents.size()}, {"interval", 0.95},
-              {"resamples", Bootstrap::kResamples}, {"data", json::array()}, {"metrics", json::array()},
-              {"policies", json::array()}, {"paired", json::array()}, {"frontier", json::array()}};
+  json out = {{"environment", request.environment},
+              {"version", TRIMTAB_VERSION},
+              {"hardware", hardware_and_version()},
+              {"reference", gathered.reference},
+              {"seeds", request.agents.size()},
+              {"interval", 0.95},
+              {"resamples", Bootstrap::kResamples},
+              {"data", json::array()},
+              {"metrics", json::array()},
+              {"policies", json::array()},
+              {"paired", json::array()},
+              {"frontier", json::array()}};
   for (size_t f = 0; f < request.files.size(); ++f) {
-    out["data"].push_back({{"file", request.files[f]}, {"sha256", sha256_file(request.files[f])},
-                           {"split", request.splits[f]}, {"episodes", gathered.episodes[f]}});
+    out["data"].push_back({{"file", request.files[f]},
+                           {"sha256", sha256_file(request.files[f])},
+                           {"split", request.splits[f]},
+                           {"episodes", gathered.episodes[f]}});
   }
   for (const MetricInfo& metric : gathered.metrics)
-    out["metrics"].push_back({{"name", metric.name}, {"unit", metric.unit}, {"higher_is_better", metric.higher_is_better}});
+    out["metrics"].push_back(
+        {{"name", metric.name}, {"unit", metric.unit}, {"higher_is_better", metric.higher_is_better}});
   for (const Slice& slice : slices_of(request, gathered))
     Summary(gathered, slice, static_cast<int64_t>(request.agents.size())).add_to(out);
   out["plots"] = plots(gathered);

@@ -1,4 +1,5 @@
-// The console form of an evaluation: one table per file and one over all, the first metrics with their intervals.
+// The console form of an evaluation: one table per file and one over all, the first metrics with their
+// intervals.
 #include <algorithm>
 #include <cmath>
 
@@ -9,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kColumns = 5;   // metrics shown; the JSON and the report have all of them
+constexpr size_t kColumns = 5;  // metrics shown; the JSON and the report have all of them
 
 std::string figure(const json& value) {
   if (!value.is_number()) return "-";
@@ -19,7 +20,8 @@ std::string figure(const json& value) {
 
 std::string cell(const json& interval) {
   if (interval["low"].is_null()) return figure(interval["mean"]);
-  return fmt::format("{} [{}, {}]", figure(interval["mean"]), figure(interval["low"]), figure(interval["high"]));
+  return fmt::format("{} [{}, {}]", figure(interval["mean"]), figure(interval["low"]),
+                     figure(interval["high"]));
 }
 
 // Columns as wide as their widest cell; the first is flush left, the others flush right.
@@ -39,9 +41,11 @@ std::string aligned(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
-std::string ratio_cell(const json& evaluation, const std::string& policy, const std::string& file, const std::string& metric) {
+std::string ratio_cell(const json& evaluation, const std::string& policy, const std::string& file,
+                       const std::string& metric) {
   for (const json& row : evaluation["paired"]) {
-    if (row["policy"] == policy && row["file"] == file && row["metric"] == metric && row["against"] == evaluation["reference"])
+    if (row["policy"] == policy && row["file"] == file && row["metric"] == metric &&
+        row["against"] == evaluation["reference"])
       return cell(row["ratio"]);
   }
   return "";
@@ -52,12 +56,14 @@ std::string table_of(const json& evaluation, const std::string& file) {
   const size_t shown = std::min(kColumns, metrics.size());
   std::vector<std::string> head = {"policy", "kind"};
   for (size_t m = 0; m < shown; ++m) head.push_back(metrics[m]["name"]);
-  head.push_back(fmt::format("{} / {}", metrics[0]["name"].get<std::string>(), evaluation["reference"].get<std::string>()));
+  head.push_back(fmt::format("{} / {}", metrics[0]["name"].get<std::string>(),
+                             evaluation["reference"].get<std::string>()));
   std::vector<std::vector<std::string>> rows = {head};
   for (const json& policy : evaluation["policies"]) {
     if (policy["file"] != file) continue;
     std::vector<std::string> row = {policy["name"], policy["kind"]};
-    for (size_t m = 0; m < shown; ++m) row.push_back(cell(policy["metrics"][metrics[m]["name"].get<std::string>()]));
+    for (size_t m = 0; m < shown; ++m)
+      row.push_back(cell(policy["metrics"][metrics[m]["name"].get<std::string>()]));
     row.push_back(ratio_cell(evaluation, policy["name"], file, metrics[0]["name"]));
     rows.push_back(row);
   }
@@ -78,10 +84,12 @@ std::string evaluation_table(const json& evaluation) {
   if (evaluation["data"].size() > 1)
     out += fmt::format("\nall files (n = {} independent episodes)\n{}", total, table_of(evaluation, ""));
   const int64_t seeds = evaluation["seeds"];
-  out += fmt::format("\nMean [95 % interval] by bootstrap over independent episodes{}; ratios are paired on matched worlds.\n",
-                     seeds > 1    ? fmt::format(" crossed with {} training seeds", seeds)
-                     : seeds == 1 ? ", one training seed (its spread is not in the intervals)"
-                                  : "");
+  out += fmt::format(
+      "\nMean [95 % interval] by bootstrap over independent episodes{}; ratios are paired on matched "
+      "worlds.\n",
+      seeds > 1    ? fmt::format(" crossed with {} training seeds", seeds)
+      : seeds == 1 ? ", one training seed (its spread is not in the intervals)"
+                   : "");
   return out;
 }
 

@@ -22,22 +22,30 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Throughput of an episode is its world's level times the policy's factor; Jain's index is a constant of the policy. A
-// learned policy multiplies by what its agent answers, so that training seeds differ.
+// Throughput of an episode is its world's level times the policy's factor; Jain's index is a constant of the
+// policy. A learned policy multiplies by what its agent answers, so that training seeds differ.
 class FakeEvaluator final : public Evaluator {
  public:
   explicit FakeEvaluator(uint64_t file_key) : file_key_(file_key) {}
-  std::vector<MetricInfo> metrics() const override { return {{"throughput", "Mbit/s", true}, {"jain", "", true}, {"delay", "ms", false}}; }
+  std::vector<MetricInfo> metrics() const override {
+    return {{"throughput", "Mbit/s", true}, {"jain", "", true}, {"delay", "ms", false}};
+  }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
-    std::vector<EvaluatedPolicy> out = {{"fair", "baseline"}, {"f_0", "baseline"}, {"f_1", "baseline"}, {"f_2", "baseline"}};
+    std::vector<EvaluatedPolicy> out = {
+        {"fair", "baseline"}, {"f_0", "baseline"}, {"f_1", "baseline"}, {"f_2", "baseline"}};
     if (learned) out.insert(out.begin(), {"joint", "learned"});
     return out;
   }
   int64_t num_episodes() const override { return 6; }
-  EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool with_series) const override {
+  EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed,
+                    bool with_series) const override {
     Draws draws(seed, Stream::kTest, static_cast<uint32_t>(file_key_), static_cast<uint32_t>(episode));
     const double level = 40 + 20 * draws.uniform();
-    double factor = policy == "fair" ? 1.0 : policy == "f_0" ? 1.2 : policy == "f_1" ? 1.0 : policy == "f_2" ? 0.6 : 0;
+    double factor = policy == "fair"  ? 1.0
+                    : policy == "f_0" ? 1.2
+                    : policy == "f_1" ? 1.0
+                    : policy == "f_2" ? 0.6
+                                      : 0;
     double jain = policy == "fair" ? 0.7 : policy == "f_0" ? 0.5 : policy == "f_1" ? 0.7 : 0.9;
     if (policy == "joint") {
       float action = 0;
@@ -46,20 +54,24 @@ class FakeEvaluator final : public Evaluator {
       jain = 0.8;
     }
     const double delay = policy == "f_2" && episode == 0 ? std::nan("") : 3.0;
-    EpisodeResult out{.metrics = {factor * level, jain, delay}, .samples = {level, factor * level}, .series = {}};
+    EpisodeResult out{
+        .metrics = {factor * level, jain, delay}, .samples = {level, factor * level}, .series = {}};
     if (with_series) out.series["throughput"] = std::vector<float>(1000, static_cast<float>(factor));
     return out;
   }
-  std::vector<Frontier> frontiers() const override { return {{"pf family", "jain", "throughput", {"f_0", "f_1", "f_2"}}}; }
+  std::vector<Frontier> frontiers() const override {
+    return {{"pf family", "jain", "throughput", {"f_0", "f_1", "f_2"}}};
+  }
   std::string reference() const override { return "fair"; }
 
  private:
   uint64_t file_key_;
 };
 
-TT_REGISTER(EvaluatorEntry, fake, {.name = "fake_for_test", .make = [](const Config&, const std::string& file) {
-              return std::make_unique<FakeEvaluator>(std::hash<std::string>()(read_file(file)));
-            }});
+TT_REGISTER(EvaluatorEntry, fake,
+            {.name = "fake_for_test", .make = [](const Config&, const std::string& file) {
+               return std::make_unique<FakeEvaluator>(std::hash<std::string>()(read_file(file)));
+             }});
 
 class ConstantAgent final : public AgentFunction {
  public:
@@ -108,20 +120,24 @@ class EvaluationTest : public testing::Test {
 
 TEST_F(EvaluationTest, PairsPoliciesOnTheWorldsTheyShare) {
   const json e = evaluate(request_);
-  const json row = find(e["paired"], {{"policy", "f_0"}, {"against", "fair"}, {"metric", "throughput"}, {"file", ""}});
+  const json row =
+      find(e["paired"], {{"policy", "f_0"}, {"against", "fair"}, {"metric", "throughput"}, {"file", ""}});
   EXPECT_NEAR(row["ratio"]["mean"].get<double>(), 1.2, 1e-9);
   EXPECT_NEAR(row["ratio"]["low"].get<double>(), 1.2, 1e-9);
   EXPECT_EQ(row["ratio"]["n"], 12);
-  const json joint = find(e["paired"], {{"policy", "joint"}, {"against", "fair"}, {"metric", "throughput"}, {"file", request_.files[0]}});
+  const json joint =
+      find(e["paired"],
+           {{"policy", "joint"}, {"against", "fair"}, {"metric", "throughput"}, {"file", request_.files[0]}});
   EXPECT_NEAR(joint["ratio"]["mean"].get<double>(), 1.1, 1e-6);
-  EXPECT_LT(joint["ratio"]["low"].get<double>(), 1.08);   // the seeds' spread is inside
+  EXPECT_LT(joint["ratio"]["low"].get<double>(), 1.08);  // the seeds' spread is inside
   EXPECT_EQ(joint["ratio"]["n"], 6);
 }
 
 TEST_F(EvaluationTest, ReadsTheFrontierAtThePolicysFairness) {
   const json e = evaluate(request_);
   const json row = find(e["frontier"], {{"policy", "joint"}, {"file", ""}});
-  EXPECT_NEAR(row["ratio"]["mean"].get<double>(), 1.1 / 0.8, 1e-6);   // half way between f_1 (1.0) and f_2 (0.6)
+  EXPECT_NEAR(row["ratio"]["mean"].get<double>(), 1.1 / 0.8,
+              1e-6);  // half way between f_1 (1.0) and f_2 (0.6)
   EXPECT_EQ(row["clamped"], 0.0);
 }
 
@@ -155,7 +171,7 @@ TEST_F(EvaluationTest, TableAndReportShowEveryPolicy) {
     EXPECT_NE(page.find(name), std::string::npos) << name;
   }
   EXPECT_EQ(page.find("<script"), std::string::npos);
-  EXPECT_EQ(page.find("http"), std::string::npos);   // opens offline
+  EXPECT_EQ(page.find("http"), std::string::npos);  // opens offline
   EXPECT_EQ(page.find("nan"), std::string::npos);
   EXPECT_NE(table.find("n = 12"), std::string::npos);
 }
@@ -163,7 +179,8 @@ TEST_F(EvaluationTest, TableAndReportShowEveryPolicy) {
 TEST_F(EvaluationTest, RefusesWhatTrainingSaw) {
   Subject subject;
   subject.agents = request_.agents;
-  subject.manifest = {{"train.h5", hash_file(request_.files[0]), "train"}, {"val.h5", hash_file(request_.files[1]), "validation"}};
+  subject.manifest = {{"train.h5", hash_file(request_.files[0]), "train"},
+                      {"val.h5", hash_file(request_.files[1]), "validation"}};
   EXPECT_THROW(check_held_out(subject, {request_.files[0]}, false), DataError);
   EXPECT_THROW(check_held_out(subject, {request_.files[0]}, true), DataError);
   EXPECT_THROW(check_held_out(subject, {request_.files[1]}, false), DataError);
@@ -183,8 +200,15 @@ TEST(Plot, TicksAreRoundAndInside) {
 }
 
 TEST(Plot, EscapesNamesAndLeavesOutWhatIsNotFinite) {
-  Curve curve{.label = "<b>", .x = {0, 1, 2}, .y = {0, std::nan(""), 2}, .x_low = {}, .x_high = {}, .y_low = {}, .y_high = {}};
-  const std::string figure = plot_figure({.title = "t", .note = "", .x_label = "x", .y_label = "y", .curves = {curve}});
+  Curve curve{.label = "<b>",
+              .x = {0, 1, 2},
+              .y = {0, std::nan(""), 2},
+              .x_low = {},
+              .x_high = {},
+              .y_low = {},
+              .y_high = {}};
+  const std::string figure =
+      plot_figure({.title = "t", .note = "", .x_label = "x", .y_label = "y", .curves = {curve}});
   EXPECT_NE(figure.find("&lt;b&gt;"), std::string::npos);
   EXPECT_EQ(figure.find("<b>"), std::string::npos);
   EXPECT_EQ(figure.find("nan"), std::string::npos);

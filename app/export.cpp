@@ -34,23 +34,29 @@ std::vector<std::string> parse_forms(const std::string& text) {
     if (std::find(kForms.begin(), kForms.end(), form) != kForms.end()) continue;
     const std::string near = nearest(form, kForms);
     throw ConfigError(fmt::format("--to {}: there is no form '{}'{}; the forms are {}", text, form,
-                                  near.empty() ? "" : fmt::format(", did you mean '{}'?", near), fmt::join(kForms, ", ")));
+                                  near.empty() ? "" : fmt::format(", did you mean '{}'?", near),
+                                  fmt::join(kForms, ", ")));
   }
   return forms;
 }
 
 std::string meaning_of(const AgentSpec& agent) {
   switch (agent.head.kind) {
-    case HeadKind::kCategorical: return fmt::format("{}: index of the chosen class, 0 to {}", agent.name, agent.head.size - 1);
-    case HeadKind::kGaussian: return fmt::format("{}: {} numbers within [{}, {}]", agent.name, agent.head.size, agent.head.low, agent.head.high);
-    case HeadKind::kSimplex: return fmt::format("{}: one share per present item, non-negative, summing to 1", agent.name);
+    case HeadKind::kCategorical:
+      return fmt::format("{}: index of the chosen class, 0 to {}", agent.name, agent.head.size - 1);
+    case HeadKind::kGaussian:
+      return fmt::format("{}: {} numbers within [{}, {}]", agent.name, agent.head.size, agent.head.low,
+                         agent.head.high);
+    case HeadKind::kSimplex:
+      return fmt::format("{}: one share per present item, non-negative, summing to 1", agent.name);
   }
   return agent.name;
 }
 
 // Functions of runtime/ that turn the agents' answers into what the cell does.
 std::vector<std::string> glue_of(const std::string& environment) {
-  if (environment == "prb_power") return {"tt_cell_resolve", "tt_cell_place_retransmissions", "tt_cell_ladder", "tt_cell_fill_power"};
+  if (environment == "prb_power")
+    return {"tt_cell_resolve", "tt_cell_place_retransmissions", "tt_cell_ladder", "tt_cell_fill_power"};
   return {};
 }
 
@@ -68,7 +74,8 @@ ExportInfo info_of(const fs::path& run) {
 
 int export_run(const ExportOptions& options) {
   if (options.runs.size() != 1)
-    throw ConfigError(fmt::format("export takes one run, got {}: trimtab export RUN --to ttc,header --out DIR", options.runs.size()));
+    throw ConfigError(fmt::format(
+        "export takes one run, got {}: trimtab export RUN --to ttc,header --out DIR", options.runs.size()));
   const std::vector<std::string> forms = parse_forms(options.forms);
   const fs::path run = options.runs[0];
   check_run_folder(run.string());
@@ -79,8 +86,11 @@ int export_run(const ExportOptions& options) {
   for (const AgentSpec& spec : load_agents(run, options.checkpoint)) {
     const auto policy = policies.find(spec.name);
     if (policy == policies.end()) continue;
-    agents.push_back({.spec = spec, .policy = policy->second.get(), .meaning = meaning_of(spec),
-                      .deadline_us = static_cast<double>(options.deadline_us), .fallback = {}});
+    agents.push_back({.spec = spec,
+                      .policy = policy->second.get(),
+                      .meaning = meaning_of(spec),
+                      .deadline_us = static_cast<double>(options.deadline_us),
+                      .fallback = {}});
   }
   const ExportInfo info = info_of(run);
   std::error_code error;
@@ -97,13 +107,16 @@ int export_run(const ExportOptions& options) {
 
 // Named so that the macro's token is no keyword.
 TT_REGISTER(Verb, export_verb,
-            {.name = "export", .doc = "Export a run's policies: an artefact for the runtime, a C header", .declare = [](Arguments& a) {
+            {.name = "export",
+             .doc = "Export a run's policies: an artefact for the runtime, a C header",
+             .declare = [](Arguments& a) {
                auto options = std::make_shared<ExportOptions>();
                a.words("RUN", options->runs, "the run's folder");
                a.text("--to", options->forms, "forms, separated by commas: ttc, header (default both)");
                a.text("--out", options->out, "folder to write into (default RUN/export)");
                a.text("--checkpoint", options->checkpoint, "best (default), latest or a step");
-               a.integer("--deadline-us", options->deadline_us, "by when the host needs an answer, stated in the file; 0: not stated");
+               a.integer("--deadline-us", options->deadline_us,
+                         "by when the host needs an answer, stated in the file; 0: not stated");
                return [options] { return export_run(*options); };
              }});
 

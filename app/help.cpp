@@ -31,8 +31,12 @@ void print_keys(const std::string& unit, const std::vector<FieldLine>& keys) {
 nlohmann::json keys_json(const std::vector<FieldLine>& keys) {
   nlohmann::json out = nlohmann::json::array();
   for (const FieldLine& key : keys) {
-    out.push_back({{"path", key.path}, {"type", key.type}, {"default", key.fallback}, {"range", key.range},
-                   {"unit", key.unit}, {"doc", key.doc}});
+    out.push_back({{"path", key.path},
+                   {"type", key.type},
+                   {"default", key.fallback},
+                   {"range", key.range},
+                   {"unit", key.unit},
+                   {"doc", key.doc}});
   }
   return out;
 }
@@ -55,13 +59,15 @@ int help(const HelpOptions& options) {
   return 0;
 }
 
-TT_REGISTER(Verb, help, {.name = "help", .doc = "Show the keys of a unit (environment, policy, trainer) or the usage of a verb",
-                         .declare = [](Arguments& a) {
-                           auto options = std::make_shared<HelpOptions>();
-                           a.words("UNIT", options->names, "name of a unit or a verb");
-                           a.flag("--json", options->json, "machine-readable output");
-                           return [options] { return help(*options); };
-                         }});
+TT_REGISTER(Verb, help,
+            {.name = "help",
+             .doc = "Show the keys of a unit (environment, policy, trainer) or the usage of a verb",
+             .declare = [](Arguments& a) {
+               auto options = std::make_shared<HelpOptions>();
+               a.words("UNIT", options->names, "name of a unit or a verb");
+               a.flag("--json", options->json, "machine-readable output");
+               return [options] { return help(*options); };
+             }});
 
 }  // namespace
 }  // namespace trimtab

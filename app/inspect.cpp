@@ -1,5 +1,6 @@
-// `trimtab inspect FILE [a.b=c]`: what is in a channel trace, a safetensors file or artefact, or a checkpoint folder, with
-// its hash and sanity figures. A file that cannot be used ends with exit code 3 and a sentence that says why.
+// `trimtab inspect FILE [a.b=c]`: what is in a channel trace, a safetensors file or artefact, or a checkpoint
+// folder, with its hash and sanity figures. A file that cannot be used ends with exit code 3 and a sentence
+// that says why.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,7 +29,8 @@ struct InspectOptions {
   bool json = false;
 };
 
-// Trace values may be given by their own name or as they stand in a run's configuration: env.trace.num_prb=51.
+// Trace values may be given by their own name or as they stand in a run's configuration:
+// env.trace.num_prb=51.
 radio::TraceOptions trace_options(const std::vector<std::string>& overrides) {
   Config config = Config::empty("the command line");
   for (std::string text : overrides) {
@@ -58,9 +60,10 @@ json tensor_line(const std::string& name, const Tensor& tensor, const fs::path& 
   double low = INFINITY, high = -INFINITY;
   for (const float value : tensor.as_f32()) {
     if (!std::isfinite(value))
-      throw DataError(fmt::format("{}: tensor '{}' holds a value that is not finite; the file is damaged or the training "
-                                  "run diverged: use an earlier checkpoint",
-                                  file.string(), name));
+      throw DataError(
+          fmt::format("{}: tensor '{}' holds a value that is not finite; the file is damaged or the training "
+                      "run diverged: use an earlier checkpoint",
+                      file.string(), name));
     low = std::min<double>(low, value);
     high = std::max<double>(high, value);
   }
@@ -75,8 +78,11 @@ json parsed_or_text(const std::string& text) {
 
 json inspect_tensors(const fs::path& file) {
   const TensorFile contents = read_safetensors(file);
-  json out = {{"kind", file.string().ends_with(".ttc.safetensors") ? "artefact" : "safetensors"}, {"file", file.string()},
-              {"bytes", fs::file_size(file)}, {"hash", hash_file(file)}, {"tensors", json::array()},
+  json out = {{"kind", file.string().ends_with(".ttc.safetensors") ? "artefact" : "safetensors"},
+              {"file", file.string()},
+              {"bytes", fs::file_size(file)},
+              {"hash", hash_file(file)},
+              {"tensors", json::array()},
               {"metadata", json::object()}};
   int64_t values = 0;
   for (const auto& [name, tensor] : contents.tensors) {
@@ -101,13 +107,15 @@ json inspect_folder(fs::path folder) {
   } else if (fs::is_directory(folder / "checkpoints")) {
     checkpoints = folder / "checkpoints";
   } else if (folder.filename() != "checkpoints") {
-    throw DataError(fmt::format("{}: neither a run folder nor a checkpoint; give a run, its checkpoints/step-N, a trace "
-                                "(.h5) or a .safetensors file",
-                                folder.string()));
+    throw DataError(
+        fmt::format("{}: neither a run folder nor a checkpoint; give a run, its checkpoints/step-N, a trace "
+                    "(.h5) or a .safetensors file",
+                    folder.string()));
   }
   const Checkpoint checkpoint = CheckpointFolder(checkpoints).load(which);
-  json out = {{"kind", "checkpoint"}, {"file", checkpoints.string()}, {"step", checkpoint.step},
-              {"counters", checkpoint.counters}, {"tensors", json::array()}, {"blobs", json::object()}};
+  json out = {{"kind", "checkpoint"},     {"file", checkpoints.string()},
+              {"step", checkpoint.step},  {"counters", checkpoint.counters},
+              {"tensors", json::array()}, {"blobs", json::object()}};
   for (const auto& [name, tensor] : checkpoint.state.tensors)
     out["tensors"].push_back(tensor_line(name, tensor, checkpoints));
   for (const auto& [name, bytes] : checkpoint.blobs) out["blobs"][name] = bytes.size();
@@ -131,8 +139,11 @@ void print_value(const std::string& key, const json& value) {
   } else if (key == "tensors") {
     fmt::print("tensors:\n");
     for (const json& t : value) {
-      const std::string range = t.contains("min") ? fmt::format("  [{:.4g}, {:.4g}]", t["min"].get<double>(), t["max"].get<double>()) : "";
-      fmt::print("  {:<40} {:<4} {}{}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(), t["shape"].dump(), range);
+      const std::string range = t.contains("min") ? fmt::format("  [{:.4g}, {:.4g}]", t["min"].get<double>(),
+                                                                t["max"].get<double>())
+                                                  : "";
+      fmt::print("  {:<40} {:<4} {}{}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(),
+                 t["shape"].dump(), range);
     }
   } else {
     fmt::print("{:<28} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -142,7 +153,8 @@ void print_value(const std::string& key, const json& value) {
 int inspect(InspectOptions options) {
   const std::vector<std::string> overrides = take_overrides(options.words);
   if (options.words.size() != 1)
-    throw ConfigError(fmt::format("inspect takes one file, got {}: trimtab inspect FILE [a.b=c]", options.words.size()));
+    throw ConfigError(
+        fmt::format("inspect takes one file, got {}: trimtab inspect FILE [a.b=c]", options.words.size()));
   const fs::path file = options.words[0];
   if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file or folder", file.string()));
   const json out = fs::is_directory(file) ? inspect_folder(file)
@@ -157,10 +169,12 @@ int inspect(InspectOptions options) {
 }
 
 TT_REGISTER(Verb, inspect,
-            {.name = "inspect", .doc = "Show what is in a trace, checkpoint or artefact; exit code 3 when it cannot be used",
+            {.name = "inspect",
+             .doc = "Show what is in a trace, checkpoint or artefact; exit code 3 when it cannot be used",
              .declare = [](Arguments& a) {
                auto options = std::make_shared<InspectOptions>();
-               a.words("FILE", options->words, "the file or folder, and a.b=c for values a trace's attributes lack");
+               a.words("FILE", options->words,
+                       "the file or folder, and a.b=c for values a trace's attributes lack");
                a.flag("--json", options->json, "machine-readable output");
                return [options] { return inspect(*options); };
              }});

@@ -34,13 +34,16 @@ int list(const ListOptions& options) {
   return 0;
 }
 
-TT_REGISTER(Verb, list, {.name = "list", .doc = "List environments, policies, trainers, kernels and configurations",
-                         .declare = [](Arguments& a) {
-                           auto options = std::make_shared<ListOptions>();
-                           a.words("KIND", options->kinds, "envs, policies, trainers, kernels or configs; all when absent");
-                           a.flag("--json", options->json, "machine-readable output");
-                           return [options] { return list(*options); };
-                         }});
+TT_REGISTER(Verb, list,
+            {.name = "list",
+             .doc = "List environments, policies, trainers, kernels and configurations",
+             .declare = [](Arguments& a) {
+               auto options = std::make_shared<ListOptions>();
+               a.words("KIND", options->kinds,
+                       "envs, policies, trainers, kernels or configs; all when absent");
+               a.flag("--json", options->json, "machine-readable output");
+               return [options] { return list(*options); };
+             }});
 
 }  // namespace
 }  // namespace trimtab

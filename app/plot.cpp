@@ -11,10 +11,11 @@ namespace {
 
 // The drawing's own units; the figure scales to its column.
 constexpr double kWidth = 560, kHeight = 330, kLeft = 58, kRight = 14, kTop = 10, kBottom = 44;
-constexpr double kMargin = 0.04;   // of the data's range, around it
+constexpr double kMargin = 0.04;  // of the data's range, around it
 
 struct Axis {
-  double low = std::numeric_limits<double>::infinity(), high = -low, start = 0, end = 1;   // data range; drawing range
+  double low = std::numeric_limits<double>::infinity(), high = -low, start = 0,
+         end = 1;  // data range; drawing range
   void cover(double value) {
     if (!std::isfinite(value)) return;
     low = std::min(low, value);
@@ -66,25 +67,29 @@ Frame frame_of(const Plot& plot) {
 
 std::string axes(const Plot& plot, const Frame& frame) {
   std::string out;
-  const std::vector<double> xs = round_ticks(frame.x.low, frame.x.high, 6), ys = round_ticks(frame.y.low, frame.y.high, 6);
+  const std::vector<double> xs = round_ticks(frame.x.low, frame.x.high, 6),
+                            ys = round_ticks(frame.y.low, frame.y.high, 6);
   for (const double tick : ys) {
     const double y = frame.y.place(tick);
-    out += fmt::format("<line class='grid' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", frame.x.start, frame.x.end, y, y);
-    out += fmt::format("<text class='tick' x='{:.1f}' y='{:.1f}' text-anchor='end'>{}</text>", frame.x.start - 7, y + 4,
-                       tick_text(tick, ys.size() > 1 ? ys[1] - ys[0] : 1));
+    out += fmt::format("<line class='grid' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", frame.x.start,
+                       frame.x.end, y, y);
+    out += fmt::format("<text class='tick' x='{:.1f}' y='{:.1f}' text-anchor='end'>{}</text>",
+                       frame.x.start - 7, y + 4, tick_text(tick, ys.size() > 1 ? ys[1] - ys[0] : 1));
   }
   for (const double tick : xs) {
     const double x = frame.x.place(tick);
-    out += fmt::format("<line class='axis' x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}'/>", x, frame.y.start, frame.y.start + 4);
-    out += fmt::format("<text class='tick' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{}</text>", x, frame.y.start + 18,
-                       tick_text(tick, xs.size() > 1 ? xs[1] - xs[0] : 1));
+    out += fmt::format("<line class='axis' x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}'/>", x,
+                       frame.y.start, frame.y.start + 4);
+    out += fmt::format("<text class='tick' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{}</text>", x,
+                       frame.y.start + 18, tick_text(tick, xs.size() > 1 ? xs[1] - xs[0] : 1));
   }
-  out += fmt::format("<line class='axis' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", frame.x.start, frame.x.end,
-                     frame.y.start, frame.y.start);
+  out += fmt::format("<line class='axis' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", frame.x.start,
+                     frame.x.end, frame.y.start, frame.y.start);
   out += fmt::format("<text class='label' x='{:.1f}' y='{:.1f}' text-anchor='middle'>{}</text>",
                      0.5 * (frame.x.start + frame.x.end), kHeight - 7, html_escaped(plot.x_label));
-  out += fmt::format("<text class='label' transform='translate(14 {:.1f}) rotate(-90)' text-anchor='middle'>{}</text>",
-                     0.5 * (frame.y.start + frame.y.end), html_escaped(plot.y_label));
+  out += fmt::format(
+      "<text class='label' transform='translate(14 {:.1f}) rotate(-90)' text-anchor='middle'>{}</text>",
+      0.5 * (frame.y.start + frame.y.end), html_escaped(plot.y_label));
   return out;
 }
 
@@ -93,22 +98,24 @@ std::string path_of(const Curve& curve, const Frame& frame) {
   bool pen_down = false;
   for (size_t i = 0; i < curve.x.size(); ++i) {
     const bool finite = std::isfinite(curve.x[i]) && std::isfinite(curve.y[i]);
-    if (finite) path += fmt::format("{}{:.1f} {:.1f}", pen_down ? "L" : "M", frame.x.place(curve.x[i]), frame.y.place(curve.y[i]));
+    if (finite)
+      path += fmt::format("{}{:.1f} {:.1f}", pen_down ? "L" : "M", frame.x.place(curve.x[i]),
+                          frame.y.place(curve.y[i]));
     pen_down = finite;
   }
-  return fmt::format("<path class='line s{}{}' d='{}'><title>{}</title></path>", curve.colour, curve.dashed ? " dashed" : "", path,
-                     html_escaped(curve.label));
+  return fmt::format("<path class='line s{}{}' d='{}'><title>{}</title></path>", curve.colour,
+                     curve.dashed ? " dashed" : "", path, html_escaped(curve.label));
 }
 
 std::string whisker(const Curve& curve, size_t i, const Frame& frame) {
   std::string out;
   const double x = frame.x.place(curve.x[i]), y = frame.y.place(curve.y[i]);
   if (i < curve.x_low.size() && std::isfinite(curve.x_low[i]))
-    out += fmt::format("<line class='whisker s{}' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", curve.colour,
-                       frame.x.place(curve.x_low[i]), frame.x.place(curve.x_high[i]), y, y);
+    out += fmt::format("<line class='whisker s{}' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>",
+                       curve.colour, frame.x.place(curve.x_low[i]), frame.x.place(curve.x_high[i]), y, y);
   if (i < curve.y_low.size() && std::isfinite(curve.y_low[i]))
-    out += fmt::format("<line class='whisker s{}' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", curve.colour, x, x,
-                       frame.y.place(curve.y_low[i]), frame.y.place(curve.y_high[i]));
+    out += fmt::format("<line class='whisker s{}' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>",
+                       curve.colour, x, x, frame.y.place(curve.y_low[i]), frame.y.place(curve.y_high[i]));
   return out;
 }
 
@@ -119,9 +126,10 @@ std::string points_of(const Curve& curve, const Frame& frame) {
     if (!std::isfinite(curve.x[i]) || !std::isfinite(curve.y[i])) continue;
     out += whisker(curve, i, frame);
     const std::string name = i < curve.names.size() ? curve.names[i] : curve.label;
-    out += fmt::format("<circle class='point f{}' cx='{:.1f}' cy='{:.1f}' r='{}'><title>{}: {:.4g}, {:.4g}</title></circle>",
-                       curve.colour, frame.x.place(curve.x[i]), frame.y.place(curve.y[i]), radius, html_escaped(name), curve.x[i],
-                       curve.y[i]);
+    out += fmt::format(
+        "<circle class='point f{}' cx='{:.1f}' cy='{:.1f}' r='{}'><title>{}: {:.4g}, {:.4g}</title></circle>",
+        curve.colour, frame.x.place(curve.x[i]), frame.y.place(curve.y[i]), radius, html_escaped(name),
+        curve.x[i], curve.y[i]);
   }
   return out;
 }
@@ -130,10 +138,12 @@ std::string legend(const Plot& plot) {
   std::string out;
   for (const Curve& curve : plot.curves) {
     if (!curve.in_legend || curve.label.empty()) continue;
-    const std::string line = fmt::format("<line class='line s{}{}' x1='0' x2='20' y1='6' y2='6'/>", curve.colour, curve.dashed ? " dashed" : "");
+    const std::string line = fmt::format("<line class='line s{}{}' x1='0' x2='20' y1='6' y2='6'/>",
+                                         curve.colour, curve.dashed ? " dashed" : "");
     const std::string dot = fmt::format("<circle class='point f{}' cx='10' cy='6' r='4'/>", curve.colour);
-    out += fmt::format("<li><svg width='20' height='12' aria-hidden='true'>{}{}</svg>{}</li>", curve.mark != Mark::kPoint ? line : "",
-                       curve.mark != Mark::kLine ? dot : "", html_escaped(curve.label));
+    out += fmt::format("<li><svg width='20' height='12' aria-hidden='true'>{}{}</svg>{}</li>",
+                       curve.mark != Mark::kPoint ? line : "", curve.mark != Mark::kLine ? dot : "",
+                       html_escaped(curve.label));
   }
   return out.empty() ? "" : "<ul class='legend'>" + out + "</ul>";
 }
@@ -150,18 +160,23 @@ std::string plot_figure(const Plot& plot) {
   for (const Curve& curve : plot.curves) {
     if (curve.mark != Mark::kLine) body += points_of(curve, frame);
   }
-  const std::string note = plot.note.empty() ? "" : fmt::format("<p class='note'>{}</p>", html_escaped(plot.note));
-  return fmt::format("<figure><figcaption>{0}</figcaption>{1}{2}<svg class='plot' viewBox='0 0 {3} {4}' role='img' aria-label='{0}'>{5}</svg></figure>\n",
-                     html_escaped(plot.title), note, legend(plot), kWidth, kHeight, body);
+  const std::string note =
+      plot.note.empty() ? "" : fmt::format("<p class='note'>{}</p>", html_escaped(plot.note));
+  return fmt::format(
+      "<figure><figcaption>{0}</figcaption>{1}{2}<svg class='plot' viewBox='0 0 {3} {4}' role='img' "
+      "aria-label='{0}'>{5}</svg></figure>\n",
+      html_escaped(plot.title), note, legend(plot), kWidth, kHeight, body);
 }
 
 std::string plot_css() {
   struct Colour {
     const char *light, *dark;
   };
-  // Distinguishable with the common colour-vision deficiencies; the dark set keeps the contrast on a dark page.
-  const Colour colours[] = {{"#6f6e69", "#a3a29b"}, {"#2a78d6", "#4a94ee"}, {"#d95a1e", "#ee7d45"}, {"#12946a", "#27b185"},
-                            {"#5b45c0", "#9d92f2"}, {"#b98300", "#d9a21b"}, {"#cf4f86", "#e273a5"}, {"#c23434", "#e66a6a"}};
+  // Distinguishable with the common colour-vision deficiencies; the dark set keeps the contrast on a dark
+  // page.
+  const Colour colours[] = {{"#6f6e69", "#a3a29b"}, {"#2a78d6", "#4a94ee"}, {"#d95a1e", "#ee7d45"},
+                            {"#12946a", "#27b185"}, {"#5b45c0", "#9d92f2"}, {"#b98300", "#d9a21b"},
+                            {"#cf4f86", "#e273a5"}, {"#c23434", "#e66a6a"}};
   std::string light, dark, classes;
   for (size_t i = 0; i < std::size(colours); ++i) {
     light += fmt::format("--c{}:{};", i, colours[i].light);
@@ -169,9 +184,12 @@ std::string plot_css() {
     classes += fmt::format(".s{0}{{stroke:var(--c{0})}}.f{0}{{fill:var(--c{0})}}", i);
   }
   return fmt::format(":root{{{}}}@media(prefers-color-scheme:dark){{:root{{{}}}}}{}", light, dark, classes) +
-         ".plot{width:100%;height:auto;display:block}.grid{stroke:var(--hair);stroke-width:1}.axis{stroke:var(--axis);stroke-width:1}"
-         ".tick{fill:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}.label{fill:var(--soft);font-size:12.5px}"
-         ".line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.dashed{stroke-dasharray:5 4}"
+         ".plot{width:100%;height:auto;display:block}.grid{stroke:var(--hair);stroke-width:1}.axis{stroke:"
+         "var(--axis);stroke-width:1}"
+         ".tick{fill:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}.label{fill:var(--soft);"
+         "font-size:12.5px}"
+         ".line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.dashed{stroke-dasharray:"
+         "5 4}"
          ".point{stroke:var(--page);stroke-width:1.5}.whisker{stroke-width:1.5;opacity:.75}";
 }
 
@@ -179,12 +197,23 @@ std::string html_escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -15,14 +15,16 @@ struct LoadedAgent {
   TensorFile state;
 };
 constexpr const char* kPrefix = "policy";
-constexpr uint64_t kAnySeed = 0;   // initial parameters are overwritten by load()
+constexpr uint64_t kAnySeed = 0;  // initial parameters are overwritten by load()
 
-// Parameters do not depend on the number of items, so a controller for another number is the same state in another shape.
+// Parameters do not depend on the number of items, so a controller for another number is the same state in
+// another shape.
 class ModeAgent final : public AgentFunction {
  public:
   explicit ModeAgent(std::shared_ptr<const LoadedAgent> loaded) : loaded_(std::move(loaded)) {}
 
-  void decide(const float* context, const float* items, const uint8_t* mask, int num_items, float* action) override {
+  void decide(const float* context, const float* items, const uint8_t* mask, int num_items,
+              float* action) override {
     if (!controller_ || num_items != num_items_) build(num_items);
     controller_->mode({.size = 1, .context = context, .items = items, .mask = mask}, action, *workspace_);
   }

@@ -1,4 +1,5 @@
-// A trained run's policies as an evaluator sees them: the mode of each agent's distribution, for any number of items.
+// A trained run's policies as an evaluator sees them: the mode of each agent's distribution, for any number
+// of items.
 #pragma once
 
 #include <filesystem>

@@ -10,12 +10,12 @@ namespace trimtab {
 // One run's learning curve: what metrics.jsonl holds.
 struct ReportRun {
   std::string name;
-  std::string config;                        // config.yaml as it stands; may be empty
-  std::vector<nlohmann::json> metrics;       // lines in order
+  std::string config;                   // config.yaml as it stands; may be empty
+  std::vector<nlohmann::json> metrics;  // lines in order
 };
 struct Report {
   std::string title;
-  nlohmann::json evaluation;                 // evaluation.h; null when there is none
+  nlohmann::json evaluation;  // evaluation.h; null when there is none
   std::vector<ReportRun> runs;
 };
 

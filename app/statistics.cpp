@@ -12,8 +12,8 @@ namespace trimtab {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kTail = 0.025;   // 95 % intervals
-enum Draw : uint32_t { kEpisodes = 0, kSeeds = 1 };   // second counter word of the resampling draws
+constexpr double kTail = 0.025;                      // 95 % intervals
+enum Draw : uint32_t { kEpisodes = 0, kSeeds = 1 };  // second counter word of the resampling draws
 
 double normal_cdf(double z) { return 0.5 * std::erfc(-z / std::sqrt(2.0)); }
 
@@ -62,7 +62,8 @@ void match(Values& a, Values& b) {
   b = std::move(wide_b);
 }
 
-Bootstrap::Bootstrap(const std::vector<int64_t>& episodes, int64_t num_seeds, uint64_t seed, int64_t resamples)
+Bootstrap::Bootstrap(const std::vector<int64_t>& episodes, int64_t num_seeds, uint64_t seed,
+                     int64_t resamples)
     : num_seeds_(num_seeds), resamples_(resamples) {
   for (const int64_t count : episodes) num_episodes_ += count;
   TT_CHECK_GE(num_seeds, 1);
@@ -85,7 +86,8 @@ Bootstrap::Bootstrap(const std::vector<int64_t>& episodes, int64_t num_seeds, ui
 
 std::vector<double> Bootstrap::means(const Values& values) const {
   TT_CHECK_EQ(values.columns(), num_episodes_);
-  TT_CHECK(values.rows() == 1 || values.rows() == num_seeds_, "{} rows for {} seeds", values.rows(), num_seeds_);
+  TT_CHECK(values.rows() == 1 || values.rows() == num_seeds_, "{} rows for {} seeds", values.rows(),
+           num_seeds_);
   std::vector<double> out(1 + resamples_);
   for (int64_t b = 0; b <= resamples_; ++b) {
     const uint16_t* episode_weight = &episode_weight_[b * num_episodes_];
@@ -140,7 +142,9 @@ FrontierHeight frontier_height(std::span<const double> x, std::span<const double
   const size_t right = std::max_element(x.begin(), x.end()) - x.begin();
   if (at < x[left]) return {y[left], true};
   if (at > x[right]) return {y[right], true};
-  double height = at == x[left] ? y[left] : at == x[right] ? y[right] : -std::numeric_limits<double>::infinity();
+  double height = at == x[left]    ? y[left]
+                  : at == x[right] ? y[right]
+                                   : -std::numeric_limits<double>::infinity();
   for (size_t i = 0; i + 1 < x.size(); ++i) {
     if (at < std::min(x[i], x[i + 1]) || at > std::max(x[i], x[i + 1])) continue;
     const double part = x[i] == x[i + 1] ? 0 : (at - x[i]) / (x[i + 1] - x[i]);
@@ -151,7 +155,7 @@ FrontierHeight frontier_height(std::span<const double> x, std::span<const double
 
 double normal_quantile(double probability) {
   TT_CHECK(probability > 0 && probability < 1, "{}", probability);
-  double low = -40, high = 40;   // bisection: called a few times per evaluation, so simplicity counts
+  double low = -40, high = 40;  // bisection: called a few times per evaluation, so simplicity counts
   for (int i = 0; i < 100; ++i) {
     const double middle = 0.5 * (low + high);
     (normal_cdf(middle) < probability ? low : high) = middle;
@@ -163,7 +167,8 @@ double student_t_quantile(double probability, double degrees) {
   if (degrees <= 1) return std::tan(std::numbers::pi * (probability - 0.5));
   if (degrees <= 2) return (2 * probability - 1) / std::sqrt(2 * probability * (1 - probability));
   // Abramowitz and Stegun 26.7.5.
-  const double z = normal_quantile(probability), z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z, z9 = z7 * z * z;
+  const double z = normal_quantile(probability), z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z,
+               z9 = z7 * z * z;
   const double v = degrees;
   return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v) +
          (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * v * v * v) +

@@ -1,4 +1,5 @@
-// The bootstrap against closed forms: coverage, pairing, crossing with seeds, missing values, frontier interpolation.
+// The bootstrap against closed forms: coverage, pairing, crossing with seeds, missing values, frontier
+// interpolation.
 #include "app/statistics.h"
 
 #include <gtest/gtest.h>
@@ -61,7 +62,8 @@ TEST(Bootstrap, CoversTheTruthAboutAsOftenAsItSays) {
     const Interval interval = bootstrap.interval(bootstrap.means(column_values(x)), n);
     covered += interval.low <= 0 && 0 <= interval.high;
   }
-  // 95 % nominal; four standard deviations of the binomial are 2.8 %. A plain percentile interval covers about 89 % here.
+  // 95 % nominal; four standard deviations of the binomial are 2.8 %. A plain percentile interval covers
+  // about 89 % here.
   EXPECT_GT(covered, 0.91 * trials);
   EXPECT_LT(covered, 0.995 * trials);
 }
@@ -145,7 +147,8 @@ TEST(Frontier, InterpolatesClampsAndTakesTheBestRival) {
   EXPECT_TRUE(frontier_height(x, y, 0.9).clamped);
   EXPECT_DOUBLE_EQ(frontier_height(x, y, 0.1).y, 80);
   EXPECT_TRUE(frontier_height(x, y, 0.1).clamped);
-  const std::vector<double> back = {0.4, 0.8, 0.6}, heights = {80, 50, 76};   // the last segment lies above the first
+  const std::vector<double> back = {0.4, 0.8, 0.6},
+                            heights = {80, 50, 76};  // the last segment lies above the first
   EXPECT_DOUBLE_EQ(frontier_height(back, heights, 0.7).y, 63);
 }
 

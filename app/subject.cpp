@@ -20,7 +20,8 @@ void apply_overrides(Config& config, const std::vector<std::string>& overrides) 
   for (const std::string& text : overrides) {
     const std::string key = text.substr(text.find_first_not_of("+~"));
     if (!key.starts_with("env.") && !key.starts_with("env="))
-      throw ConfigError(fmt::format("override '{}': an evaluation can only change the environment; write env.KEY=VALUE", text));
+      throw ConfigError(fmt::format(
+          "override '{}': an evaluation can only change the environment; write env.KEY=VALUE", text));
     config.apply(text);
   }
 }
@@ -28,11 +29,13 @@ void apply_overrides(Config& config, const std::vector<std::string>& overrides) 
 std::string only_environment() {
   const std::vector<std::string> names = Registry<EvaluatorEntry>::instance().names();
   if (names.size() == 1) return names[0];
-  throw ConfigError(fmt::format("say which environment: env.type=NAME with one of {}, or --config FILE", fmt::join(names, ", ")));
+  throw ConfigError(fmt::format("say which environment: env.type=NAME with one of {}, or --config FILE",
+                                fmt::join(names, ", ")));
 }
 
 Subject baselines(const SubjectOptions& options) {
-  Config config = options.config_file.empty() ? Config::empty("the command line") : Config::load(options.config_file);
+  Config config =
+      options.config_file.empty() ? Config::empty("the command line") : Config::load(options.config_file);
   apply_overrides(config, options.overrides);
   Subject out;
   out.environment = config.has("env.type") ? config.text("env.type", "") : only_environment();
@@ -58,9 +61,11 @@ Subject from_runs(const SubjectOptions& options) {
     Config config = Config::load(run / "config.yaml");
     if (experiment.empty()) experiment = experiment_of(config);
     if (experiment_of(config) != experiment)
-      throw ConfigError(fmt::format("{} and {} are not training seeds of one experiment: their configurations differ beyond the run block; "
-                                    "evaluate them one by one",
-                                    options.names[0], name));
+      throw ConfigError(
+          fmt::format("{} and {} are not training seeds of one experiment: their configurations differ "
+                      "beyond the run block; "
+                      "evaluate them one by one",
+                      options.names[0], name));
     for (const TrainingFile& file : training_manifest(name)) out.manifest.push_back(file);
     out.agents.push_back(policy_agents(run, options.checkpoint));
     apply_overrides(config, options.overrides);
@@ -80,12 +85,13 @@ bool is_artefact(const std::string& name) { return name.ends_with(".safetensors"
 
 Subject from_artefact(const SubjectOptions& options) {
   const std::string& file = options.names[0];
-  if (options.names.size() > 1) throw ConfigError("one exported artefact is evaluated at a time; several subjects must be runs");
+  if (options.names.size() > 1)
+    throw ConfigError("one exported artefact is evaluated at a time; several subjects must be runs");
   if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file", file));
   const ArtefactOrigin origin = artefact_origin(file);
   Subject out;
   out.environment = origin.environment;
-  Config config = Config::parse("env:\n" + indented(origin.config), file);   // as in a configuration
+  Config config = Config::parse("env:\n" + indented(origin.config), file);  // as in a configuration
   apply_overrides(config, options.overrides);
   out.config = config.at("env");
   out.agents.push_back(artefact_agents(file));
@@ -98,9 +104,12 @@ Subject from_artefact(const SubjectOptions& options) {
 }  // namespace
 
 Subject open_subject(const SubjectOptions& options) {
-  if (options.names.empty()) throw ConfigError("say what to evaluate: a run folder, an exported artefact, or none for the baselines alone");
+  if (options.names.empty())
+    throw ConfigError(
+        "say what to evaluate: a run folder, an exported artefact, or none for the baselines alone");
   for (const std::string& name : options.names) {
-    if (name == "none" && options.names.size() > 1) throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
+    if (name == "none" && options.names.size() > 1)
+      throw ConfigError("none stands alone: it evaluates the baselines without a learned policy");
   }
   if (options.names[0] == "none") return baselines(options);
   return is_artefact(options.names[0]) ? from_artefact(options) : from_runs(options);
@@ -116,16 +125,19 @@ std::vector<TrainingFile> training_manifest(const std::string& run_folder) {
   const fs::path file = fs::path(run_folder) / "provenance.json";
   const nlohmann::json provenance = nlohmann::json::parse(read_file(file), nullptr, false);
   if (!provenance.is_object() || !provenance.contains("data"))
-    throw DataError(fmt::format("{}: does not say what the run was trained on, so nothing can be called held out", file.string()));
+    throw DataError(fmt::format(
+        "{}: does not say what the run was trained on, so nothing can be called held out", file.string()));
   std::vector<TrainingFile> out;
   for (const auto& line : provenance["data"]) {
-    if (!line.is_object()) throw DataError(fmt::format("{}: its list of data files is damaged", file.string()));
+    if (!line.is_object())
+      throw DataError(fmt::format("{}: its list of data files is damaged", file.string()));
     out.push_back({line.value("file", ""), line.value("hash", ""), line.value("split", "")});
   }
   return out;
 }
 
-std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation) {
+std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files,
+                                        bool allow_validation) {
   std::vector<std::string> splits;
   for (const std::string& file : files) {
     if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file", file));
@@ -137,10 +149,11 @@ std::vector<std::string> check_held_out(const Subject& subject, const std::vecto
         split = "validation";
         continue;
       }
-      throw DataError(fmt::format("{}: this trace is in the run's training manifest ({} split, as {}), so a result on it would "
-                                  "not be held out; evaluate on another trace{}",
-                                  file, seen.split, seen.file,
-                                  seen.split == "validation" ? ", or give --allow-validation to tune on it" : ""));
+      throw DataError(fmt::format(
+          "{}: this trace is in the run's training manifest ({} split, as {}), so a result on it would "
+          "not be held out; evaluate on another trace{}",
+          file, seen.split, seen.file,
+          seen.split == "validation" ? ", or give --allow-validation to tune on it" : ""));
     }
     splits.push_back(split);
   }

@@ -1,5 +1,6 @@
-// What an evaluation is asked about: runs (training seeds of one experiment), an exported artefact, or `none` (the
-// environment's baselines alone) together with the environment they belong to and the data they were trained on.
+// What an evaluation is asked about: runs (training seeds of one experiment), an exported artefact, or `none`
+// (the environment's baselines alone) together with the environment they belong to and the data they were
+// trained on.
 #pragma once
 
 #include <string>
@@ -11,19 +12,19 @@
 namespace trimtab {
 
 struct TrainingFile {
-  std::string file, hash, split;   // split: "train" or "validation"
+  std::string file, hash, split;  // split: "train" or "validation"
 };
 struct Subject {
-  std::string environment;                  // its type
-  Config config = Config::empty("");        // its env block, overrides applied
-  std::vector<AgentFactory> agents;         // one per training seed
-  std::vector<TrainingFile> manifest;       // what training saw; refused as evaluation data
+  std::string environment;             // its type
+  Config config = Config::empty("");   // its env block, overrides applied
+  std::vector<AgentFactory> agents;    // one per training seed
+  std::vector<TrainingFile> manifest;  // what training saw; refused as evaluation data
 };
 struct SubjectOptions {
-  std::vector<std::string> names;           // run folders, one artefact, or "none"
-  std::vector<std::string> overrides;       // env.a.b=c
-  std::string config_file;                  // for `none`: the configuration whose env block counts
-  std::string checkpoint = "best";          // best, latest or a step
+  std::vector<std::string> names;      // run folders, one artefact, or "none"
+  std::vector<std::string> overrides;  // env.a.b=c
+  std::string config_file;             // for `none`: the configuration whose env block counts
+  std::string checkpoint = "best";     // best, latest or a step
 };
 
 Subject open_subject(const SubjectOptions& options);
@@ -33,7 +34,9 @@ void check_run_folder(const std::string& folder);
 // The data files of a run's provenance.json; DataError when it does not say.
 std::vector<TrainingFile> training_manifest(const std::string& run_folder);
 
-// "held-out" or "validation" for each file. A file that training saw is a DataError; a validation file too, unless allowed.
-std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files, bool allow_validation);
+// "held-out" or "validation" for each file. A file that training saw is a DataError; a validation file too,
+// unless allowed.
+std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files,
+                                        bool allow_validation);
 
 }  // namespace trimtab

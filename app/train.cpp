@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kSummaryName = "summary.json";   // of a finished run
+constexpr const char* kSummaryName = "summary.json";  // of a finished run
 
 struct TrainOptions {
   std::vector<std::string> words;
@@ -52,7 +52,8 @@ json data_manifest(const Config& config) {
     const std::string path = std::string("data.") + split;
     for (size_t i = 0; i < config.list(path).size(); ++i) {
       const std::string file = config.text(fmt::format("{}.{}", path, i), "");
-      if (!fs::exists(file)) config.fail(fmt::format("{}.{}", path, i), fmt::format("there is no file '{}'", file));
+      if (!fs::exists(file))
+        config.fail(fmt::format("{}.{}", path, i), fmt::format("there is no file '{}'", file));
       out.push_back({{"file", file}, {"hash", hash_file(file)}, {"split", split}});
     }
   }
@@ -62,15 +63,20 @@ json data_manifest(const Config& config) {
 json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 json summary_of(const TrainResult& result, int64_t seed, const fs::path& folder) {
-  return {{"seed", seed}, {"run", folder.string()}, {"steps", result.steps}, {"seconds", result.seconds},
-          {"steps_per_second", result.steps_per_second}, {"last_return", number(result.last_return)},
-          {"best_score", number(result.best_score)}, {"best_step", result.best_step}};
+  return {{"seed", seed},
+          {"run", folder.string()},
+          {"steps", result.steps},
+          {"seconds", result.seconds},
+          {"steps_per_second", result.steps_per_second},
+          {"last_return", number(result.last_return)},
+          {"best_score", number(result.best_score)},
+          {"best_step", result.best_step}};
 }
 
 // A folder that already holds the finished run of this very configuration.
 bool is_done(const fs::path& folder, const std::string& resolved) {
-  return fs::exists(folder / "finished") && fs::exists(folder / kSummaryName) && fs::exists(folder / "config.yaml") &&
-         read_file(folder / "config.yaml") == resolved;
+  return fs::exists(folder / "finished") && fs::exists(folder / kSummaryName) &&
+         fs::exists(folder / "config.yaml") && read_file(folder / "config.yaml") == resolved;
 }
 
 // Trains one configuration; `folder` names the run's folder, empty: a new one under run.out.
@@ -83,15 +89,17 @@ json train_one(const Config& config, const fs::path& folder, bool fresh) {
   }
   json provenance = hardware_and_version();
   provenance["data"] = data_manifest(config);
-  const RunFolder opened = RunFolder::open(folder.empty() ? fs::path(run.out) : folder, run.name, resolved, provenance, fresh, !folder.empty());
+  const RunFolder opened = RunFolder::open(folder.empty() ? fs::path(run.out) : folder, run.name, resolved,
+                                           provenance, fresh, !folder.empty());
   fmt::print("{} {}\n", opened.resumed ? "Resuming" : "Training into", opened.path.string());
   std::fflush(stdout);
-  const TrainResult result = train(config, {.run_folder = opened.path, .progress = true, .score = {}, .on_metrics = {}});
+  const TrainResult result =
+      train(config, {.run_folder = opened.path, .progress = true, .score = {}, .on_metrics = {}});
   const json summary = summary_of(result, run.seed, opened.path);
   write_file_atomically(opened.path / kSummaryName, summary.dump(2) + "\n");
   opened.mark_finished();
-  fmt::print("Finished: {} steps in {:.1f} s ({:.0f} steps/s), best validation score {:.4f} at step {}\n", result.steps,
-             result.seconds, result.steps_per_second, result.best_score, result.best_step);
+  fmt::print("Finished: {} steps in {:.1f} s ({:.0f} steps/s), best validation score {:.4f} at step {}\n",
+             result.steps, result.seconds, result.steps_per_second, result.best_score, result.best_step);
   return summary;
 }
 
@@ -104,7 +112,10 @@ Interval score_over_seeds(const json& runs) {
   const double nan = std::nan(""), n = static_cast<double>(scores.size());
   double sum = 0, square = 0;
   for (const double score : scores) sum += score;
-  Interval out{.mean = scores.empty() ? nan : sum / n, .low = nan, .high = nan, .n = static_cast<int64_t>(scores.size())};
+  Interval out{.mean = scores.empty() ? nan : sum / n,
+               .low = nan,
+               .high = nan,
+               .n = static_cast<int64_t>(scores.size())};
   if (scores.size() < 2) return out;
   for (const double score : scores) square += (score - out.mean) * (score - out.mean);
   const double half = student_t_quantile(0.975, n - 1) * std::sqrt(square / (n - 1) / n);
@@ -124,18 +135,24 @@ int train_seeds(const Config& config, const TrainOptions& options) {
     runs.push_back(train_one(seeded, parent / fmt::format("{}-seed{}", run.name, seed), options.fresh));
   }
   const Interval score = score_over_seeds(runs);
-  const json document = {{"name", run.name}, {"runs", runs},
-                         {"best_score", {{"mean", number(score.mean)}, {"low", number(score.low)}, {"high", number(score.high)}, {"n", score.n}}}};
+  const json document = {{"name", run.name},
+                         {"runs", runs},
+                         {"best_score",
+                          {{"mean", number(score.mean)},
+                           {"low", number(score.low)},
+                           {"high", number(score.high)},
+                           {"n", score.n}}}};
   write_file_atomically(parent / "seeds.json", document_text(document));
-  fmt::print("{} seeds: best validation score {:.4f} [{:.4f}, {:.4f}]; written: {}\n", score.n, score.mean, score.low, score.high,
-             (parent / "seeds.json").string());
+  fmt::print("{} seeds: best validation score {:.4f} [{:.4f}, {:.4f}]; written: {}\n", score.n, score.mean,
+             score.low, score.high, (parent / "seeds.json").string());
   return 0;
 }
 
 int train_verb(TrainOptions options) {
   const std::vector<std::string> overrides = take_overrides(options.words);
   if (options.words.size() != 1)
-    throw ConfigError(fmt::format("train takes one configuration, got {}: trimtab train CONFIG [a.b=c...]", options.words.size()));
+    throw ConfigError(fmt::format("train takes one configuration, got {}: trimtab train CONFIG [a.b=c...]",
+                                  options.words.size()));
   Config config = Config::load(options.words[0]);
   for (const std::string& text : overrides) config.apply(text);
   if (!options.seeds.empty()) return train_seeds(config, options);
@@ -143,15 +160,18 @@ int train_verb(TrainOptions options) {
   return 0;
 }
 
-TT_REGISTER(Verb, train,
-            {.name = "train", .doc = "Train from a configuration; run again to resume", .declare = [](Arguments& a) {
-               auto options = std::make_shared<TrainOptions>();
-               a.words("CONFIG", options->words, "a YAML file, and a.b=c, +a.b=c or ~a.b to change keys");
-               a.text("--seeds", options->seeds, "A..B: trains every seed into NAME-seedK and writes seeds.json beside them");
-               a.text("--out", options->out, "the run's folder (with --seeds: the folder of the runs) instead of a new one under run.out");
-               a.flag("--new", options->fresh, "start anew instead of resuming");
-               return [options] { return train_verb(*options); };
-             }});
+TT_REGISTER(
+    Verb, train,
+    {.name = "train", .doc = "Train from a configuration; run again to resume", .declare = [](Arguments& a) {
+       auto options = std::make_shared<TrainOptions>();
+       a.words("CONFIG", options->words, "a YAML file, and a.b=c, +a.b=c or ~a.b to change keys");
+       a.text("--seeds", options->seeds,
+              "A..B: trains every seed into NAME-seedK and writes seeds.json beside them");
+       a.text("--out", options->out,
+              "the run's folder (with --seeds: the folder of the runs) instead of a new one under run.out");
+       a.flag("--new", options->fresh, "start anew instead of resuming");
+       return [options] { return train_verb(*options); };
+     }});
 
 }  // namespace
 }  // namespace trimtab

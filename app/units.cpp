@@ -13,13 +13,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The first comment line of a file, without its marks: every unit's header and every configuration opens with what it is.
+// The first comment line of a file, without its marks: every unit's header and every configuration opens with
+// what it is.
 std::string first_comment(const fs::path& file) {
   std::ifstream in(file);
   std::string line;
   while (std::getline(in, line)) {
     const size_t start = line.find_first_not_of("/# ");
-    if (!line.empty() && (line[0] == '/' || line[0] == '#') && start != std::string::npos && line[start] != '!')
+    if (!line.empty() && (line[0] == '/' || line[0] == '#') && start != std::string::npos &&
+        line[start] != '!')
       return line.substr(start);
     if (!line.empty() && line[0] != '/' && line[0] != '#') break;
   }
@@ -80,7 +82,8 @@ std::vector<FieldLine> help_of_preset(const TrainerPreset& preset) {
 }
 
 const std::vector<UnitLine> kPolicies = {
-    {"policy", "set_encoder", "permutation-equivariant network over a set of items; on plain vectors a multilayer perceptron"}};
+    {"policy", "set_encoder",
+     "permutation-equivariant network over a set of items; on plain vectors a multilayer perceptron"}};
 
 }  // namespace
 
@@ -93,8 +96,9 @@ std::vector<UnitLine> units_of(const std::string& kind) {
   if (kind == "kernels") return kernels();
   if (kind == "configs") return configs();
   const std::string near = nearest(kind, kUnitKinds);
-  throw ConfigError(fmt::format("unknown kind of unit '{}'{}; there are envs, policies, trainers, kernels and configs", kind,
-                                near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
+  throw ConfigError(
+      fmt::format("unknown kind of unit '{}'{}; there are envs, policies, trainers, kernels and configs",
+                  kind, near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
 }
 
 std::vector<FieldLine> help_of_unit(const std::string& name) {
@@ -103,11 +107,13 @@ std::vector<FieldLine> help_of_unit(const std::string& name) {
   }
   std::vector<std::string> known = {kPolicies[0].name};
   for (const UnitLine& preset : presets()) {
-    if (preset.name == name) return help_of_preset(Registry<TrainerPreset>::instance().get(name, preset.kind));
+    if (preset.name == name)
+      return help_of_preset(Registry<TrainerPreset>::instance().get(name, preset.kind));
     known.push_back(preset.name);
   }
   for (const UnitLine& environment : environments()) {
-    if (environment.name == name) return Registry<EnvironmentEntry>::instance().get(name, environment.kind).help();
+    if (environment.name == name)
+      return Registry<EnvironmentEntry>::instance().get(name, environment.kind).help();
     known.push_back(environment.name);
   }
   const std::string near = nearest(name, known);

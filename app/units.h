@@ -10,7 +10,7 @@
 namespace trimtab {
 
 struct UnitLine {
-  std::string kind;      // "environment", "policy", "trainer preset", "kernel", "config"
+  std::string kind;  // "environment", "policy", "trainer preset", "kernel", "config"
   std::string name, doc;
 };
 inline const std::vector<std::string> kUnitKinds = {"envs", "policies", "trainers", "kernels", "configs"};

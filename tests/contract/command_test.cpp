@@ -49,7 +49,8 @@ class CommandTest : public testing::Test {
 
 TEST(Command, EveryVerbOfTheDesignIsThere) {
   const std::vector<std::string> names = Registry<Verb>::instance().names();
-  for (const char* verb : {"train", "eval", "export", "report", "inspect", "bench", "doctor", "list", "help", "completion"})
+  for (const char* verb :
+       {"train", "eval", "export", "report", "inspect", "bench", "doctor", "list", "help", "completion"})
     EXPECT_NE(std::find(names.begin(), names.end(), verb), names.end()) << verb;
 }
 
@@ -60,7 +61,8 @@ TEST(Command, EveryVerbHasHelpAndCompletion) {
   for (const std::string& name : Registry<Verb>::instance().names()) {
     const Answer answer = command({name, "--help"});
     EXPECT_EQ(answer.code, 0) << name;
-    EXPECT_NE(answer.out.find(Registry<Verb>::instance().get(name, "verb").doc), std::string::npos) << answer.out;
+    EXPECT_NE(answer.out.find(Registry<Verb>::instance().get(name, "verb").doc), std::string::npos)
+        << answer.out;
     EXPECT_NE(bash.out.find("    " + name + ") options="), std::string::npos) << name;
     EXPECT_NE(fish.out.find("-a " + name), std::string::npos) << name;
   }
@@ -74,7 +76,8 @@ TEST(Command, EveryUnitHasHelp) {
       EXPECT_FALSE(unit["doc"].get<std::string>().empty()) << unit;
       const Answer answer = command({"help", unit["name"], "--json"});
       ASSERT_EQ(answer.code, 0) << unit << answer.err;
-      for (const auto& key : nlohmann::json::parse(answer.out)) EXPECT_FALSE(key["doc"].get<std::string>().empty()) << key;
+      for (const auto& key : nlohmann::json::parse(answer.out))
+        EXPECT_FALSE(key["doc"].get<std::string>().empty()) << key;
     }
   }
 }
@@ -83,7 +86,7 @@ TEST_F(CommandTest, GoldenExitCodes) {
   struct Case {
     std::vector<std::string> words;
     int code;
-    std::string says;   // part of the sentence on standard error
+    std::string says;  // part of the sentence on standard error
   };
   const std::string text = file("a.h5", "this is not HDF5"), empty = file("b.safetensors", "");
   const std::string yaml = file("c.yaml", "run: {name: x, sed: 1}\n");
@@ -109,14 +112,18 @@ TEST_F(CommandTest, GoldenExitCodes) {
       {{"train", yaml, "--seeds", "5..1"}, 2, ""},
       {{"eval"}, 2, "--data"},
       {{"eval", "none"}, 2, "--data"},
-      {{"eval", "none", "--data", (folder_ / "absent.h5").string(), "trainer.lr=1"}, 2, "can only change the environment"},
+      {{"eval", "none", "--data", (folder_ / "absent.h5").string(), "trainer.lr=1"},
+       2,
+       "can only change the environment"},
       {{"eval", "none", "runs/x", "--data", text}, 2, "none stands alone"},
       {{"eval", (folder_ / "run").string(), "--data", text}, 3, "no such run folder"},
       {{"report"}, 2, "which run"},
       {{"report", (folder_ / "run").string()}, 3, "no such run folder"},
       {{"report", folder_.string()}, 3, "train or evaluate first"},
       {{"export"}, 2, ""},
-      {{"export", (folder_ / "run").string(), "--to", "ttc", "--out", folder_.string()}, 3, "no such run folder"},
+      {{"export", (folder_ / "run").string(), "--to", "ttc", "--out", folder_.string()},
+       3,
+       "no such run folder"},
       {{"bench", "no_such_benchmark"}, 2, "no_such_benchmark"},
   };
   for (const Case& c : cases) {

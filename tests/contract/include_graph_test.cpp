@@ -1,5 +1,5 @@
-// The house rules that a compiler does not check: which way dependencies point, where LibTorch may appear, that one name
-// means one type. Reads the sources themselves.
+// The house rules that a compiler does not check: which way dependencies point, where LibTorch may appear,
+// that one name means one type. Reads the sources themselves.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,16 +17,18 @@ namespace {
 namespace fs = std::filesystem;
 
 // Lowest floor first: a folder may include itself and what stands before it. runtime/ may be included by all.
-const std::vector<std::string> kFloors = {"core", "kernels", "policies", "engine", "domain", "envs", "trainers", "app"};
+const std::vector<std::string> kFloors = {"core",   "kernels", "policies", "engine",
+                                          "domain", "envs",    "trainers", "app"};
 
 struct Include {
-  std::string file, target;   // relative to the root; the target as written
+  std::string file, target;  // relative to the root; the target as written
   bool angled = false;
 };
 
 bool is_source(const fs::path& file) {
   const std::string extension = file.extension().string();
-  return extension == ".cpp" || extension == ".h" || extension == ".c" || extension == ".cu" || extension == ".cuh";
+  return extension == ".cpp" || extension == ".h" || extension == ".c" || extension == ".cu" ||
+         extension == ".cuh";
 }
 
 std::vector<fs::path> sources_under(const std::string& folder) {
@@ -49,7 +51,8 @@ std::vector<Include> includes_under(const std::string& folder) {
     std::ifstream in(file);
     std::smatch match;
     for (std::string line; std::getline(in, line);) {
-      if (std::regex_search(line, match, pattern)) out.push_back({from_root(file), match[2], match[1] == "<"});
+      if (std::regex_search(line, match, pattern))
+        out.push_back({from_root(file), match[2], match[1] == "<"});
     }
   }
   return out;
@@ -83,7 +86,8 @@ TEST(IncludeGraph, NoFloorIncludesAHigherOne) {
 TEST(IncludeGraph, AnEnvironmentNeverIncludesAnother) {
   for (const Include& include : includes_under("envs")) {
     if (first_part(include.target) != "envs" || include.target.find('/', 5) == std::string::npos) continue;
-    EXPECT_EQ(first_part(include.target, 2), first_part(include.file, 2)) << include.file << " includes " << include.target;
+    EXPECT_EQ(first_part(include.target, 2), first_part(include.file, 2))
+        << include.file << " includes " << include.target;
   }
 }
 
@@ -91,7 +95,8 @@ TEST(IncludeGraph, RadioNeedsCoreAlone) {
   for (const Include& include : includes_under("domain/radio")) {
     const std::string floor = first_part(include.target);
     if (include.angled || floor_of(include.target) < 0) continue;
-    EXPECT_TRUE(floor == "core" || include.target.starts_with("domain/radio/")) << include.file << " includes " << include.target;
+    EXPECT_TRUE(floor == "core" || include.target.starts_with("domain/radio/"))
+        << include.file << " includes " << include.target;
   }
 }
 
@@ -106,14 +111,16 @@ TEST(IncludeGraph, LibTorchStartsAtThePolicies) {
   for (const char* folder : {"core", "kernels", "domain/radio", "runtime"}) {
     for (const Include& include : includes_under(folder)) {
       const std::string top = first_part(include.target);
-      EXPECT_FALSE(top == "torch" || top == "ATen" || top == "c10") << include.file << " includes " << include.target;
+      EXPECT_FALSE(top == "torch" || top == "ATen" || top == "c10")
+          << include.file << " includes " << include.target;
     }
   }
 }
 
 // Two headers that define one name differently link without a word and misbehave at run time.
 TEST(OneDefinition, NoTypeNameIsDefinedInTwoHeaders) {
-  static const std::regex type("^(?:struct|class|enum class|enum)\\s+([A-Za-z_]\\w*)\\s*(?:final\\s*)?(?::[^:;][^;]*)?\\{");
+  static const std::regex type(
+      "^(?:struct|class|enum class|enum)\\s+([A-Za-z_]\\w*)\\s*(?:final\\s*)?(?::[^:;][^;]*)?\\{");
   static const std::regex space("^namespace\\s+([\\w:]+)\\s*\\{");
   std::map<std::string, std::set<std::string>> places;
   for (const std::string& floor : kFloors) {
@@ -124,7 +131,8 @@ TEST(OneDefinition, NoTypeNameIsDefinedInTwoHeaders) {
       std::smatch match;
       for (std::string line; std::getline(in, line);) {
         if (std::regex_search(line, match, space)) name_space = match[1];
-        if (std::regex_search(line, match, type)) places[name_space + "::" + match[1].str()].insert(from_root(file));
+        if (std::regex_search(line, match, type))
+          places[name_space + "::" + match[1].str()].insert(from_root(file));
       }
     }
   }

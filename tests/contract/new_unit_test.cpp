@@ -1,4 +1,5 @@
-// scripts/new_unit makes units that compile as they are: each kind is generated into a scratch folder and given to the compiler.
+// scripts/new_unit makes units that compile as they are: each kind is generated into a scratch folder and
+// given to the compiler.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -31,7 +32,9 @@ TEST_P(NewUnit, CompilesAsMade) {
   int compiled = 0;
   for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
     if (entry.path().extension() != ".cpp") continue;
-    EXPECT_EQ(run("c++ -std=c++20 -fsyntax-only -Wall -Wextra -Werror -I" + folder_.string() + " -I" TRIMTAB_SOURCE_DIR " " + entry.path().string()), 0)
+    EXPECT_EQ(run("c++ -std=c++20 -fsyntax-only -Wall -Wextra -Werror -I" + folder_.string() +
+                  " -I" TRIMTAB_SOURCE_DIR " " + entry.path().string()),
+              0)
         << entry.path();
     ++compiled;
   }
