@@ -15,26 +15,34 @@
 #include "assign.h"
 #include "simd.h"
 
-enum { kMaxPriceRounds = 12 };
+typedef float Floats __attribute__((vector_size(TT_LANES * sizeof(float)), may_alias));
+typedef int32_t Ints __attribute__((vector_size(TT_LANES * sizeof(int32_t)), may_alias));
+#define LOAD_FLOATS(at) (*(const Floats*)(const void*)(at))
+#define LOAD_INTS(at) (*(const Ints*)(const void*)(at))
+#define CHOOSE(mask, a, b) (((mask) & (Ints)(a)) | (~(mask) & (Ints)(b))) /* lanes of a where mask is -1, of b where 0 */
+static const Ints kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+enum { kMaxPriceRounds = 24, kIdleRounds = 5 };
 
 typedef struct Fast {
-  int num_users, num_prb, stride; /* stride: users padded to whole vectors */
-  const float* weight;            /* [users, PRBs] */
+  int num_users, num_prb, stride, prb_stride; /* strides: users and PRBs padded to whole vectors */
+  const float* weight;                        /* [users, PRBs] as given */
   const int* quotas;
   int* owner;
-  float* by_prb;   /* [PRBs, stride] weights, usable and transposed */
+  float* by_user;  /* [users, prb_stride] weights, usable; padding 0 */
+  float* by_prb;   /* [PRBs, stride] the same transposed; padding -infinity, so that it is never reached */
   float* loss;     /* [users, stride] */
   int32_t *distance, *open;   /* [stride] bits of reduced distances (>= 0, so they order as integers); open: not settled */
   int* previous;              /* [stride] */
   float *price, *best_price;  /* [stride] */
-  float *score, *lead;        /* [PRBs] largest weight + price so far, and by how much */
+  float* lead;                /* [PRBs] of the owner's weight + price over the next user's */
   int *excess, *first, *next; /* [stride], [stride], [PRBs]: each user's PRBs as a list */
   int* best_owner;            /* [PRBs] */
 } Fast;
 
 size_t tt_fast_size(int num_users, int num_prb) {
   const size_t stride = (size_t)tt_padded(num_users), f = (size_t)tt_padded(num_prb), u = (size_t)num_users;
-  return sizeof(float) * (f * stride + u * stride + 2 * stride + 2 * f) + sizeof(int32_t) * (6 * stride + 2 * f);
+  return sizeof(float) * (u * f + f * stride + u * stride + 2 * stride + f) + sizeof(int32_t) * (6 * stride + 2 * f);
 }
 
 size_t tt_assign_workspace_size(int num_users, int num_prb) {
@@ -45,12 +53,12 @@ size_t tt_assign_workspace_size(int num_users, int num_prb) {
 
 static void fast_layout(Fast* s, void* workspace) {
   const size_t stride = (size_t)s->stride, f = (size_t)tt_padded(s->num_prb), u = (size_t)s->num_users;
-  s->by_prb = (float*)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+  s->by_user = (float*)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+  s->by_prb = s->by_user + u * f;
   s->loss = s->by_prb + f * stride;
   s->price = s->loss + u * stride;
   s->best_price = s->price + stride;
-  s->score = s->best_price + stride;
-  s->lead = s->score + f;
+  s->lead = s->best_price + stride;
   s->distance = (int32_t*)(void*)(s->lead + f);
   s->open = s->distance + stride;
   s->previous = s->open + stride;
@@ -60,41 +68,42 @@ static void fast_layout(Fast* s, void* workspace) {
   s->best_owner = s->next + f;
 }
 
-/* Returns how many weights were not finite. */
-TT_CLONES static int transpose(Fast* s) {
+/* Fills by_user and by_prb; returns how many weights were not usable. */
+static int take_weights(Fast* s) {
   int unusable = 0;
   for (int u = 0; u < s->num_users; ++u) {
-    const float* row = s->weight + (size_t)u * (size_t)s->num_prb;
+    const float* restrict from = s->weight + (size_t)u * (size_t)s->num_prb;
+    float* restrict to = s->by_user + (size_t)u * (size_t)s->prb_stride;
     for (int f = 0; f < s->num_prb; ++f) {
-      s->by_prb[(size_t)f * (size_t)s->stride + (size_t)u] = tt_usable(row[f]);
-      unusable += !(fabsf(row[f]) <= TT_WORST);
+      to[f] = tt_usable(from[f]);
+      unusable += !(fabsf(from[f]) <= TT_WORST);
     }
+    for (int f = s->num_prb; f < s->prb_stride; ++f) to[f] = 0;
   }
-  for (int u = s->num_users; u < s->stride; ++u) /* the padding is never reached */
-    for (int f = 0; f < s->num_prb; ++f) s->by_prb[(size_t)f * (size_t)s->stride + (size_t)u] = -HUGE_VALF;
+  for (int f = 0; f < s->num_prb; ++f) {
+    float* to = s->by_prb + (size_t)f * (size_t)s->stride;
+    for (int u = 0; u < s->num_users; ++u) to[u] = s->by_user[(size_t)u * (size_t)s->prb_stride + (size_t)f];
+    for (int u = s->num_users; u < s->stride; ++u) to[u] = -HUGE_VALF;
+  }
   return unusable;
 }
 
-/* owner[f] = argmax over users of weight + price, the lowest index among equals; lead[f]: its lead over the next user. */
-TT_CLONES static void assign_argmax(const Fast* s, int* restrict owner) {
-  const int num_prb = s->num_prb;
-  float *restrict score = s->score, *restrict lead = s->lead;
-  for (int f = 0; f < num_prb; ++f) {
-    score[f] = tt_usable(s->weight[f]) + s->price[0];
-    lead[f] = HUGE_VALF;
-    owner[f] = 0;
-  }
-  for (int u = 1; u < s->num_users; ++u) {
-    const float* restrict row = s->weight + (size_t)u * (size_t)num_prb;
-    const float price = s->price[u];
-    for (int f = 0; f < num_prb; ++f) {
-      const float here = tt_usable(row[f]) + price, behind = score[f] - here;
-      const int better = here > score[f];
-      const float closest = behind < lead[f] ? behind : lead[f];
-      lead[f] = better ? -behind : closest;
-      score[f] = better ? here : score[f];
-      owner[f] = better ? u : owner[f];
+/* best_owner[f] = argmax over users of weight + price, the lowest index among equals; lead[f]: its lead over the next. */
+TT_CLONES static void assign_argmax(Fast* s) {
+  for (int f = 0; f < s->num_prb; f += TT_LANES) {
+    const float* weight = s->by_user + f;
+    Floats score = LOAD_FLOATS(weight) + s->price[0], lead = score - score + HUGE_VALF;
+    Ints owner = {0};
+    for (int u = 1; u < s->num_users; ++u) {
+      weight += s->prb_stride;
+      const Floats here = LOAD_FLOATS(weight) + s->price[u], behind = score - here;
+      const Ints better = here > score, closer = behind < lead;
+      lead = (Floats)CHOOSE(better, -behind, CHOOSE(closer, behind, lead));
+      score = (Floats)CHOOSE(better, here, score);
+      owner = CHOOSE(better, owner - owner + u, owner);
     }
+    *(Floats*)(void*)(s->lead + f) = lead;
+    *(Ints*)(void*)(s->best_owner + f) = owner;
   }
 }
 
@@ -108,18 +117,18 @@ static int count_excess(Fast* s, const int* owner) {
 }
 
 /* Prices with which every user's weights have mean 0. */
-TT_CLONES static void centring_prices(Fast* s) {
+static void centring_prices(Fast* s) {
   for (int u = 0; u < s->num_users; ++u) {
-    const float* row = s->weight + (size_t)u * (size_t)s->num_prb;
+    const float* row = s->by_user + (size_t)u * (size_t)s->prb_stride;
     float sum = 0;
-    for (int f = 0; f < s->num_prb; ++f) sum += tt_usable(row[f]);
+    for (int f = 0; f < s->num_prb; ++f) sum += row[f];
     s->price[u] = -sum / (float)s->num_prb;
   }
 }
 
 /* Tries s->price: keeps it and its assignment when fewer units must move than the `units` so far. */
 static int try_prices(Fast* s, int units) {
-  assign_argmax(s, s->best_owner);
+  assign_argmax(s);
   const int now = count_excess(s, s->best_owner);
   if (now >= units) return units;
   memcpy(s->best_price, s->price, (size_t)s->num_users * sizeof(float));
@@ -132,7 +141,7 @@ static int try_prices(Fast* s, int units) {
 static void step_prices(Fast* s, int round) {
   float temperature = 0;
   for (int f = 0; f < s->num_prb; ++f) temperature += s->lead[f];
-  temperature /= (float)s->num_prb * (1.0f + 0.3f * (float)round);
+  temperature /= (float)s->num_prb * (1.0f + 0.15f * (float)round);
   for (int u = 0; u < s->num_users; ++u) {
     const float count = (float)(s->excess[u] + s->quotas[u]);
     s->price[u] += temperature * logf(((float)s->quotas[u] + 0.5f) / (count + 0.5f));
@@ -153,9 +162,12 @@ static int settle_prices(Fast* s, const float* guess) {
     centring_prices(s);
     units = try_prices(s, units);
   }
-  for (int round = 0; round < kMaxPriceRounds && units > good_enough; ++round) {
+  /* A round costs about as much as moving two units, so rounds that save fewer soon end the search. */
+  for (int round = 0, idle = 0; round < kMaxPriceRounds && units > good_enough && idle < kIdleRounds; ++round) {
     step_prices(s, round);
-    units = try_prices(s, units);
+    const int now = try_prices(s, units);
+    idle = now > units - 2 ? idle + 1 : 0;
+    units = now;
   }
   memcpy(s->price, s->best_price, (size_t)s->num_users * sizeof(float));
   return count_excess(s, s->owner);
@@ -183,32 +195,45 @@ static float float_of(int32_t bits) {
   return x;
 }
 
-/* The open user of least distance, or -1. */
-TT_CLONES static int nearest_open(const int32_t* restrict open, int stride) {
+/* The least of 16 lanes' (value, index): the open user of least distance, or -1. */
+static inline __attribute__((always_inline)) int least_lane(const Ints* value, const Ints* index) {
   int32_t least = INT32_MAX;
-  for (int v = 0; v < stride; ++v) least = open[v] < least ? open[v] : least;
-  if (least == INT32_MAX) return -1;
-  int32_t at = INT32_MAX;
-  for (int v = 0; v < stride; ++v) at = open[v] == least && v < at ? v : at;
+  int at = -1;
+  for (int i = 0; i < TT_LANES; ++i) {
+    at = (*value)[i] < least ? (*index)[i] : at;
+    least = (*value)[i] < least ? (*value)[i] : least;
+  }
   return at;
 }
 
-/* Offers every user a path through u: distance + reduced loss, where only rounding can make a reduced loss negative. */
-TT_CLONES static void relax(Fast* s, int u) {
-  const int stride = s->stride;
-  const float* restrict loss = s->loss + (size_t)u * (size_t)stride;
-  const float* restrict price = s->price;
-  int32_t *restrict distance = s->distance, *restrict open = s->open;
-  int* restrict previous = s->previous;
-  const float base = float_of(distance[u]), own = price[u];
-  for (int v = 0; v < stride; ++v) {
-    const float reduced = loss[v] + own - price[v];
-    union { float f; int32_t i; } there = {.f = base + (reduced > 0 ? reduced : 0)};
-    const int better = there.i < distance[v];
-    distance[v] = better ? there.i : distance[v];
-    open[v] = better ? there.i : open[v];
-    previous[v] = better ? u : previous[v];
+TT_CLONES static int nearest_open(const Fast* s) {
+  Ints least = LOAD_INTS(s->open), index = kLane;
+  for (int v = TT_LANES; v < s->stride; v += TT_LANES) {
+    const Ints here = LOAD_INTS(s->open + v), nearer = here < least;
+    index = CHOOSE(nearer, kLane + v, index);
+    least = CHOOSE(nearer, here, least);
   }
+  return least_lane(&least, &index);
+}
+
+/* Settles u: offers every user a path through it, of distance + reduced loss (only rounding can make a reduced loss
+ * negative), and returns the nearest open user. */
+TT_CLONES static int relax(Fast* s, int u) {
+  const float* loss = s->loss + (size_t)u * (size_t)s->stride;
+  const float base = float_of(s->distance[u]), own = s->price[u];
+  Ints least = kLane - kLane + INT32_MAX, index = kLane;
+  for (int v = 0; v < s->stride; v += TT_LANES) {
+    const Floats reduced = LOAD_FLOATS(loss + v) + own - LOAD_FLOATS(s->price + v);
+    const Ints there = (Ints)((Floats)((reduced > 0) & (Ints)reduced) + base);
+    const Ints distance = LOAD_INTS(s->distance + v), better = there < distance;
+    const Ints open = CHOOSE(better, there, LOAD_INTS(s->open + v)), nearer = open < least;
+    *(Ints*)(void*)(s->distance + v) = CHOOSE(better, there, distance);
+    *(Ints*)(void*)(s->open + v) = open;
+    *(Ints*)(void*)(s->previous + v) = CHOOSE(better, kLane - kLane + u, LOAD_INTS(s->previous + v));
+    index = CHOOSE(nearer, kLane + v, index);
+    least = CHOOSE(nearer, open, least);
+  }
+  return least_lane(&least, &index);
 }
 
 /* Shortest path from any user above its quota to any below; returns its end and moves the prices so that it is tight.
@@ -220,7 +245,7 @@ static int shortest_path(Fast* s, float source, float* sink) {
   }
   float reached = HUGE_VALF;
   int target = -1;
-  for (int u = nearest_open(s->open, s->stride); u >= 0; u = nearest_open(s->open, s->stride)) {
+  for (int u = nearest_open(s); u >= 0;) {
     const float here = float_of(s->distance[u]);
     if (here >= reached) break;
     s->open[u] = INT32_MAX;
@@ -228,7 +253,7 @@ static int shortest_path(Fast* s, float source, float* sink) {
       reached = here + (s->price[u] - *sink);
       target = u;
     }
-    if (s->first[u] >= 0) relax(s, u);
+    u = s->first[u] >= 0 ? relax(s, u) : nearest_open(s);
   }
   for (int v = 0; v < s->num_users; ++v) {
     const int nearer = s->distance[v] < bits_of(reached);
@@ -293,10 +318,11 @@ tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const 
                          void* workspace) {
   if (!tt_problem_ok(weight, num_users, num_prb, quotas, owner, workspace)) return TT_BAD_ARGUMENT;
   if (num_prb == 0) return TT_OK;
-  Fast s = {.num_users = num_users, .num_prb = num_prb, .stride = tt_padded(num_users), .weight = weight,
+  Fast s = {.num_users = num_users, .num_prb = num_prb, 
+            .stride = tt_padded(num_users), .prb_stride = tt_padded(num_prb), .weight = weight,
             .quotas = quotas, .owner = owner};
   fast_layout(&s, workspace);
-  const int unusable = transpose(&s);
+  const int unusable = take_weights(&s);
   const int units = settle_prices(&s, prices && prices_usable(prices, num_users) ? prices : NULL);
   if (units > 0) repair(&s, units);
   if (prices) memcpy(prices, s.price, (size_t)num_users * sizeof(float));
