@@ -240,7 +240,8 @@ TT_CLONES static int relax(Fast* s, int u) {
  * source, sink: prices of two virtual users that give to the former and take from the latter at no loss. */
 static int shortest_path(Fast* s, float source, float* sink) {
   for (int v = 0; v < s->stride; ++v) {
-    s->distance[v] = s->open[v] = s->excess[v] > 0 ? bits_of(source - s->price[v]) : INT32_MAX;
+    const float start = source - s->price[v]; /* never below 0 but for rounding; bits only order numbers that are not */
+    s->distance[v] = s->open[v] = s->excess[v] > 0 ? bits_of(start > 0 ? start : 0.0f) : INT32_MAX;
     s->previous[v] = -1;
   }
   float reached = HUGE_VALF;
@@ -249,8 +250,9 @@ static int shortest_path(Fast* s, float source, float* sink) {
     const float here = float_of(s->distance[u]);
     if (here >= reached) break;
     s->open[u] = INT32_MAX;
-    if (s->excess[u] < 0 && here + (s->price[u] - *sink) < reached) {
-      reached = here + (s->price[u] - *sink);
+    const float gap = s->price[u] > *sink ? s->price[u] - *sink : 0.0f;
+    if (s->excess[u] < 0 && here + gap < reached) {
+      reached = here + gap;
       target = u;
     }
     u = s->first[u] >= 0 ? relax(s, u) : nearest_open(s);
@@ -283,14 +285,15 @@ static int take_cheapest(Fast* s, int u, int v) {
 static void move_along_path(Fast* s, int target) {
   int v = target;
   ++s->excess[v];
-  for (int u = s->previous[v]; u >= 0; v = u, u = s->previous[v]) {
+  /* A path is shorter than the number of users; the bound keeps even a damaged one from turning in a circle. */
+  for (int u = s->previous[v], hops = 0; u >= 0 && hops < s->num_users; v = u, u = s->previous[v], ++hops) {
     const int f = take_cheapest(s, u, v);
     s->owner[f] = v;
     s->next[f] = s->first[v];
     s->first[v] = f;
   }
   --s->excess[v];
-  for (v = target; v >= 0; v = s->previous[v]) refresh_losses(s, v);
+  for (int hops = 0, u = target; u >= 0 && hops <= s->num_users; u = s->previous[u], ++hops) refresh_losses(s, u);
 }
 
 static void repair(Fast* s, int units) {
@@ -318,7 +321,7 @@ tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const 
                          void* workspace) {
   if (!tt_problem_ok(weight, num_users, num_prb, quotas, owner, workspace)) return TT_BAD_ARGUMENT;
   if (num_prb == 0) return TT_OK;
-  Fast s = {.num_users = num_users, .num_prb = num_prb, 
+  Fast s = {.num_users = num_users, .num_prb = num_prb,
             .stride = tt_padded(num_users), .prb_stride = tt_padded(num_prb), .weight = weight,
             .quotas = quotas, .owner = owner};
   fast_layout(&s, workspace);
