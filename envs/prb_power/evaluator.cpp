@@ -47,7 +47,9 @@ class PrbPowerEvaluator final : public Evaluator {
   PrbPowerEvaluator(PrbPowerOptions options, const std::string& file) {
     std::vector<std::shared_ptr<radio::TraceSource>> sources = open_sources(options, {file});
     const int64_t period = options.control_period_slots;
-    options.prb = options.power = "learned";
+    learns_prb_ = options.prb == "learned";
+    learns_power_ = options.power == "learned";
+    options.prb = options.power = "learned";  // the cell's own rules are not used: policies are composed by name
     options.episode_slots = period;  // for the constructor's check; the real length follows from the trace
     const int lead = Cell(options, sources).lead_slots();
     options.episode_slots = (sources[0]->info().slots_per_drop - lead) / period * period;
@@ -63,8 +65,9 @@ class PrbPowerEvaluator final : public Evaluator {
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
-    if (learned)
-      for (const char* name : {"joint", "prb_only", "power_only"}) out.push_back({name, "learned"});
+    if (learned && learns_prb_ && learns_power_) out.push_back({"joint", "learned"});
+    if (learned && learns_prb_) out.push_back({"prb_only", "learned"});
+    if (learned && learns_power_) out.push_back({"power_only", "learned"});
     for (const std::string& rule : prb_rule_names())
       for (int k = 0; k < 4; ++k) out.push_back({policy_name(rule, static_cast<PowerRule>(k)), "baseline"});
     return out;
@@ -172,6 +175,7 @@ class PrbPowerEvaluator final : public Evaluator {
 
   std::unique_ptr<Cell> cell_;
   int64_t num_episodes_ = 0;
+  bool learns_prb_ = true, learns_power_ = true;
 };
 
 TT_REGISTER(EvaluatorEntry, prb_power_evaluator, {
