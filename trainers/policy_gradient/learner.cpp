@@ -82,6 +82,7 @@ void Learner::begin_phase(const LearnerPhase& phase) {
   last_value_.resize(rollout_->instances());
   final_value_.resize(rows);
   factor_.resize(phase.options.sequential ? rows : 0);
+  log_factor_.resize(phase.options.sequential ? rows : 0);
   new_logp_.resize(phase.options.sequential ? rows : 0);
 }
 

@@ -105,11 +105,11 @@ class Learner {
   std::unique_ptr<Rollout> rollout_;
   std::vector<Critic> critics_;
   std::vector<Learning> learning_;
-  std::vector<float> weight_;                    // [rows]
-  std::vector<float> group_advantage_;           // [rows]
-  std::vector<float> last_value_, final_value_;  // [instances], [rows] scratch of the value estimates
-  std::vector<float> factor_, new_logp_;         // [rows] sequential updates
-  std::vector<uint32_t> live_;                   // rows that count
+  std::vector<float> weight_;                          // [rows]
+  std::vector<float> group_advantage_;                 // [rows]
+  std::vector<float> last_value_, final_value_;        // [instances], [rows] scratch of the value estimates
+  std::vector<float> factor_, log_factor_, new_logp_;  // [rows] sequential updates
+  std::vector<uint32_t> live_;                         // rows that count
   uint32_t updates_ = 0;
 };
 

@@ -161,6 +161,7 @@ void Learner::fit_agents_in_sequence(const FitPlan& plan) {
   for (size_t i = order.size(); i > 1; --i)
     std::swap(order[i - 1], order[draws.below(static_cast<uint32_t>(i))]);
   std::fill(factor_.begin(), factor_.end(), 1.0f);
+  std::fill(log_factor_.begin(), log_factor_.end(), 0.0f);
   for (size_t k = 0; k < order.size(); ++k) {
     Learning& learning = learning_[order[k]];
     fit_agent(learning, plan, factor_.data());
@@ -168,7 +169,11 @@ void Learner::fit_agents_in_sequence(const FitPlan& plan) {
     const AgentRows& rows = rollout_->agents[learning.agent];
     learning.network->log_probabilities(rows.observation, rows.raw.data(), rollout_->rows(), new_logp_.data(),
                                         pool_);
-    for (size_t r = 0; r < factor_.size(); ++r) factor_[r] *= std::exp(new_logp_[r] - rows.logp[r]);
+    for (size_t r = 0; r < factor_.size(); ++r) {
+      log_factor_[r] += new_logp_[r] - rows.logp[r];
+      factor_[r] =
+          bounded_exp(log_factor_[r]).value;  // of the sum: a product of bounded ratios could overflow
+    }
   }
 }
 

@@ -12,6 +12,10 @@
 // Rows are weighted by `weight` (seam 5), so the sum over any split of a batch is the loss of the whole.
 // HAPPO's product of the ratios of agents updated before (arXiv 2109.11251) is positive, so it goes into the
 // advantage.
+//
+// Both exponentials (r and exp(d)) are exact up to e^20 and continue as their tangent there, see bounded_exp:
+// a narrow Gaussian moves a far action's logp by more than 88 nats within one update, e^88 is infinite in
+// f32, and infinity times a coefficient or advantage of zero is not a number.
 #pragma once
 
 #include <algorithm>
@@ -56,19 +60,37 @@ struct PolicyLossOptions {
   double kl_coef = 0;
 };
 
+// The bound that verl puts on the log-ratio (core_algos.py). Cutting the log-ratio off, as it does there,
+// takes the gradient away from the rows that have moved furthest; a tangent keeps it, and keeps the loss
+// convex in d.
+constexpr double kMaxExponent = 20;
+
+template <class T>
+struct Exponential {
+  T value, slope;
+};
+
+// e^x and its derivative up to kMaxExponent, from there on the tangent: finite, increasing and
+// differentiable.
+template <class T>
+Exponential<T> bounded_exp(T x) {
+  constexpr T kMax = static_cast<T>(kMaxExponent);
+  const T slope = std::exp(std::min(x, kMax));
+  return {x > kMax ? slope * (1 + x - kMax) : slope, slope};
+}
+
 template <class T>
 struct Surrogate {
-  T loss, d_logp;
+  T loss, d_ratio;
   bool clipped;
 };
 
-// One row's surrogate and its derivative with respect to logp. Where a branch is constant in r the derivative
-// is 0.
+// One row's surrogate and its derivative with respect to the ratio; 0 where a branch is constant in it.
 template <class T>
 Surrogate<T> clipped_surrogate(T ratio, T advantage, const ClipOptions& clip) {
   const T high = clip.kind == ClipKind::kSymmetric ? clip.low : clip.high;
   const T free = ratio * advantage;
-  if (clip.kind == ClipKind::kNone) return {-free, -free, false};
+  if (clip.kind == ClipKind::kNone) return {-free, -advantage, false};
   const T bounded = std::clamp<T>(ratio, 1 - static_cast<T>(clip.low), 1 + high) * advantage;
   T best = std::min(free, bounded);
   bool clipped = bounded < free;
@@ -76,7 +98,7 @@ Surrogate<T> clipped_surrogate(T ratio, T advantage, const ClipOptions& clip) {
     best = static_cast<T>(clip.dual) * advantage;
     clipped = true;
   }
-  return {-best, clipped ? T(0) : -free, clipped};
+  return {-best, clipped ? T(0) : -advantage, clipped};
 }
 
 // Writes d(loss)/d(logp) and d(loss)/d(entropy) per row and returns the sums.
@@ -92,10 +114,10 @@ PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& opt
       continue;
     }
     const T d = in.logp_old[i] - in.logp[i];
-    const T ratio = std::exp(-d), inverse = std::exp(d);
-    const Surrogate<T> s = clipped_surrogate(ratio, in.advantage[i], options.clip);
-    const T kl = inverse - d - 1;
-    d_logp[i] = w * (s.d_logp + kl_coef * (1 - inverse));
+    const Exponential<T> ratio = bounded_exp(-d), inverse = bounded_exp(d);
+    const Surrogate<T> s = clipped_surrogate(ratio.value, in.advantage[i], options.clip);
+    const T kl = inverse.value - d - 1;
+    d_logp[i] = w * (s.d_ratio * ratio.slope + kl_coef * (1 - inverse.slope));
     d_entropy[i] = -w * entropy_coef;
     sums.surrogate += w * s.loss;
     sums.entropy += w * in.entropy[i];

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <vector>
 
@@ -80,9 +82,9 @@ TEST(PolicyLoss, ValuesByDefinition) {
   EXPECT_DOUBLE_EQ(clipped_surrogate(5.0, -1.0, symmetric).loss,
                    5.0);  // a bad action made likelier is not clipped
   EXPECT_DOUBLE_EQ(clipped_surrogate(5.0, -1.0, dual).loss, 3.0);
-  EXPECT_EQ(clipped_surrogate(5.0, -1.0, dual).d_logp, 0.0);
-  EXPECT_EQ(clipped_surrogate(1.4, 2.0, symmetric).d_logp, 0.0);
-  EXPECT_DOUBLE_EQ(clipped_surrogate(1.4, -2.0, symmetric).d_logp, 2.8);
+  EXPECT_EQ(clipped_surrogate(5.0, -1.0, dual).d_ratio, 0.0);
+  EXPECT_EQ(clipped_surrogate(1.4, 2.0, symmetric).d_ratio, 0.0);
+  EXPECT_DOUBLE_EQ(clipped_surrogate(1.4, -2.0, symmetric).d_ratio, 2.0);
 }
 
 TEST(PolicyLoss, SumsOfAnySplitAreTheWhole) {
@@ -101,6 +103,46 @@ TEST(PolicyLoss, SumsOfAnySplitAreTheWhole) {
     EXPECT_NEAR(sum.loss, whole.loss, 1e-12);
     EXPECT_NEAR(sum.kl, whole.kl, 1e-12);
     EXPECT_NEAR(sum.clipped, whole.clipped, 1e-12);
+  }
+}
+
+// Pendulum, update 181: a deviation of 0.3 and an action that the moved mean leaves more than 88 nats behind.
+TEST(PolicyLoss, FarActionsGiveFiniteGradientsInSinglePrecision) {
+  const std::vector<float> advantage = {1, 0, -1}, entropy(3, 0.2f), weight(3, 1.0f), old(3, -6.0f);
+  for (const float moved : {-1000.0f, -100.0f, 100.0f, 1000.0f}) {
+    const std::vector<float> logp(3, old[0] + moved);
+    const PolicyRows<float> rows{3, logp.data(), old.data(), entropy.data(), advantage.data(), weight.data()};
+    for (const ClipKind kind : kKinds) {
+      for (const double kl_coef : {0.0, 0.1}) {
+        float d_logp[3], d_entropy[3];
+        const PolicyLossSums sums =
+            policy_loss(rows, {{kind, 0.2, 0.3, 1.8}, 0.01, kl_coef}, d_logp, d_entropy);
+        EXPECT_TRUE(std::isfinite(sums.loss) && std::isfinite(sums.kl)) << moved;
+        for (const float d : d_logp) EXPECT_TRUE(std::isfinite(d)) << moved;
+        if (kl_coef == 0) {
+          EXPECT_EQ(d_logp[1], 0) << moved;
+        } else {  // the divergence still pulls the probabilities together
+          EXPECT_GT(d_logp[1] * moved, 0) << moved;
+        }
+      }
+    }
+  }
+}
+
+TEST(PolicyLoss, DerivativesMatchFiniteDifferencesBeyondTheBound) {
+  constexpr double kStep = 1e-3;
+  for (const ClipKind kind : kKinds) {
+    for (const double moved : {-50.0, -21.0, -19.0, 19.0, 21.0, 50.0}) {
+      for (const double advantage : {-1.5, 1.5}) {
+        const PolicyLossOptions options{{kind, 0.2, 0.3, 1.8}, 0, 0.1};
+        const auto at = [&](double logp) { return Batch{{logp}, {0}, {0}, {advantage}, {1}}; };
+        std::vector<double> d_logp(1);
+        at(moved).loss(options, &d_logp);
+        const double slope =
+            (at(moved + kStep).loss(options).loss - at(moved - kStep).loss(options).loss) / (2 * kStep);
+        EXPECT_NEAR(d_logp[0], slope, 1e-6 * std::max(1.0, std::abs(slope))) << moved;
+      }
+    }
   }
 }
 
