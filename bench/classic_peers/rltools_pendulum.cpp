@@ -66,7 +66,7 @@ constexpr TI kStepsPerUpdate = CoreConfig::ENVIRONMENT_STEPS_PER_LOOP_STEP;
 template <typename Next>
 struct EvaluationParameters : rlt::rl::loop::steps::evaluation::Parameters<TypePolicy, TI, Next> {
   static constexpr TI EVALUATION_INTERVAL = 5, NUM_EVALUATION_EPISODES = 50;
-  static constexpr TI N_EVALUATIONS = 20;
+  static constexpr TI N_EVALUATIONS = 40;
 };
 using CurveConfig = rlt::rl::loop::steps::evaluation::Config<CoreConfig, EvaluationParameters<CoreConfig>>;
 
