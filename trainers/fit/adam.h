@@ -1,5 +1,5 @@
 // Adam with decoupled weight decay (Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101)
-// over one flat buffer: one pass for the gradient's norm, one fused pass for moments and parameters.
+// over one flat buffer: the moments between the steps, which kernels/adam makes.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,5 @@ class Adam {
   std::vector<float> m_, v_;
   int64_t steps_ = 0;
 };
-
-// Sum of squares in a fixed order; NaN or infinity when an element is.
-double sum_of_squares(std::span<const float> values);
 
 }  // namespace trimtab

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/adam/adam.h"
 
 namespace trimtab {
 namespace {
@@ -106,7 +107,8 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chun
       Minibatch batch{std::span(order_).subspan(rows * k / parts, rows * (k + 1) / parts - rows * k / parts)};
       if (whiten && batch.rows.size() > 1) std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows);
       const PolicyLossSums sums = gradient_of(batch, pool, chunk);
-      const double norm = std::sqrt(sum_of_squares(gradient_));
+      const double squares = squared_norm(gradient_.data(), static_cast<int64_t>(gradient_.size()));
+      const double norm = std::sqrt(squares);
       if (!std::isfinite(norm) || !std::isfinite(sums.loss)) {
         throw NonFinite{non_finite_tensor(sums.loss),
                         std::vector<uint32_t>(batch.rows.begin(), batch.rows.end())};
@@ -118,9 +120,7 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chun
         stats.stopped_early = true;
         break;
       }
-      const double limit = options_.max_grad_norm;
-      adam_->step(controller_->parameters(), gradient_, limit > 0 && norm > limit ? limit / norm : 1.0,
-                  plan.lr);
+      adam_->step(controller_->parameters(), gradient_, clip_scale(squares, options_.max_grad_norm), plan.lr);
     }
   }
   return stats;
