@@ -5,9 +5,12 @@
  * price += T log((quota + 1/2) / (count + 1/2)). A few rounds, from prices that centre every user's weights; the best one
  * is kept.
  *
- * Repair. The argmax is optimal for its own counts, with the prices as potentials, so the shortest paths of assign_exact.c
- * can go on from there: the result is the optimum up to the rounding of floats. What makes it fast is that few units are
- * left to move, that Dijkstra stops at the first user below its quota, and that a row of users is a few vectors. */
+ * Repair. The argmax is optimal for its own counts. Moving one PRB from u to v loses at least loss[u][v] = min over the PRBs
+ * of u of weight[u] - weight[v]; shortest paths of moves from users above their quotas to users below keep it optimal for
+ * its counts (Ahuja, Magnanti, Orlin: Network Flows, section 9.7), and so do several at once that share no user. They are
+ * found by Bellman and Ford's recursion, move by move, which needs no prices, no order and no queue: every step is whole
+ * vectors of users, and nothing it does depends on signs, so neither ties nor rounding can keep it from ending. Paths are
+ * cut at kMaxMoves. */
 #include <limits.h>
 #include <math.h>
 #include <string.h>
@@ -20,9 +23,10 @@ typedef int32_t Ints __attribute__((vector_size(TT_LANES * sizeof(int32_t)), may
 #define LOAD_FLOATS(at) (*(const Floats*)(const void*)(at))
 #define LOAD_INTS(at) (*(const Ints*)(const void*)(at))
 #define CHOOSE(mask, a, b) (((mask) & (Ints)(a)) | (~(mask) & (Ints)(b))) /* lanes of a where mask is -1, of b where 0 */
-static const Ints kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const Ints kNoInts = {0};
+static const Floats kNoFloats = {0};
 
-enum { kMaxPriceRounds = 24, kIdleRounds = 5 };
+enum { kMaxPriceRounds = 16, kIdleRounds = 4, kMaxMoves = 32 };
 
 typedef struct Fast {
   int num_users, num_prb, stride, prb_stride; /* strides: users and PRBs padded to whole vectors */
@@ -30,19 +34,21 @@ typedef struct Fast {
   const int* quotas;
   int* owner;
   float* by_user;  /* [users, prb_stride] weights, usable; padding 0 */
-  float* by_prb;   /* [PRBs, stride] the same transposed; padding -infinity, so that it is never reached */
+  float* by_prb;   /* [PRBs, stride] the same transposed; padding -infinity */
   float* loss;     /* [users, stride] */
-  int32_t *distance, *open;   /* [stride] bits of reduced distances (>= 0, so they order as integers); open: not settled */
-  int* previous;              /* [stride] */
+  float* distance;            /* [2, stride] least loss of moving a unit here, by at most so many moves */
+  int* cheapest;              /* [users, stride] the PRB behind each loss */
+  int *via, *open;            /* [kMaxMoves, stride] from whom, by moves; [stride] users whose paths can be extended */
   float *price, *best_price;  /* [stride] */
   float* lead;                /* [PRBs] of the owner's weight + price over the next user's */
-  int *excess, *first, *next; /* [stride], [stride], [PRBs]: each user's PRBs as a list */
+  int *excess, *passed;  /* [stride], [stride]: 1 where a path of this phase has passed */
+  int *first, *next, *before; /* [stride], [PRBs], [PRBs]: each user's PRBs as a list */
   int* best_owner;            /* [PRBs] */
 } Fast;
 
 size_t tt_fast_size(int num_users, int num_prb) {
   const size_t stride = (size_t)tt_padded(num_users), f = (size_t)tt_padded(num_prb), u = (size_t)num_users;
-  return sizeof(float) * (u * f + f * stride + u * stride + 2 * stride + f) + sizeof(int32_t) * (6 * stride + 2 * f);
+  return sizeof(float) * (u * f + f * stride + u * stride + 4 * stride + f) + sizeof(int) * (u * stride + (kMaxMoves + 4) * stride + 3 * f);
 }
 
 size_t tt_assign_workspace_size(int num_users, int num_prb) {
@@ -59,13 +65,16 @@ static void fast_layout(Fast* s, void* workspace) {
   s->price = s->loss + u * stride;
   s->best_price = s->price + stride;
   s->lead = s->best_price + stride;
-  s->distance = (int32_t*)(void*)(s->lead + f);
-  s->open = s->distance + stride;
-  s->previous = s->open + stride;
-  s->excess = s->previous + stride;
-  s->first = s->excess + stride;
+  s->distance = s->lead + f;
+  s->via = (int*)(void*)(s->distance + 2 * stride);
+  s->open = s->via + kMaxMoves * stride;
+  s->excess = s->open + stride;
+  s->passed = s->excess + stride;
+  s->cheapest = s->passed + stride;
+  s->first = s->cheapest + u * stride;
   s->next = s->first + stride;
-  s->best_owner = s->next + f;
+  s->before = s->next + f;
+  s->best_owner = s->before + f;
 }
 
 /* Fills by_user and by_prb; returns how many weights were not usable. */
@@ -80,12 +89,19 @@ static int take_weights(Fast* s) {
     }
     for (int f = s->num_prb; f < s->prb_stride; ++f) to[f] = 0;
   }
-  for (int f = 0; f < s->num_prb; ++f) {
-    float* to = s->by_prb + (size_t)f * (size_t)s->stride;
-    for (int u = 0; u < s->num_users; ++u) to[u] = s->by_user[(size_t)u * (size_t)s->prb_stride + (size_t)f];
-    for (int u = s->num_users; u < s->stride; ++u) to[u] = -HUGE_VALF;
-  }
   return unusable;
+}
+
+/* by_prb from by_user, 16 PRBs at a time so that what is read and written stays in the first cache; lanes beyond the users
+ * get -infinity, so that nothing ever moves there. */
+static void transpose(Fast* s) {
+  for (int begin = 0; begin < s->prb_stride; begin += TT_LANES) {
+    for (int u = 0; u < s->stride; ++u) {
+      const float* restrict from = s->by_user + (size_t)u * (size_t)s->prb_stride + (size_t)begin;
+      float* restrict to = s->by_prb + (size_t)begin * (size_t)s->stride + (size_t)u;
+      for (int f = 0; f < TT_LANES; ++f) to[(size_t)f * (size_t)s->stride] = u < s->num_users ? from[f] : -HUGE_VALF;
+    }
+  }
 }
 
 /* best_owner[f] = argmax over users of weight + price, the lowest index among equals; lead[f]: its lead over the next. */
@@ -157,7 +173,7 @@ static int settle_prices(Fast* s, const float* guess) {
     memcpy(s->price, guess, (size_t)s->num_users * sizeof(float));
     units = try_prices(s, units);
   }
-  const int good_enough = s->num_prb / 16;
+  const int good_enough = s->num_prb / 12;
   if (!guess || units > s->num_prb / 4) {
     centring_prices(s);
     units = try_prices(s, units);
@@ -173,142 +189,135 @@ static int settle_prices(Fast* s, const float* guess) {
   return count_excess(s, s->owner);
 }
 
+/* Two vectors of users at a time: a walk along the list serves both. */
 TT_CLONES static void refresh_losses(Fast* s, int u) {
   const int stride = s->stride;
-  float* restrict loss = s->loss + (size_t)u * (size_t)stride;
-  for (int v = 0; v < stride; ++v) loss[v] = HUGE_VALF;
-  for (int f = s->first[u]; f >= 0; f = s->next[f]) {
-    const float* restrict row = s->by_prb + (size_t)f * (size_t)stride;
-    const float own = row[u];
-    for (int v = 0; v < stride; ++v) loss[v] = own - row[v] < loss[v] ? own - row[v] : loss[v];
+  for (int v = 0; v < stride; v += 2 * TT_LANES) {
+    const int beside = v + TT_LANES < stride ? v + TT_LANES : v;
+    Floats least = kNoFloats + HUGE_VALF, least_beside = least;
+    Ints which = kNoInts - 1, which_beside = which;
+    for (int f = s->first[u]; f >= 0; f = s->next[f]) {
+      const float* row = s->by_prb + (size_t)f * (size_t)stride;
+      const Floats here = row[u] - LOAD_FLOATS(row + v), here_beside = row[u] - LOAD_FLOATS(row + beside);
+      const Ints better = here < least, better_beside = here_beside < least_beside;
+      least = (Floats)CHOOSE(better, here, least);
+      which = CHOOSE(better, kNoInts + f, which);
+      least_beside = (Floats)CHOOSE(better_beside, here_beside, least_beside);
+      which_beside = CHOOSE(better_beside, kNoInts + f, which_beside);
+    }
+    const size_t row = (size_t)u * (size_t)stride;
+    *(Floats*)(void*)(s->loss + row + v) = least;
+    *(Ints*)(void*)(s->cheapest + row + v) = which;
+    *(Floats*)(void*)(s->loss + row + beside) = least_beside;
+    *(Ints*)(void*)(s->cheapest + row + beside) = which_beside;
   }
 }
 
-static int32_t bits_of(float x) {
-  int32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-static float float_of(int32_t bits) {
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-/* The least of 16 lanes' (value, index): the open user of least distance, or -1. */
-static inline __attribute__((always_inline)) int least_lane(const Ints* value, const Ints* index) {
-  int32_t least = INT32_MAX;
-  int at = -1;
-  for (int i = 0; i < TT_LANES; ++i) {
-    at = (*value)[i] < least ? (*index)[i] : at;
-    least = (*value)[i] < least ? (*value)[i] : least;
-  }
-  return at;
-}
-
-TT_CLONES static int nearest_open(const Fast* s) {
-  Ints least = LOAD_INTS(s->open), index = kLane;
-  for (int v = TT_LANES; v < s->stride; v += TT_LANES) {
-    const Ints here = LOAD_INTS(s->open + v), nearer = here < least;
-    index = CHOOSE(nearer, kLane + v, index);
-    least = CHOOSE(nearer, here, least);
-  }
-  return least_lane(&least, &index);
-}
-
-/* Settles u: offers every user a path through it, of distance + reduced loss (only rounding can make a reduced loss
- * negative), and returns the nearest open user. */
-TT_CLONES static int relax(Fast* s, int u) {
-  const float* loss = s->loss + (size_t)u * (size_t)s->stride;
-  const float base = float_of(s->distance[u]), own = s->price[u];
-  Ints least = kLane - kLane + INT32_MAX, index = kLane;
+/* One more move: to[v] = min(from[v], from[u] + loss[u][v] over the `num_open` users u that open lists); via[v] is the user
+ * that improved v, or -1. Returns how many users improved, and lists them in `open`. */
+TT_CLONES static int extend_paths(Fast* s, const float* from, float* to, int* via, int num_open) {
   for (int v = 0; v < s->stride; v += TT_LANES) {
-    const Floats reduced = LOAD_FLOATS(loss + v) + own - LOAD_FLOATS(s->price + v);
-    const Ints there = (Ints)((Floats)((reduced > 0) & (Ints)reduced) + base);
-    const Ints distance = LOAD_INTS(s->distance + v), better = there < distance;
-    const Ints open = CHOOSE(better, there, LOAD_INTS(s->open + v)), nearer = open < least;
-    *(Ints*)(void*)(s->distance + v) = CHOOSE(better, there, distance);
-    *(Ints*)(void*)(s->open + v) = open;
-    *(Ints*)(void*)(s->previous + v) = CHOOSE(better, kLane - kLane + u, LOAD_INTS(s->previous + v));
-    index = CHOOSE(nearer, kLane + v, index);
-    least = CHOOSE(nearer, open, least);
-  }
-  return least_lane(&least, &index);
-}
-
-/* Shortest path from any user above its quota to any below; returns its end and moves the prices so that it is tight.
- * source, sink: prices of two virtual users that give to the former and take from the latter at no loss. */
-static int shortest_path(Fast* s, float source, float* sink) {
-  for (int v = 0; v < s->stride; ++v) {
-    const float start = source - s->price[v]; /* never below 0 but for rounding; bits only order numbers that are not */
-    s->distance[v] = s->open[v] = s->excess[v] > 0 ? bits_of(start > 0 ? start : 0.0f) : INT32_MAX;
-    s->previous[v] = -1;
-  }
-  float reached = HUGE_VALF;
-  int target = -1;
-  for (int u = nearest_open(s); u >= 0;) {
-    const float here = float_of(s->distance[u]);
-    if (here >= reached) break;
-    s->open[u] = INT32_MAX;
-    const float gap = s->price[u] > *sink ? s->price[u] - *sink : 0.0f;
-    if (s->excess[u] < 0 && here + gap < reached) {
-      reached = here + gap;
-      target = u;
+    Floats nearest = LOAD_FLOATS(from + v);
+    Ints last = kNoInts - 1;
+    for (int k = 0; k < num_open; ++k) {
+      const int u = s->open[k];
+      const Floats there = LOAD_FLOATS(s->loss + (size_t)u * (size_t)s->stride + (size_t)v) + from[u];
+      const Ints better = there < nearest;
+      nearest = (Floats)CHOOSE(better, there, nearest);
+      last = CHOOSE(better, kNoInts + u, last);
     }
-    u = s->first[u] >= 0 ? relax(s, u) : nearest_open(s);
+    *(Floats*)(void*)(to + v) = nearest;
+    *(Ints*)(void*)(via + v) = last;
   }
+  int improved = 0;
   for (int v = 0; v < s->num_users; ++v) {
-    const int nearer = s->distance[v] < bits_of(reached);
-    s->price[v] += nearer ? float_of(s->distance[v]) : reached;
+    s->open[improved] = v;
+    improved += via[v] >= 0;
   }
-  *sink += reached;
-  return target;
+  return improved;
 }
 
-/* Takes the PRB behind loss[u][v] out of u's list. */
-static int take_cheapest(Fast* s, int u, int v) {
-  int* best_link = &s->first[u];
-  float best = HUGE_VALF;
-  for (int* link = &s->first[u]; *link >= 0; link = &s->next[*link]) {
-    const float* row = s->by_prb + (size_t)*link * (size_t)s->stride;
-    if (row[u] - row[v] < best) {
-      best = row[u] - row[v];
-      best_link = link;
-    }
-  }
-  const int f = *best_link;
-  *best_link = s->next[f];
-  return f;
+static void give_prb(Fast* s, int f, int v) {
+  s->owner[f] = v;
+  s->next[f] = s->first[v];
+  s->before[f] = -1;
+  if (s->first[v] >= 0) s->before[s->first[v]] = f;
+  s->first[v] = f;
 }
 
-/* One unit moves along the path that ends at `target`. */
-static void move_along_path(Fast* s, int target) {
-  int v = target;
-  ++s->excess[v];
-  /* A path is shorter than the number of users; the bound keeps even a damaged one from turning in a circle. */
-  for (int u = s->previous[v], hops = 0; u >= 0 && hops < s->num_users; v = u, u = s->previous[v], ++hops) {
-    const int f = take_cheapest(s, u, v);
-    s->owner[f] = v;
-    s->next[f] = s->first[v];
-    s->first[v] = f;
+static void take_prb(Fast* s, int f, int u) {
+  if (s->before[f] >= 0) s->next[s->before[f]] = s->next[f];
+  else s->first[u] = s->next[f];
+  if (s->next[f] >= 0) s->before[s->next[f]] = s->before[f];
+}
+
+/* Moves one unit along the path of at most `moves` moves that ends at `target`; 0 when it meets a user that a path of this
+ * phase has passed. Going back the number of moves only falls, so it ends at a user that had too much; a circle, which
+ * rounding can bend into it, is cut out. As no user is passed twice, the losses that led here still hold when PRBs move. */
+static int move_along_path(Fast* s, int target, int moves) {
+  int path[kMaxMoves + 1], length = 0, v = target;
+  path[0] = v;
+  for (int k = moves - 1; k >= 0; --k) {
+    const int u = s->via[(size_t)k * (size_t)s->stride + (size_t)v];
+    if (u < 0) continue;
+    int at = 0;
+    while (at <= length && path[at] != u) ++at;
+    length = at;
+    path[length] = v = u;
+  }
+  int free = s->excess[v] > 0;
+  for (int i = 0; i <= length; ++i) free = free && !s->passed[path[i]];
+  if (!free) return 0;
+  for (int i = 0; i < length; ++i) {
+    const int f = s->cheapest[(size_t)path[i + 1] * (size_t)s->stride + (size_t)path[i]];
+    take_prb(s, f, path[i + 1]);
+    give_prb(s, f, path[i]);
   }
   --s->excess[v];
-  for (int hops = 0, u = target; u >= 0 && hops <= s->num_users; u = s->previous[u], ++hops) refresh_losses(s, u);
+  ++s->excess[target];
+  for (int i = 0; i <= length; ++i) s->passed[path[i]] = 1;
+  return 1;
 }
 
-static void repair(Fast* s, int units) {
+/* Moves units from users above their quotas to users below, along shortest paths that share no user; returns how many. */
+static int move_units(Fast* s) {
+  int num_open = 0, moves = 0, moved = 0;
+  for (int v = 0; v < s->stride; ++v) {
+    s->passed[v] = 0;
+    s->distance[v] = s->excess[v] > 0 ? 0.0f : HUGE_VALF;
+    if (s->excess[v] > 0) s->open[num_open++] = v;
+  }
+  for (; num_open > 0 && moves < kMaxMoves; ++moves) {
+    const int odd = moves & 1;
+    num_open = extend_paths(s, s->distance + odd * s->stride, s->distance + (1 - odd) * s->stride,
+                            s->via + (size_t)moves * (size_t)s->stride, num_open);
+  }
+  for (int v = 0; v < s->num_users; ++v)
+    if (s->excess[v] < 0) moved += move_along_path(s, v, moves);
+  for (int v = 0; v < s->num_users; ++v)
+    if (s->passed[v]) refresh_losses(s, v);
+  return moved;
+}
+
+static void start_repair(Fast* s) {
+  transpose(s);
   for (int u = 0; u < s->num_users; ++u) s->first[u] = -1;
-  for (int f = s->num_prb - 1; f >= 0; --f) {
-    s->next[f] = s->first[s->owner[f]];
-    s->first[s->owner[f]] = f;
+  for (int f = s->num_prb - 1; f >= 0; --f) give_prb(s, f, s->owner[f]);
+  for (int u = 0; u < s->num_users; ++u) refresh_losses(s, u);
+}
+
+/* Prices, from those of the rounds, for which every owner is the argmax: they may rise along a move by its loss at most. Their
+ * mean is taken out, so that prices handed from slot to slot do not wander. */
+static void prove_with_prices(Fast* s) {
+  int num_open = s->num_users;
+  for (int u = 0; u < s->num_users; ++u) s->open[u] = u;
+  for (int round = 0; round < s->num_users && num_open > 0; ++round) {
+    num_open = extend_paths(s, s->price, s->distance, s->via, num_open);
+    memcpy(s->price, s->distance, (size_t)s->num_users * sizeof(float));
   }
-  float source = -HUGE_VALF, sink = HUGE_VALF;
-  for (int u = 0; u < s->num_users; ++u) {
-    refresh_losses(s, u);
-    if (s->excess[u] > 0 && s->price[u] > source) source = s->price[u];
-    if (s->excess[u] < 0 && s->price[u] < sink) sink = s->price[u];
-  }
-  for (; units > 0; --units) move_along_path(s, shortest_path(s, source, &sink));
+  float mean = 0;
+  for (int u = 0; u < s->num_users; ++u) mean += s->price[u] / (float)s->num_users;
+  for (int u = 0; u < s->num_users; ++u) s->price[u] -= mean;
 }
 
 static int prices_usable(const float* prices, int num_users) {
@@ -327,7 +336,11 @@ tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const 
   fast_layout(&s, workspace);
   const int unusable = take_weights(&s);
   const int units = settle_prices(&s, prices && prices_usable(prices, num_users) ? prices : NULL);
-  if (units > 0) repair(&s, units);
+  if (units > 0) {
+    start_repair(&s);
+    for (int left = units; left > 0;) left -= move_units(&s);
+    if (prices) prove_with_prices(&s);
+  }
   if (prices) memcpy(prices, s.price, (size_t)num_users * sizeof(float));
   return unusable ? TT_BAD_INPUT : TT_OK;
 }

@@ -281,6 +281,15 @@ static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t
   }
 }
 
+/* Proportional fair's own prices, log2 of 1 / average per PRB: shares are seldom far from its counts, and with exactly these
+ * prices the argmax of weight + price is its assignment. Better guesses than what the last slot ended with, and nothing to keep. */
+static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, float* prices) {
+  for (int32_t u = 0; u < slot->num_users; ++u) {
+    const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
+    prices[u] = -slot->reliability[u] * (float)setup->rbg_size * log2_fast(average);
+  }
+}
+
 /* The user limit for shares: all but the largest go to 0. */
 static void limit_shares(const tt_cell_setup* setup, int32_t num_users, float* shares) {
   for (;;) {
@@ -309,10 +318,12 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
   resolver_weights(setup, slot, scratch);
   if (setup->rbg_size > 1) group_weights(setup, num_users, num_units, scratch->log_weight);
   int* unit_owner = setup->rbg_size > 1 ? scratch->unit_owner : owner;
+  float* prices = scratch->user + num_users;
+  fair_prices(setup, slot, prices);
   if (exact)
     tt_assign_exact(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
   else
-    tt_assign_fast(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
+    tt_assign_fast(scratch->log_weight, num_users, num_units, counts, unit_owner, prices, workspace);
   if (setup->rbg_size > 1) {
     for (int32_t u = 0; u < num_users; ++u) counts[u] = 0;
     for (int32_t f = 0; f < num_prb; ++f) owner[f] = unit_owner[f / setup->rbg_size], ++counts[owner[f]];

@@ -138,6 +138,31 @@ TEST(AssignFast, IsOptimalAndItsPricesProveIt) {
   }
 }
 
+// Weights as quantised reports give them: two to six levels for whole runs of PRBs, some users exact copies of others.
+TEST(AssignFast, HeavilyTiedWeightsEndAtTheOptimum) {
+  RandomCases random;
+  SCOPED_TRACE(random.seed_text());
+  for (int trial = 0; trial < 3000; ++trial) {
+    Problem p = random_problem(random, random.integer(2, trial % 50 ? 20 : 40), random.integer(1, trial % 50 ? 60 : 273));
+    const int num_levels = random.integer(2, 6), subband = random.integer(1, 8);
+    std::vector<float> level(num_levels);
+    for (float& l : level) l = trial % 3 ? std::log2(1 + random.uniform(0.01f, 30)) : static_cast<float>(random.integer(-3, 3));
+    for (int u = 0; u < p.num_users; ++u) {
+      const bool copy = u > 0 && random.integer(0, 3) == 0;
+      float* row = &p.weight[u * p.num_prb];
+      for (int f = 0; f < p.num_prb; ++f)
+        row[f] = copy ? row[f - p.num_prb] : f % subband ? row[f - 1] : level[random.integer(0, num_levels - 1)];
+    }
+    Solver solver(p);
+    const double optimum = solver.exact(p), tolerance = 1e-5 * p.num_prb;   // weights and prices are around 5
+    ASSERT_NEAR(solver.fast(p), optimum, tolerance) << "trial " << trial;
+    std::vector<float> prices(p.num_users);
+    for (float& price : prices) price = 3 * random.normal();
+    ASSERT_NEAR(solver.fast(p, prices.data()), optimum, tolerance) << "trial " << trial;
+    ASSERT_LE(tt_assign_gap_bound(p.weight.data(), p.num_users, p.num_prb, solver.owner.data(), prices.data()), tolerance);
+  }
+}
+
 TEST(AssignFast, GapBoundHoldsForAnyAssignment) {
   RandomCases random;
   SCOPED_TRACE(random.seed_text());

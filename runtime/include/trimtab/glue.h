@@ -38,11 +38,13 @@ TT_API tt_status tt_assign_exact(const float* weight, int num_users, int num_prb
                                  double* prices, void* workspace);
 
 /* The rule for the slot: a few rounds of prices that nearly balance supply and quotas, the argmax of weight + price, and
- * shortest paths for the units that are left. The result is the optimum up to the rounding of floats. If quotas equal the
- * counts of the plain per-PRB argmax, the result is that argmax.
+ * shortest paths, of at most 32 moves each, for the units that are left. Measured, the result is the optimum up to the
+ * rounding of floats in every problem tried, heavily tied weights included; it ends after at most one phase per unit
+ * whatever the weights. If quotas equal the counts of the plain per-PRB argmax, the result is that argmax.
  *
- * prices [num_users], may be null: in: a guess (zeros, or what the previous slot left); out: dual prices of this
- * assignment. They make it faster, and decide between assignments of equal value only.
+ * prices [num_users], may be null: in: a guess (zeros, what the previous slot left, or what a rule of thumb says); out: dual
+ * prices of this assignment. A good guess makes it two to three times as fast; it decides between assignments of equal
+ * value only.
  * Quality: for any prices p the optimum is at most
  *   sum_f max_u (weight[u,f] + p[u]) - sum_u p[u] quotas[u],
  * which tt_assign_gap_bound evaluates. Measured gaps and times: runtime/README.md.
