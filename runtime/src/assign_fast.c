@@ -21,7 +21,6 @@
 typedef float Floats __attribute__((vector_size(TT_LANES * sizeof(float)), may_alias));
 typedef int32_t Ints __attribute__((vector_size(TT_LANES * sizeof(int32_t)), may_alias));
 #define LOAD_FLOATS(at) (*(const Floats*)(const void*)(at))
-#define LOAD_INTS(at) (*(const Ints*)(const void*)(at))
 #define CHOOSE(mask, a, b) (((mask) & (Ints)(a)) | (~(mask) & (Ints)(b))) /* lanes of a where mask is -1, of b where 0 */
 static const Ints kNoInts = {0};
 static const Floats kNoFloats = {0};
@@ -41,14 +40,15 @@ typedef struct Fast {
   int *via, *open;            /* [kMaxMoves, stride] from whom, by moves; [stride] users whose paths can be extended */
   float *price, *best_price;  /* [stride] */
   float* lead;                /* [PRBs] of the owner's weight + price over the next user's */
-  int *excess, *passed;  /* [stride], [stride]: 1 where a path of this phase has passed */
+  int *excess, *passed;       /* [stride], [stride]: 1 where a path of this phase has passed */
   int *first, *next, *before; /* [stride], [PRBs], [PRBs]: each user's PRBs as a list */
   int* best_owner;            /* [PRBs] */
 } Fast;
 
 size_t tt_fast_size(int num_users, int num_prb) {
   const size_t stride = (size_t)tt_padded(num_users), f = (size_t)tt_padded(num_prb), u = (size_t)num_users;
-  return sizeof(float) * (u * f + f * stride + u * stride + 4 * stride + f) + sizeof(int) * (u * stride + (kMaxMoves + 4) * stride + 3 * f);
+  return sizeof(float) * (u * f + f * stride + u * stride + 4 * stride + f) +
+         sizeof(int) * (u * stride + (kMaxMoves + 4) * stride + 3 * f);
 }
 
 size_t tt_assign_workspace_size(int num_users, int num_prb) {

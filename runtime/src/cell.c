@@ -15,8 +15,10 @@
 
 #define LANES 16
 static const float kTinyShare = 0.1f; /* PRBs a user with none counts as in log features */
+static const float kLn2 = 0.69314718f;
 static const float kOutOfReach = 3e38f;
 static const float kNoService = -20.0f; /* log2 weight of a PRB on which no MCS works */
+static const float kNobody = -100.0f;   /* below every weight */
 static const float kTieBreak = 0.02f;   /* weight of unsaturated log2 SINR against saturated log2 efficiency */
 
 /* log2 by exponent and a minimax-like polynomial of the mantissa in [2/3, 4/3); absolute error below 2e-6. x > 0. */
@@ -58,7 +60,7 @@ static inline float clampf(float x, float low, float high) { return x < low ? lo
 
 int64_t tt_cell_scratch_floats(int32_t max_users, int32_t num_prb) {
   const int64_t u = max_users, f = num_prb;
-  return 2 * u * f + 8 * u + u * TT_CELL_MAX_STEPS + 4 * f + 6 * LANES;
+  return 2 * u * f + 8 * u + 2 * u * TT_CELL_MAX_STEPS + 4 * f + 6 * LANES;
 }
 
 void tt_cell_scratch_init(tt_cell_scratch* s, int32_t max_users, int32_t num_prb, float* memory) {
@@ -69,7 +71,8 @@ void tt_cell_scratch_init(tt_cell_scratch* s, int32_t max_users, int32_t num_prb
   s->log_weight = s->efficiency + u * f;
   s->user = s->log_weight + u * f;
   s->power = s->user + 8 * u;
-  s->gain = s->power + u * TT_CELL_MAX_STEPS;
+  s->bits = s->power + u * TT_CELL_MAX_STEPS;
+  s->gain = s->bits + u * TT_CELL_MAX_STEPS;
   s->metric = s->gain + f + LANES;
   s->unit_owner = (int*)(s->metric + 2 * f);
 }
@@ -238,7 +241,7 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
     float best, deviation, saturated;
     row_figures(scratch->efficiency + (int64_t)u * num_prb, num_prb, setup->max_efficiency, &mean[u], &best, &deviation, &saturated);
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
-    x[0] = logf(((float)counts[u] + kTinyShare) / ((float)num_prb + kTinyShare * (float)num_users));
+    x[0] = kLn2 * log2_fast(((float)counts[u] + kTinyShare) / ((float)num_prb + kTinyShare * (float)num_users));
     x[1] = mean[u];
     x[2] = best;
     x[3] = deviation;
@@ -254,17 +257,23 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
   context_features(setup, slot, mean, context);
 }
 
-TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch) {
+/* Users without a quota need no weights: a row that nobody would choose stands for theirs. */
+TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* quotas,
+                                       tt_cell_scratch* scratch) {
   const int32_t num_prb = setup->num_prb;
   const float prb_power_w = setup->max_power_w / (float)num_prb;
   for (int32_t u = 0; u < slot->num_users; ++u) {
-    const float reliability = slot->reliability[u], scale = prb_power_w * db_to_linear(-slot->offset_db[u]);
+    const float scale = prb_power_w * db_to_linear(-slot->offset_db[u]);
     const float* restrict rate = scratch->efficiency + (int64_t)u * num_prb;
     const float* restrict sinr = slot->sinr_per_watt + (int64_t)u * num_prb;
     float* restrict out = scratch->log_weight + (int64_t)u * num_prb;
+    if (quotas[u] == 0) {
+      for (int32_t f = 0; f < num_prb; ++f) out[f] = kNobody;
+      continue;
+    }
     for (int32_t f = 0; f < num_prb; ++f) {
       const float served = rate[f] > 0.0f ? log2_fast(rate[f] + 1e-12f) : kNoService;
-      out[f] = reliability * (served + kTieBreak * log2_fast(1.0f + sinr[f] * scale));
+      out[f] = served + kTieBreak * log2_fast(1.0f + sinr[f] * scale);
     }
   }
 }
@@ -286,7 +295,7 @@ static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t
 static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, float* prices) {
   for (int32_t u = 0; u < slot->num_users; ++u) {
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
-    prices[u] = -slot->reliability[u] * (float)setup->rbg_size * log2_fast(average);
+    prices[u] = -(float)setup->rbg_size * log2_fast(average);
   }
 }
 
@@ -315,7 +324,7 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
     for (int32_t f = 0; f < num_prb; ++f) owner[f] = -1;
     return;
   }
-  resolver_weights(setup, slot, scratch);
+  resolver_weights(setup, slot, counts, scratch);
   if (setup->rbg_size > 1) group_weights(setup, num_users, num_units, scratch->log_weight);
   int* unit_owner = setup->rbg_size > 1 ? scratch->unit_owner : owner;
   float* prices = scratch->user + num_users;
@@ -397,7 +406,7 @@ TT_CLONES static void eesm_rows(const float* gain, int32_t n, float lowest, cons
   }
   const float inverse = 1.0f / (float)n;
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
-    effective[m] = power[m] * lowest - beta[m] * 0.6931471805599453f * log2_fast(sum[m] * inverse);
+    effective[m] = power[m] * lowest - beta[m] * kLn2 * log2_fast(sum[m] * inverse);
 }
 
 /* SINR a row needs. A retransmission keeps its MCS and combines with what was received before: half the SINR will do. */
@@ -405,59 +414,74 @@ static float row_threshold(const tt_cell_setup* setup, const tt_cell_slot* slot,
   return setup->threshold_sinr[(int64_t)m * (setup->num_prb + 1) + n] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
 }
 
+/* Gains of each user's PRBs, one user behind the other. */
+static void gather_gains(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
+                         const tt_cell_scratch* scratch) {
+  int32_t* at = (int32_t*)scratch->user;
+  for (int32_t u = 0, begin = 0; u < slot->num_users; begin += counts[u++]) at[u] = begin;
+  for (int32_t f = 0; f < setup->num_prb; ++f)
+    if (owner[f] >= 0) scratch->gain[at[owner[f]]++] = slot->sinr_per_watt[(int64_t)owner[f] * setup->num_prb + f];
+}
+
+/* The ladder of one user on n PRBs into `out`, where every row is out of reach so far. */
+static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, const float* gain, int32_t n,
+                        const float* beta, float* out) {
+  const float margin = 1.002f; /* covers the rounding of the solution, so that the step is really reached */
+  float power[TT_CELL_MAX_STEPS], effective[TT_CELL_MAX_STEPS], threshold[TT_CELL_MAX_STEPS];
+  float lowest = kOutOfReach, sum = 0;
+  for (int32_t k = 0; k < n; ++k) {
+    sum += gain[k];
+    lowest = gain[k] < lowest ? gain[k] : lowest;
+  }
+  if (!(sum > 0)) return;
+  const float offset = db_to_linear(slot->offset_db[u]);
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+    const int usable = m >= setup->min_mcs && m < setup->num_mcs && (slot->retx_prbs[u] == 0 || m == slot->retx_mcs[u]);
+    const float t = usable ? row_threshold(setup, slot, u, m, n) : kOutOfReach;
+    threshold[m] = t < 1e30f ? t * offset : 1.0f;
+    power[m] = threshold[m] * (float)n / sum;
+    if (t < 1e30f) out[m] = 0.0f;
+  }
+  /* Multiplicative fixed point; EESM grows with power more slowly than in proportion, so it converges from below. */
+  for (int iteration = 0; iteration < 4; ++iteration) {
+    eesm_rows(gain, n, lowest, beta, power, effective);
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) power[m] *= threshold[m] / (effective[m] > 1e-12f ? effective[m] : 1e-12f);
+  }
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
+    out[m] = out[m] == 0.0f && power[m] < 1e30f ? power[m] * (float)n * margin : kOutOfReach;
+}
+
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch) {
-  const int32_t num_prb = setup->num_prb;
-  const float margin = 1.002f; /* covers the rounding of the solution, so that the step is really reached */
-  float beta[TT_CELL_MAX_STEPS], power[TT_CELL_MAX_STEPS], effective[TT_CELL_MAX_STEPS], threshold[TT_CELL_MAX_STEPS];
+  float beta[TT_CELL_MAX_STEPS];
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) beta[m] = m < setup->num_mcs ? setup->beta[m] : 1.0f;
-  for (int32_t u = 0; u < slot->num_users; ++u) {
+  gather_gains(setup, slot, owner, counts, scratch);
+  const float* gain = scratch->gain;
+  for (int32_t u = 0; u < slot->num_users; gain += counts[u++]) {
     float* out = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
-    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = kOutOfReach;
-    const int32_t n = counts[u];
-    if (n == 0) continue;
-    const float* row = slot->sinr_per_watt + (int64_t)u * num_prb;
-    float lowest = kOutOfReach, sum = 0;
-    int32_t k = 0;
-    for (int32_t f = 0; f < num_prb; ++f) {
-      if (owner[f] != u) continue;
-      scratch->gain[k++] = row[f];
-      sum += row[f];
-      lowest = row[f] < lowest ? row[f] : lowest;
-    }
-    if (!(sum > 0)) continue;
-    const float offset = db_to_linear(slot->offset_db[u]);
-    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
-      const int usable = m >= setup->min_mcs && m < setup->num_mcs && (slot->retx_prbs[u] == 0 || m == slot->retx_mcs[u]);
-      const float t = usable ? row_threshold(setup, slot, u, m, n) : kOutOfReach;
-      threshold[m] = t < 1e30f ? t * offset : 1.0f;
-      power[m] = threshold[m] * (float)n / sum;
-      if (t < 1e30f) out[m] = 0.0f;
-    }
-    /* Multiplicative fixed point; EESM grows with power more slowly than in proportion, so it converges from below. */
-    for (int iteration = 0; iteration < 4; ++iteration) {
-      eesm_rows(scratch->gain, n, lowest, beta, power, effective);
-      for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) power[m] *= threshold[m] / (effective[m] > 1e-12f ? effective[m] : 1e-12f);
-    }
-    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
-      out[m] = out[m] == 0.0f && power[m] < 1e30f ? power[m] * (float)n * margin : kOutOfReach;
+    float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = kOutOfReach, bits[m] = 0.0f;
+    if (counts[u] == 0) continue;
+    for (int32_t m = 0; m < setup->num_mcs; ++m) bits[m] = (float)setup->bits[(int64_t)m * (setup->num_prb + 1) + counts[u]];
+    user_ladder(setup, slot, u, gain, counts[u], beta, out);
   }
 }
 
-/* Highest row reachable from `from` (exclusive; -1: nothing) with the most bits per extra watt; -1 when none fits `budget`. */
-static int32_t next_step(const tt_cell_setup* setup, const float* power, int32_t n, int32_t from, float budget, float* efficiency) {
-  const float have = from < 0 ? 0.0f : power[from];
-  const int32_t bits = from < 0 ? 0 : setup->bits[(int64_t)from * (setup->num_prb + 1) + n];
-  int32_t best = -1;
-  *efficiency = 0;
-  for (int32_t m = from < 0 ? setup->min_mcs : from + 1; m < setup->num_mcs; ++m) {
-    const float cost = power[m] - have;
-    if (!(cost <= budget)) continue;
-    const float gain = (float)(setup->bits[(int64_t)m * (setup->num_prb + 1) + n] - bits);
-    if (gain <= 0) continue;
-    const float ratio = cost > 1e-12f ? gain / cost : kOutOfReach;
-    if (ratio > *efficiency) *efficiency = ratio, best = m;
+/* The row above `from` (-1: nothing yet) with the most bits per extra watt; -1 when none fits `budget`. */
+TT_CLONES static int32_t next_step(const float* power, const float* bits, int32_t from, float budget, float* efficiency) {
+  const float have = from < 0 ? 0.0f : power[from], had = from < 0 ? 0.0f : bits[from];
+  float ratio[TT_CELL_MAX_STEPS], top = 0;
+#pragma omp simd reduction(max : top)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+    const float cost = power[m] - have, gain = bits[m] - had;
+    const float per_watt = cost > 1e-12f ? gain / cost : kOutOfReach;
+    ratio[m] = (m > from) & (cost <= budget) & (gain > 0) ? per_watt : 0.0f;
+    top = ratio[m] > top ? ratio[m] : top;
   }
+  *efficiency = top;
+  if (!(top > 0)) return -1;
+  int32_t best = 0;
+  while (ratio[best] < top) ++best;
   return best;
 }
 
@@ -489,7 +513,8 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
     at[u] = -1;
     next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0
                   ? -1
-                  : next_step(setup, scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, counts[u], at[u], left, &ratio[u]);
+                  : next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS,
+                              at[u], left, &ratio[u]);
   }
   for (;;) {
     int32_t best = -1;
@@ -503,7 +528,7 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
       at[best] = next[best];
       user_power_w[best] = power[at[best]];
     }
-    next[best] = next_step(setup, power, counts[best], at[best], left, &ratio[best]);
+    next[best] = next_step(power, scratch->bits + (int64_t)best * TT_CELL_MAX_STEPS, at[best], left, &ratio[best]);
   }
   float used = 0, scheduled = 0;
   for (int32_t u = 0; u < num_users; ++u) used += user_power_w[u], scheduled += (float)counts[u];
@@ -551,25 +576,26 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
     const float equal = total * (float)counts[u] / (float)assigned;
     const int32_t n = counts[u];
-    int32_t at_equal = 0, at_fill = 0;
+    const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
+    float at_equal = 0, at_fill = 0;
     float top_power = power[setup->num_mcs - 1];
     for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m) {
-      if (power[m] <= equal) at_equal = setup->bits[(int64_t)m * (num_prb + 1) + n];
-      if (power[m] <= fill[u]) at_fill = setup->bits[(int64_t)m * (num_prb + 1) + n];
+      at_equal = power[m] <= equal ? bits[m] : at_equal;
+      at_fill = power[m] <= fill[u] ? bits[m] : at_fill;
     }
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
     const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
-    x[0] = logf(fill[u] / total + 1e-4f);
-    x[1] = logf((float)counts[u] / (float)num_prb);
+    x[0] = kLn2 * log2_fast(fill[u] / total + 1e-4f);
+    x[1] = kLn2 * log2_fast((float)counts[u] / (float)num_prb);
     x[2] = clampf(log2_fast(equal / lowest_step + 1e-9f) * 0.2f, -4.0f, 4.0f);
     x[3] = clampf(log2_fast(equal / (top_power < 1e30f ? top_power : 1e30f) + 1e-9f) * 0.2f, -4.0f, 4.0f);
-    x[4] = (float)at_equal / (float)n * 0.001f;
+    x[4] = at_equal / (float)n * 0.001f;
     x[5] = slot->offset_db[u] * 0.1f;
     x[6] = log2_fast(average) - reference;
     x[7] = slot->reliability[u];
     x[8] = slot->retx_prbs[u] > 0 ? 1.0f : 0.0f;
     x[9] = log2_fast(1.0f + clampf(slot->backlog_bits[u], 0.0f, 1e6f)) * 0.05f;
-    x[10] = (float)at_fill / (float)n * 0.001f;
+    x[10] = at_fill / (float)n * 0.001f;
     x[11] = saturated[u];
     mean[u] = x[4];
   }

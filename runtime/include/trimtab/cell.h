@@ -57,7 +57,8 @@ typedef struct tt_cell_scratch {
   float* user;                   /* [U, 8] per-user figures */
   int* unit_owner;               /* [F] owner of each group, before it is spread over its PRBs */
   float* power;                  /* [U, TT_CELL_MAX_STEPS] watts to reach each MCS */
-  float* gain;                   /* [F] gathered gains */
+  float* bits;                   /* [U, TT_CELL_MAX_STEPS] transport block size at each MCS on the user's PRBs */
+  float* gain;                   /* [F] gains, user by user */
   float* metric;                 /* [2 F] best metric so far and whose it is */
 } tt_cell_scratch;
 
@@ -81,8 +82,8 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
                           float* items);
 
 /* Resolver: shares of users -> integer quotas (largest remainder) -> one user per PRB, maximising the sum over PRBs of
- * reliability-weighted log efficiency (see README: equals proportional fair's own assignment when the quotas are its counts
- * and reports are reliable). `exact` chooses the optimal assignment instead of the slot's fast rule. */
+ * log efficiency (so it equals proportional fair's own assignment when the quotas are its counts: log(rate / average) and
+ * log(rate) differ by a constant per user). `exact` chooses the optimal assignment instead of the slot's fast rule. */
 void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_cell_scratch* scratch, const float* shares,
                      int exact, int* owner, int* counts, void* workspace /* tt_assign_workspace_size(U, F) */);
 
@@ -92,7 +93,8 @@ void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slo
                                    const float* efficiency, int* owner, int* counts);
 
 /* Watts (equal on the user's PRBs) that each user needs to reach each MCS: solves EESM_mcs(p x sinr_per_watt) = threshold,
- * offset applied. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; +inf where out of reach. */
+ * offset applied. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; 3e38 where out of reach. Fills
+ * scratch->bits too. */
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch);
 
