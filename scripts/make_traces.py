@@ -38,10 +38,10 @@ PRESETS = {
         dict(out="data/traces/umi-heldout.h5", model="umi", split="heldout", drops=32, slots=125, mantissa_bits=8),
     ],
     "figures": [
-        dict(out=f"data/generated/{model}-{name}.h5", model=model, split=split, drops=drops, slots=slots)
+        dict(out=f"data/generated/{model}-{name}.h5", model=model, split=split, seed=seed, drops=drops, slots=slots)
         for model in ("umi", "uma")
-        for name, split, drops, slots in (("train-full", "train", 24, 1000), ("val-full", "val", 8, 1000),
-                                          ("test", "test", 32, 250))
+        for name, split, seed, drops, slots in (("train-full", "train", 1, 24, 1000), ("val-full", "val", 1, 8, 1000),
+                                                ("test", "test", 2, 32, 500))
     ],
     "canyon": [
         dict(out="data/generated/canyon-train.h5", model="rt", split="train", drops=4, slots=1000,
