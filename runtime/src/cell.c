@@ -380,6 +380,9 @@ void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slo
       if (other >= 0) ++counts[other];
       else ++num_free;
     }
+  }
+  for (int32_t u = 0; u < slot->num_users; ++u) { /* only now: what others held beyond is there to be taken */
+    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
     while (counts[u] < need) { /* from nobody, then from the user without a retransmission who holds most */
       int32_t from = -1;
       if (num_free == 0) {
