@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/ranks.h"
 #include "policies/controllers/controller.h"
 
 namespace trimtab {
@@ -37,6 +38,10 @@ struct TrainHooks {
   std::function<double(const Policies& policies, int64_t step)> score;
   // After each update: everything logged. For tests and benchmarks.
   std::function<void(int64_t step, const std::vector<std::pair<std::string, double>>& metrics)> on_metrics;
+  // The processes that train together, one call of train() in each, with the same configuration and folder.
+  // Each has num_envs instances; minibatch_size counts rows of all together. The main one alone scores,
+  // writes and logs, of train/ and reward/ what its own instances did.
+  Ranks* ranks = &one_process();
 };
 
 struct TrainResult {

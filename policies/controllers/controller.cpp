@@ -100,11 +100,11 @@ class NetController final : public Controller {
     return w;
   }
 
-  void accumulate_statistics(const ObservationBatch& observations) override {
-    context_normaliser_.accumulate(observations.context, nullptr, observations.size);
+  void accumulate_statistics(const ObservationBatch& observations, Ranks& ranks) override {
+    context_normaliser_.accumulate(observations.context, nullptr, observations.size, ranks);
     if (net_.shape().set)
       item_normaliser_.accumulate(observations.items, observations.mask,
-                                  observations.size * net_.shape().max_items);
+                                  observations.size * net_.shape().max_items, ranks);
   }
   void refresh_normaliser() override {
     context_normaliser_.refresh();

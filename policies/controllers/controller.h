@@ -20,6 +20,7 @@
 
 #include "core/options.h"
 #include "core/random.h"
+#include "core/ranks.h"
 #include "core/safetensors.h"
 #include "core/spec.h"
 
@@ -73,8 +74,11 @@ class Controller {
 
   // Normaliser: `accumulate_statistics` adds to (count, mean, M2) per feature in double, `refresh_normaliser`
   // puts them to use; until the first refresh features pass unchanged. Without `normalise_observations` both
-  // do nothing.
-  virtual void accumulate_statistics(const ObservationBatch& observations) = 0;
+  // do nothing. Every rank adds its observations in one call, and all have the statistics of all.
+  virtual void accumulate_statistics(const ObservationBatch& observations, Ranks& ranks) = 0;
+  void accumulate_statistics(const ObservationBatch& observations) {
+    accumulate_statistics(observations, one_process());
+  }
   virtual void refresh_normaliser() = 0;
 
   // Draws actions. `raw` is what log-probability is a density of (z of the softmax-Gaussian, clamped x of the

@@ -18,7 +18,7 @@ FeatureNormaliser::FeatureNormaliser(int64_t size, bool enabled)
       mean_(size, 0.0f),
       scale_(size, 1.0f) {}
 
-void FeatureNormaliser::accumulate(const float* x, const uint8_t* mask, int64_t rows) {
+void FeatureNormaliser::accumulate(const float* x, const uint8_t* mask, int64_t rows, Ranks& ranks) {
   if (!enabled_ || size_ == 0) return;
   double count = 0;
   std::fill(sum_.begin(), sum_.end(), 0.0);
@@ -27,6 +27,8 @@ void FeatureNormaliser::accumulate(const float* x, const uint8_t* mask, int64_t 
     count += 1;
     for (int64_t j = 0; j < size_; ++j) sum_[j] += x[r * size_ + j];
   }
+  ranks.sum(std::span(&count, 1));
+  ranks.sum(sum_);
   if (count == 0) return;
   for (int64_t j = 0; j < size_; ++j) block_mean_[j] = sum_[j] / count, block_m2_[j] = 0;
   for (int64_t r = 0; r < rows; ++r) {
@@ -36,6 +38,7 @@ void FeatureNormaliser::accumulate(const float* x, const uint8_t* mask, int64_t 
       block_m2_[j] += deviation * deviation;
     }
   }
+  ranks.sum(block_m2_);
   const double total = count_ + count;
   for (int64_t j = 0; j < size_; ++j) {
     const double delta = block_mean_[j] - running_mean_[j];

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/ranks.h"
 #include "core/safetensors.h"
 
 namespace trimtab {
@@ -18,8 +19,9 @@ class FeatureNormaliser {
   FeatureNormaliser() = default;
   FeatureNormaliser(int64_t size, bool enabled);
 
-  // `rows` rows of `size` features; a row counts when `mask` is null or its byte is not 0.
-  void accumulate(const float* x, const uint8_t* mask, int64_t rows);
+  // `rows` rows of `size` features; a row counts when `mask` is null or its byte is not 0. The rows of all
+  // ranks are one block.
+  void accumulate(const float* x, const uint8_t* mask, int64_t rows, Ranks& ranks);
   void refresh();  // a feature that has never varied gets scale 0
   void apply(const float* x, float* y) const;
 

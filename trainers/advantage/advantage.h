@@ -6,9 +6,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <vector>
+
+#include "core/ranks.h"
 
 namespace trimtab {
 
@@ -110,21 +114,24 @@ void group_reward_to_go(GroupBaseline kind, int64_t steps, int64_t instances, in
 }
 
 // Subtracts the mean and divides by the (population) standard deviation + 1e-8 over rows with mask 1 (null:
-// all).
+// all) of all ranks.
 template <class T>
-void whiten(int64_t rows, const uint8_t* mask, T* advantage) {
-  double sum = 0, squares = 0;
-  int64_t count = 0;
+void whiten(int64_t rows, const uint8_t* mask, T* advantage, Ranks& ranks = one_process()) {
+  std::array<double, 2> sums = {};  // and how many
+  auto& [sum, count] = sums;
+  double squares = 0;
   for (int64_t r = 0; r < rows; ++r) {
     if (mask && !mask[r]) continue;
     sum += advantage[r];
     ++count;
   }
+  ranks.sum(sums);
   if (count < 2) return;
   const double mean = sum / count;
   for (int64_t r = 0; r < rows; ++r) {
     if (!mask || mask[r]) squares += (advantage[r] - mean) * (advantage[r] - mean);
   }
+  ranks.sum(std::span(&squares, 1));
   const double scale = 1 / (std::sqrt(squares / count) + 1e-8);
   for (int64_t r = 0; r < rows; ++r) {
     if (!mask || mask[r]) advantage[r] = static_cast<T>((advantage[r] - mean) * scale);

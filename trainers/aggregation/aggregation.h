@@ -17,11 +17,12 @@ enum class Aggregation {
 
 // Weights of all rows. `mask` [rows]: rows that count. `sequence` [rows]: the row's episode, 0 ..
 // num_sequences - 1; `group` [num_sequences]: the episode's group, 0 .. num_groups - 1 (kPromptMean only; may
-// be empty otherwise). Episodes and groups without a row that counts are left out of the normaliser.
+// be empty otherwise). Episodes and groups without a row that counts are left out of the normaliser. Returns
+// how many are in it, so that several ranks can make theirs one.
 template <class T>
-void row_weights(Aggregation kind, double constant, std::span<const uint8_t> mask,
-                 std::span<const int32_t> sequence, int64_t num_sequences, std::span<const int32_t> group,
-                 int64_t num_groups, T* weight) {
+int64_t row_weights(Aggregation kind, double constant, std::span<const uint8_t> mask,
+                    std::span<const int32_t> sequence, int64_t num_sequences, std::span<const int32_t> group,
+                    int64_t num_groups, T* weight) {
   const bool by_group = kind == Aggregation::kPromptMean, by_sequence = kind != Aggregation::kTokenMean;
   std::vector<int64_t> length(by_group ? num_groups : by_sequence ? num_sequences : 1, 0);
   const auto bin = [&](size_t r) { return by_group ? group[sequence[r]] : by_sequence ? sequence[r] : 0; };
@@ -32,6 +33,7 @@ void row_weights(Aggregation kind, double constant, std::span<const uint8_t> mas
     const double rows = kind == Aggregation::kConstant ? constant : static_cast<double>(length[bin(r)]);
     weight[r] = mask[r] ? static_cast<T>(1 / (static_cast<double>(bins) * rows)) : T(0);
   }
+  return bins;
 }
 
 }  // namespace trimtab

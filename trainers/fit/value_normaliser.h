@@ -8,19 +8,23 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <span>
+
+#include "core/ranks.h"
 
 namespace trimtab {
 
 class ValueNormaliser {
  public:
-  // Blends in one rollout's returns; `decay` is the weight of the past.
+  // Blends in one rollout's returns, those of all ranks; `decay` is the weight of the past.
   template <class T>
-  void update(const T* returns, int64_t rows, double decay) {
-    double mean = 0, square = 0;
-    for (int64_t i = 0; i < rows; ++i) mean += returns[i], square += double{returns[i]} * returns[i];
+  void update(const T* returns, int64_t rows, double decay, Ranks& ranks = one_process()) {
+    std::array<double, 3> sums = {0, 0, static_cast<double>(rows)};
+    for (int64_t i = 0; i < rows; ++i) sums[0] += returns[i], sums[1] += double{returns[i]} * returns[i];
+    ranks.sum(sums);
     weight_ = decay * weight_ + (1 - decay);
-    mean_ = decay * mean_ + (1 - decay) * mean / rows;
-    square_ = decay * square_ + (1 - decay) * square / rows;
+    mean_ = decay * mean_ + (1 - decay) * sums[0] / sums[2];
+    square_ = decay * square_ + (1 - decay) * sums[1] / sums[2];
   }
   double mean() const { return weight_ > 0 ? mean_ / weight_ : 0; }
   double scale() const {

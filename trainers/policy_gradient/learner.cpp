@@ -49,9 +49,12 @@ Network& Learner::critic_network(const std::string& name, const ObservationSpec&
 void Learner::begin_phase(const LearnerPhase& phase) {
   for (const Critic& critic : critics_) saved_normalisers_[critic.network->name()] = critic.normaliser;
   phase_ = phase;
-  rollout_ = std::make_unique<Rollout>(
-      phase.make_environment,
-      Rollout::Options{.trainer = phase.options, .seed = setup_.seed, .first_episode = phase.first_episode});
+  rollout_ =
+      std::make_unique<Rollout>(phase.make_environment, Rollout::Options{.trainer = phase.options,
+                                                                         .seed = setup_.seed,
+                                                                         .first_episode = phase.first_episode,
+                                                                         .rank = setup_.ranks->rank(),
+                                                                         .ranks = setup_.ranks->size()});
   const std::vector<AgentSpec>& agents = rollout_->spec().agents;
   for (const std::string& name : phase.learn) {
     const bool known =
@@ -75,6 +78,8 @@ void Learner::begin_phase(const LearnerPhase& phase) {
   }
   rollout_->set_actors(actors);
   make_critics();
+  for (const auto& [name, network] : networks_)
+    setup_.ranks->broadcast(network->controller().parameters(), 0);
   const int64_t rows = rollout_->rows();
   weight_.assign(rows, 1.0f);
   group_advantage_.assign(phase.options.grouped() ? rows : 0, 0.0f);
@@ -115,10 +120,10 @@ void Learner::accumulate_statistics() {
   const int64_t rows = rollout_->rows();
   for (Learning& learning : learning_) {
     learning.network->controller().accumulate_statistics(
-        rollout_->agents[learning.agent].observation.batch(0, rows));
+        rollout_->agents[learning.agent].observation.batch(0, rows), *setup_.ranks);
   }
   for (Critic& critic : critics_)
-    critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
+    critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows), *setup_.ranks);
 }
 
 void Learner::refresh_normalisers() {
@@ -139,11 +144,11 @@ void Learner::warm_up() {
   for (Learning& learning : learning_) {
     if (learning.network->warm) continue;
     learning.network->controller().accumulate_statistics(
-        rollout_->agents[learning.agent].observation.batch(0, rows));
+        rollout_->agents[learning.agent].observation.batch(0, rows), *setup_.ranks);
   }
   for (Critic& critic : critics_) {
     if (!critic.network->warm)
-      critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows));
+      critic.network->controller().accumulate_statistics(view_of(critic).batch(0, rows), *setup_.ranks);
   }
   for (Network* network : cold) {
     network->controller().refresh_normaliser();
@@ -166,10 +171,12 @@ Learner::Metrics Learner::update(double progress) {
   const TrainerOptions& t = phase_.options;
   FitPlan plan{.rows = live_,
                .weight = weight_.data(),
+               .total_rows = total_live_,
                .seed = setup_.seed,
                .update = updates_,
                .lr = t.schedule.at(t.lr, progress),
-               .dump_stem = setup_.dump_stem.string()};
+               .dump_stem = setup_.dump_stem.string(),
+               .ranks = setup_.ranks};
   FitPlan critic_plan = plan;
   if (t.critic_lr > 0) critic_plan.lr = t.schedule.at(t.critic_lr, progress);
   fit(plan, critic_plan);
@@ -184,7 +191,7 @@ const Controller& Learner::policy(const std::string& agent) const {
   return networks_.at(agent)->controller();
 }
 
-void Learner::save(Checkpoint& checkpoint) {
+void Learner::save_networks(Checkpoint& checkpoint) {
   for (const auto& [name, network] : networks_) network->save(checkpoint.state);
   for (const Critic& critic : critics_) saved_normalisers_[critic.network->name()] = critic.normaliser;
   for (const auto& [name, normaliser] : saved_normalisers_) {
@@ -195,10 +202,31 @@ void Learner::save(Checkpoint& checkpoint) {
   for (const AgentSpec& agent : agents_) checkpoint.counters["agents"].push_back(to_json(agent));
   checkpoint.counters["critics"] = nlohmann::json::object();
   for (const auto& [name, view] : views_) checkpoint.counters["critics"][name] = to_json(view);
-  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+}
+
+// Each rank puts its bytes between those of the others, where they have zeros.
+void Learner::save_environments(Checkpoint& checkpoint) {
+  const int64_t shards = rollout_->num_shards(), first = setup_.ranks->rank() * shards;
+  std::vector<std::string> blobs(shards * setup_.ranks->size());
+  std::vector<double> sizes(blobs.size());
+  for (int64_t s = 0; s < shards; ++s) {
     Archive archive = Archive::writer();
     rollout_->serialise(s, archive);
-    checkpoint.blobs[fmt::format("environment-{}", s)] = archive.bytes();
+    blobs[first + s] = archive.bytes();
+    sizes[first + s] = static_cast<double>(blobs[first + s].size());
+  }
+  setup_.ranks->sum(sizes);
+  for (size_t b = 0; b < blobs.size(); ++b) {
+    if (setup_.ranks->size() > 1) {
+      std::vector<float> bytes(static_cast<size_t>(sizes[b]));
+      std::transform(blobs[b].begin(), blobs[b].end(), bytes.begin(),
+                     [](char c) { return static_cast<float>(static_cast<uint8_t>(c)); });
+      setup_.ranks->sum(bytes);
+      blobs[b].resize(bytes.size());
+      std::transform(bytes.begin(), bytes.end(), blobs[b].begin(),
+                     [](float c) { return static_cast<char>(static_cast<uint8_t>(c)); });
+    }
+    checkpoint.blobs[fmt::format("environment-{}", b)] = std::move(blobs[b]);
   }
 }
 
@@ -219,12 +247,16 @@ void Learner::restore_networks(const Checkpoint& checkpoint) {
 }
 
 void Learner::restore_environments(const Checkpoint& checkpoint) {
-  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
-    const std::string name = fmt::format("environment-{}", s);
+  const int64_t shards = rollout_->num_shards();
+  for (int64_t s = 0; s < shards; ++s) {
+    const std::string name = fmt::format("environment-{}", setup_.ranks->rank() * shards + s);
     const auto blob = checkpoint.blobs.find(name);
-    if (blob == checkpoint.blobs.end()) {
+    const int64_t have = static_cast<int64_t>(checkpoint.blobs.size()), want = shards * setup_.ranks->size();
+    if (blob == checkpoint.blobs.end() || have != want) {
       throw CheckpointError(fmt::format(
-          "the checkpoint has no '{}': it was written with other trainer.shards or num_envs", name));
+          "the checkpoint has {} groups of environments, this run has {}: it was written with other "
+          "trainer.shards or num_envs, or by another number of processes",
+          have, want));
     }
     Archive archive = Archive::reader(blob->second);
     rollout_->serialise(s, archive);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/checkpoint.h"
+#include "core/ranks.h"
 #include "policies/controllers/controller.h"
 #include "trainers/fit/value_normaliser.h"
 #include "trainers/parallel/pool.h"
@@ -36,6 +37,7 @@ class Learner {
     // Options of an agent's policy, or of "critic".
     std::function<ControllerOptions(const std::string& agent)> controller_options;
     std::filesystem::path dump_stem;  // a batch with non-finite numbers goes to STEM-NETWORK.safetensors
+    Ranks* ranks = &one_process();    // every rank makes the same calls in the same order
   };
   explicit Learner(Setup setup);
 
@@ -47,12 +49,13 @@ class Learner {
 
   using Metrics = std::vector<std::pair<std::string, double>>;
   Metrics update(double progress);  // progress through the phase, 0 to 1
-  int64_t steps_per_update() const { return rollout_->rows(); }
+  int64_t steps_per_update() const { return rollout_->rows() * setup_.ranks->size(); }
   const EnvSpec& spec() const { return rollout_->spec(); }
   Pool& pool() { return pool_; }
 
-  // Networks, optimiser, normalisers, environments, update counter.
-  void save(Checkpoint& checkpoint);
+  // Networks, optimiser, normalisers, update counter: the same on all ranks.
+  void save_networks(Checkpoint& checkpoint);
+  void save_environments(Checkpoint& checkpoint);       // of all ranks
   void restore_networks(const Checkpoint& checkpoint);  // all but the environments
   void restore_environments(
       const Checkpoint& checkpoint);  // after begin_phase, to continue within that phase
@@ -92,7 +95,7 @@ class Learner {
   void fit(const FitPlan& plan, const FitPlan& critic_plan);
   void fit_agents_in_sequence(const FitPlan& plan);
   void fit_agent(Learning& learning, const FitPlan& plan, const float* factor);
-  bool small_minibatches() const;
+  bool fit_side_by_side() const;
   Metrics metrics(double fit_seconds) const;
 
   Setup setup_;
@@ -110,6 +113,7 @@ class Learner {
   std::vector<float> last_value_, final_value_;        // [instances], [rows] scratch of the value estimates
   std::vector<float> factor_, log_factor_, new_logp_;  // [rows] sequential updates
   std::vector<uint32_t> live_;                         // rows that count
+  int64_t total_live_ = 0;                             // of all ranks
   uint32_t updates_ = 0;
 };
 

@@ -55,12 +55,13 @@ void Learner::estimate_advantages(Critic& critic) {
                critic.advantage.data() + base, critic.returns.data() + base);
   });
   if (phase_.options.value.normalise) {
-    critic.normaliser.update(critic.returns.data(), rows, phase_.options.value.decay);
+    critic.normaliser.update(critic.returns.data(), rows, phase_.options.value.decay, *setup_.ranks);
     for (int64_t r = 0; r < rows; ++r) critic.target[r] = critic.normaliser.normalised(critic.returns[r]);
   } else {
     critic.target = critic.returns;
   }
-  if (phase_.options.normalise_advantage == "batch") whiten<float>(rows, nullptr, critic.advantage.data());
+  if (phase_.options.normalise_advantage == "batch")
+    whiten<float>(rows, nullptr, critic.advantage.data(), *setup_.ranks);
 }
 
 void Learner::compare_groups() {
@@ -77,16 +78,19 @@ void Learner::compare_groups() {
                               rollout_->alive.data() + base, group_advantage_.data() + base);
   });
   if (t.normalise_advantage == "batch")
-    whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data());
+    whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data(), *setup_.ranks);
 }
 
-// Rows that count, and their weights relative to a mean of 1 over them.
+// Rows that count, and their weights relative to a mean of 1 over those of all ranks.
 void Learner::weigh_rows() {
   const int64_t rows = rollout_->rows();
   live_.clear();
   for (int64_t r = 0; r < rows; ++r) {
     if (rollout_->alive[r]) live_.push_back(static_cast<uint32_t>(r));
   }
+  double total = static_cast<double>(live_.size());
+  setup_.ranks->sum(std::span(&total, 1));
+  total_live_ = static_cast<int64_t>(total);
   const Aggregation kind = phase_.options.aggregation_kind();
   if (kind == Aggregation::kTokenMean) return;  // weights stay 1
   std::vector<int32_t> episode(rows), group;
@@ -102,17 +106,21 @@ void Learner::weigh_rows() {
     }
   }
   const int64_t groups = rollout_->instances() / phase_.options.group_size;
-  row_weights<float>(kind, phase_.options.aggregation_constant, rollout_->alive, episode,
-                     static_cast<int64_t>(group.size()), group, groups, weight_.data());
-  for (float& w : weight_) w *= static_cast<float>(live_.size());
+  const double bins = static_cast<double>(
+      row_weights<float>(kind, phase_.options.aggregation_constant, rollout_->alive, episode,
+                         static_cast<int64_t>(group.size()), group, groups, weight_.data()));
+  double all_bins = bins;
+  setup_.ranks->sum(std::span(&all_bins, 1));
+  const double share = bins / std::max(all_bins, 1.0);  // a rank's weights are made for its rows alone
+  for (float& w : weight_) w *= static_cast<float>(total * share);
 }
 
 // Small minibatches leave nothing to share between threads, but networks do not depend on each other within
 // an update: each makes all its passes on one thread. Large minibatches are shared out instead, one network
-// after the other.
-bool Learner::small_minibatches() const {
+// after the other; and so they are among several ranks, which meet in the sums of each network.
+bool Learner::fit_side_by_side() const {
   const int64_t rows = static_cast<int64_t>(live_.size());
-  return rows / phase_.options.num_minibatches(rows) <= Network::kChunk;
+  return setup_.ranks->size() == 1 && rows / phase_.options.num_minibatches(rows) <= Network::kChunk;
 }
 
 void Learner::fit(const FitPlan& plan, const FitPlan& critic_plan) {
@@ -132,7 +140,7 @@ void Learner::fit(const FitPlan& plan, const FitPlan& critic_plan) {
         {.observation = &view_of(critic), .value = critic.value.data(), .target = critic.target.data()},
         pool_);
   };
-  if (small_minibatches()) {
+  if (fit_side_by_side()) {
     pool_.run(chains + critics, task);
   } else {
     for (int64_t i = 0; i < chains + critics; ++i) task(i);

@@ -15,14 +15,23 @@ namespace {
 
 constexpr double kStopFactor = 1.5;  // an agent's epochs end when its divergence passes 1.5 times the target
 
-// Mean and inverse deviation of the chosen rows, as whiten() does it.
-std::pair<float, float> moments(const float* values, std::span<const uint32_t> rows) {
+// Mean and inverse deviation of the chosen rows of all ranks, `total` of them, as whiten() does it.
+std::pair<float, float> moments(const float* values, std::span<const uint32_t> rows, int64_t total,
+                                Ranks& ranks) {
   double sum = 0, squares = 0;
   for (const uint32_t r : rows) sum += values[r];
-  const double mean = sum / static_cast<double>(rows.size());
+  ranks.sum(std::span(&sum, 1));
+  const double mean = sum / static_cast<double>(total);
   for (const uint32_t r : rows) squares += (values[r] - mean) * (values[r] - mean);
+  ranks.sum(std::span(&squares, 1));
   return {static_cast<float>(mean),
-          static_cast<float>(1 / (std::sqrt(squares / static_cast<double>(rows.size())) + 1e-8))};
+          static_cast<float>(1 / (std::sqrt(squares / static_cast<double>(total)) + 1e-8))};
+}
+
+int64_t over_ranks(int64_t count, Ranks& ranks) {
+  double sum = static_cast<double>(count);
+  ranks.sum(std::span(&sum, 1));
+  return static_cast<int64_t>(sum);
 }
 
 Tensor gathered(std::span<const uint32_t> rows, const float* column, int64_t width) {
@@ -77,9 +86,10 @@ void Network::shuffle(const FitPlan& plan, uint32_t epoch) {
 
 // The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
 template <class Chunk>
-PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Chunk&& chunk) {
+PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk) {
   const int64_t rows = static_cast<int64_t>(batch.rows.size());
-  const int64_t parts = std::clamp<int64_t>((rows + kChunk - 1) / kChunk, 1, kMaxParts);
+  const int64_t parts =
+      std::clamp<int64_t>((rows + kChunk - 1) / kChunk, 1, static_cast<int64_t>(scratch_.size()));
   pool.run(parts, [&](int64_t p) {
     Scratch& s = scratch_[p];
     s.sums = {};
@@ -94,19 +104,25 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Chunk&& 
     sums.add(scratch_[p].sums);
     for (size_t i = 0; i < gradient_.size(); ++i) gradient_[i] += scratch_[p].gradient[i];
   }
-  return sums;
+  std::array<double, 5> all = {sums.loss, sums.surrogate, sums.entropy, sums.kl, sums.clipped};
+  ranks.sum(all);
+  ranks.sum(gradient_);
+  return {all[0], all[1], all[2], all[3], all[4]};
 }
 
 template <class Chunk>
 FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chunk&& chunk) {
   FitStats stats;
-  const int64_t rows = static_cast<int64_t>(plan.rows.size()), parts = options_.num_minibatches(rows);
-  for (int64_t epoch = 0; epoch < options_.epochs && !stats.stopped_early && rows > 0; ++epoch) {
+  const int64_t rows = static_cast<int64_t>(plan.rows.size());
+  const int64_t parts = options_.num_minibatches(plan.total_rows);  // the same on every rank
+  for (int64_t epoch = 0; epoch < options_.epochs && !stats.stopped_early && plan.total_rows > 0; ++epoch) {
     shuffle(plan, static_cast<uint32_t>(epoch));
     for (int64_t k = 0; k < parts; ++k) {
       Minibatch batch{std::span(order_).subspan(rows * k / parts, rows * (k + 1) / parts - rows * k / parts)};
-      if (whiten && batch.rows.size() > 1) std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows);
-      const PolicyLossSums sums = gradient_of(batch, pool, chunk);
+      batch.total_rows = over_ranks(static_cast<int64_t>(batch.rows.size()), *plan.ranks);
+      if (whiten && batch.total_rows > 1)
+        std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows, batch.total_rows, *plan.ranks);
+      const PolicyLossSums sums = gradient_of(batch, pool, *plan.ranks, chunk);
       const double squares = squared_norm(gradient_.data(), static_cast<int64_t>(gradient_.size()));
       const double norm = std::sqrt(squares);
       if (!std::isfinite(norm) || !std::isfinite(sums.loss)) {
@@ -179,7 +195,7 @@ std::string Network::non_finite_tensor(double loss) const {
 void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
                            std::span<const uint32_t> rows, Scratch& s) const {
   const int64_t n = static_cast<int64_t>(rows.size()), width = controller_->raw_width();
-  const float per_row = 1.0f / static_cast<float>(batch.rows.size());
+  const float per_row = 1.0f / static_cast<float>(batch.total_rows);
   float *logp = s.a.data(), *entropy = s.b.data(), *old = s.c.data(), *advantage = s.d.data(),
         *weight = s.e.data(), *d_logp = s.f.data(), *d_entropy = s.g.data();
   data.observation->gather(rows, s.observation);
@@ -202,7 +218,7 @@ void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Mi
 void Network::value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch,
                           std::span<const uint32_t> rows, Scratch& s) const {
   const int64_t n = static_cast<int64_t>(rows.size());
-  const float per_row = 1.0f / static_cast<float>(batch.rows.size());
+  const float per_row = 1.0f / static_cast<float>(batch.total_rows);
   float *value = s.a.data(), *old = s.b.data(), *target = s.c.data(), *weight = s.d.data(),
         *d_value = s.e.data();
   data.observation->gather(rows, s.observation);

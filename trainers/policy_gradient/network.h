@@ -1,6 +1,7 @@
 // One trainable network (a policy or a critic) and its passes over a rollout: minibatches split into a fixed
 // number of parts, gradients added in the order of the parts, one Adam step per minibatch. Results do not
-// depend on the number of threads.
+// depend on the number of threads. A minibatch is made of one piece from each rank: sums over its rows go
+// through Ranks, so all ranks take the same step.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/ranks.h"
 #include "core/safetensors.h"
 #include "policies/controllers/controller.h"
 #include "trainers/fit/adam.h"
@@ -34,11 +36,13 @@ struct ValueData {
 
 struct FitPlan {
   std::span<const uint32_t> rows;  // rows that count
-  const float* weight = nullptr;   // [rows of the rollout] relative weight of a row, mean 1 over `rows`
+  const float* weight = nullptr;   // [rows of the rollout] relative weight, mean 1 over rows of all ranks
+  int64_t total_rows = 0;          // of all ranks
   uint64_t seed = 0;
   uint32_t update = 0;
   double lr = 0;
   std::string dump_stem;  // the batch goes to STEM-NAME.safetensors when a number is not finite
+  Ranks* ranks = &one_process();
 };
 
 // Means over the minibatches of one update.
@@ -87,8 +91,9 @@ class Network {
     PolicyLossSums sums;
   };
   struct Minibatch {
-    std::span<const uint32_t> rows;
-    float shift = 0, scale = 1;  // of advantages
+    std::span<const uint32_t> rows;  // of this rank
+    int64_t total_rows = 0;          // of all ranks
+    float shift = 0, scale = 1;      // of advantages
   };
 
   struct NonFinite {  // thrown inside fit, reported with the batch by its callers
@@ -98,7 +103,7 @@ class Network {
   template <class Chunk>
   FitStats fit(const FitPlan& plan, const float* whiten, Pool& pool, Chunk&& chunk);
   template <class Chunk>
-  PolicyLossSums gradient_of(const Minibatch& batch, Pool& pool, Chunk&& chunk);
+  PolicyLossSums gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk);
   void shuffle(const FitPlan& plan, uint32_t epoch);
   void policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
                     std::span<const uint32_t> rows, Scratch& s) const;

@@ -104,9 +104,10 @@ void Rollout::start_worlds(Shard& shard, uint64_t first_episode) {
   const int64_t group = options_.trainer.group_size;
   std::vector<WorldKey> keys(shard.count);
   for (int64_t i = 0; i < shard.count; ++i) {
-    keys[i] = {options_.seed, first_episode + static_cast<uint64_t>((shard.first + i) / group)};
+    keys[i] = {options_.seed,
+               first_episode + static_cast<uint64_t>((first_instance() + shard.first + i) / group)};
   }
-  shard.env->reset(keys, static_cast<uint64_t>(instances() / group));
+  shard.env->reset(keys, static_cast<uint64_t>(all_groups()));
 }
 
 void Rollout::restart() {
@@ -128,8 +129,7 @@ void Rollout::run_shard(Shard& shard, uint32_t update) {
   const TrainerOptions& t = options_.trainer;
   const bool central = t.critic == "central";
   if (t.grouped()) {  // every update begins new episodes, so that members of a group stay in step
-    start_worlds(
-        shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(instances() / t.group_size));
+    start_worlds(shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(all_groups()));
   }
   const int64_t base = shard.first * horizon_;
   for (int64_t step = 0; step < horizon_; ++step) {
@@ -166,7 +166,7 @@ void Rollout::decide(Shard& shard, size_t agent, int64_t row, uint32_t update, i
   } key{options_.seed,
         update,
         static_cast<uint32_t>(step),
-        static_cast<uint32_t>(shard.first),
+        static_cast<uint32_t>(first_instance() + shard.first),
         static_cast<uint32_t>(actors_.size()),
         static_cast<uint32_t>(agent)};
   // One pointer is captured, so the function object stays within its own storage.

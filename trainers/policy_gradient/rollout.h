@@ -37,7 +37,8 @@ class Rollout {
   struct Options {
     TrainerOptions trainer;
     uint64_t seed = 0;
-    uint64_t first_episode = 0;  // instance i starts in world first_episode + i
+    uint64_t first_episode = 0;   // instance i of rank 0 starts in world first_episode + i
+    int64_t rank = 0, ranks = 1;  // instances are numbered through all ranks, rank after rank
   };
   Rollout(const MakeEnvironment& make, const Options& options);
 
@@ -82,6 +83,8 @@ class Rollout {
     double environment_seconds = 0, inference_seconds = 0;
   };
   void make_shards(const MakeEnvironment& make);
+  int64_t first_instance() const { return options_.rank * instances(); }
+  int64_t all_groups() const { return options_.ranks * instances() / options_.trainer.group_size; }
   void start_worlds(Shard& shard, uint64_t first_episode);
   void run_shard(Shard& shard, uint32_t update);
   void decide(Shard& shard, size_t agent, int64_t row, uint32_t update, int64_t step);

@@ -56,12 +56,16 @@ class Trainer {
  public:
   Trainer(const Config& config, const TrainHooks& hooks)
       : hooks_(hooks),
+        ranks_(*hooks.ranks),
         job_(config),
         learner_({.seed = static_cast<uint64_t>(job_.run.seed),
                   .threads = job_.threads(),
                   .controller_options =
                       [this](const std::string& agent) { return job_.controller_options(agent); },
-                  .dump_stem = hooks.run_folder / "nonfinite"}),
+                  .dump_stem =
+                      hooks.run_folder / (ranks_.is_main() ? std::string("nonfinite")
+                                                           : fmt::format("nonfinite-rank{}", ranks_.rank())),
+                  .ranks = &ranks_}),
         folder_(hooks.run_folder / "checkpoints"),
         resumed_(folder_.load_latest()) {
     job_.check_agents();
@@ -69,6 +73,7 @@ class Trainer {
       learner_.restore_networks(*resumed_);
       state_.load(*resumed_);
     }
+    if (!ranks_.is_main()) return;
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, state_.steps);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "steps");
   }
@@ -77,7 +82,7 @@ class Trainer {
     const auto start = std::chrono::steady_clock::now();
     const int64_t first = state_.steps;
     while (state_.phase < static_cast<int64_t>(job_.phases.size())) run_phase(job_.phases[state_.phase]);
-    metrics_->flush();
+    if (metrics_) metrics_->flush();
     result_.steps = state_.steps;
     result_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result_.steps_per_second = static_cast<double>(state_.steps - first) / std::max(result_.seconds, 1e-9);
@@ -129,10 +134,10 @@ class Trainer {
         ++state_.phase;
         state_.phase_steps = 0;
       }
-      const bool stop = interrupted();
+      const bool stop = over_ranks(interrupted() ? 1 : 0) > 0;
       if (improved || last || stop || crossed(job_.checkpoint.every, per_update)) save(improved);
       if (stop && !(last && state_.phase == static_cast<int64_t>(job_.phases.size()))) {
-        metrics_->flush();
+        if (metrics_) metrics_->flush();
         throw Interrupted(
             fmt::format("stopped at step {}; the same command goes on from there", state_.steps));
       }
@@ -143,8 +148,21 @@ class Trainer {
     return state_.steps / every > (state_.steps - per_update) / every;
   }
 
+  double over_ranks(double value) {
+    ranks_.sum(std::span(&value, 1));
+    return value;
+  }
+
   // True when the score is the best of the phase so far.
   bool evaluate(Learner::Metrics& values) {
+    const double score = over_ranks(ranks_.is_main() ? score_policies(values) : 0);
+    if (!std::isfinite(score) || score <= state_.best_score) return false;
+    state_.best_score = score;
+    state_.best_step = state_.steps;
+    return true;
+  }
+
+  double score_policies(Learner::Metrics& values) {
     double score = kNone;
     if (evaluation_) {
       const auto policy = [&](const std::string& agent) -> const Controller& {
@@ -158,18 +176,15 @@ class Trainer {
     }
     if (hooks_.score) {
       Checkpoint snapshot;
-      learner_.save(snapshot);
+      learner_.save_networks(snapshot);
       score = hooks_.score(policies_from(snapshot, job_), state_.steps);
       values.push_back({"eval/score", score});
     }
-    if (!std::isfinite(score) || score <= state_.best_score) return false;
-    state_.best_score = score;
-    state_.best_step = state_.steps;
-    return true;
+    return score;
   }
 
   void report(const Learner::Metrics& values) {
-    metrics_->log(state_.steps, values);
+    if (metrics_) metrics_->log(state_.steps, values);
     std::string status;
     for (const auto& [name, value] : values) {
       if (name == "train/return") {
@@ -185,7 +200,9 @@ class Trainer {
   void save(bool best) {
     Checkpoint checkpoint;
     checkpoint.step = state_.steps;
-    learner_.save(checkpoint);
+    learner_.save_networks(checkpoint);
+    learner_.save_environments(checkpoint);
+    if (!ranks_.is_main()) return;
     state_.save(checkpoint.counters);
     metrics_->flush();
     folder_.save(checkpoint, job_.checkpoint.keep);
@@ -193,6 +210,7 @@ class Trainer {
   }
 
   const TrainHooks& hooks_;
+  Ranks& ranks_;
   Job job_;
   Learner learner_;
   CheckpointFolder folder_;

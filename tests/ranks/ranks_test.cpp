@@ -1,0 +1,190 @@
+// Training by several ranks, here threads of one process: all end with the same parameters, and what they
+// make of their rows together is what one rank makes of all of them.
+#include "core/ranks.h"
+
+#include <algorithm>
+#include <barrier>
+#include <cmath>
+#include <set>
+#include <thread>
+
+#include "envs/classic/classic.h"
+#include "tests/training_support.h"
+#include "trainers/policy_gradient/learner.h"
+
+namespace trimtab {
+namespace {
+
+// What the threads that stand for ranks share.
+struct Meeting {
+  explicit Meeting(int size) : arrive(size), doubles(size), floats(size) {}
+  std::barrier<> arrive;
+  std::vector<std::span<double>> doubles;
+  std::vector<std::span<float>> floats;
+};
+
+class ThreadRanks final : public Ranks {
+ public:
+  ThreadRanks(int rank, Meeting& meeting) : rank_(rank), meeting_(meeting) {}
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(meeting_.doubles.size()); }
+  void sum(std::span<double> values) override { sum(values, meeting_.doubles); }
+  void sum(std::span<float> values) override { sum(values, meeting_.floats); }
+  void broadcast(std::span<float> values, int root) override {
+    if (rank_ != root) std::fill(values.begin(), values.end(), 0.0f);
+    sum(values);
+  }
+  void barrier() override { meeting_.arrive.arrive_and_wait(); }
+
+ private:
+  template <class T>
+  void sum(std::span<T> values, std::vector<std::span<T>>& all) {
+    all[rank_] = values;
+    barrier();
+    std::vector<T> total(values.size());
+    for (const std::span<T> part : all) {
+      EXPECT_EQ(part.size(), total.size()) << "ranks meet in different sums";
+      for (size_t i = 0; i < std::min(total.size(), part.size()); ++i) total[i] += part[i];
+    }
+    barrier();
+    std::copy(total.begin(), total.end(), values.begin());
+  }
+
+  int rank_;
+  Meeting& meeting_;
+};
+
+template <class Body>
+void on_ranks(int size, Body&& body) {
+  Meeting meeting(size);
+  std::vector<std::thread> threads;
+  for (int r = 0; r < size; ++r) {
+    threads.emplace_back([&, r] {
+      ThreadRanks ranks(r, meeting);
+      body(ranks);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+constexpr int64_t kInstances = 16;  // of all ranks
+
+TrainerOptions one_step_of(const std::string& preset, int64_t instances) {
+  TrainerOptions t;
+  t.num_envs = instances;
+  t.horizon = 40;
+  t.epochs = 1;
+  t.minibatches = 1;
+  t.minibatch_size = 0;
+  t.value.normalise = true;
+  if (preset == "grouped") {
+    t.critic = "none";
+    t.advantage = "group_mean_std";
+    t.aggregation = "episode_mean";
+    t.group_size = 4;
+  } else {
+    t.normalise_advantage = preset;
+  }
+  return t;
+}
+
+// Parameters, optimiser and normalisers of all networks after one update.
+TensorFile state_after(const std::string& preset, Ranks& ranks) {
+  Learner learner({.seed = 4,
+                   .threads = 1,
+                   .controller_options = [](const std::string&) { return ControllerOptions{}; },
+                   .dump_stem = "unused",
+                   .ranks = &ranks});
+  learner.begin_phase({.options = one_step_of(preset, kInstances / ranks.size()),
+                       .learn = {},
+                       .make_environment = [](int64_t size) { return make_cartpole({30}, size); },
+                       .first_episode = 0});
+  EXPECT_EQ(learner.steps_per_update(), kInstances * 40);
+  learner.warm_up();
+  learner.update(0);
+  Checkpoint checkpoint;
+  learner.save_networks(checkpoint);
+  return checkpoint.state;
+}
+
+class OneUpdate : public testing::TestWithParam<std::string> {};
+
+// Worlds and actions are numbered through the ranks, so the rows of two ranks are those of one.
+TEST_P(OneUpdate, OfTwoRanksIsThatOfOneOverTheSameRows) {
+  const TensorFile alone = state_after(GetParam(), one_process());
+  std::vector<TensorFile> parts(2);
+  on_ranks(2, [&](Ranks& ranks) { parts[ranks.rank()] = state_after(GetParam(), ranks); });
+  EXPECT_TRUE(serialise_safetensors(parts[0]) == serialise_safetensors(parts[1]));
+  constexpr double kRounding = 1e-5;
+  ASSERT_EQ(parts[0].tensors.size(), alone.tensors.size());
+  for (const auto& [name, tensor] : alone.tensors) {
+    const bool wide = name.find("running") != std::string::npos || name.starts_with("returns.");
+    if (!wide && name.find("policy.") != 0 && name.find("moment") == std::string::npos) continue;
+    const auto compare = [&](const auto expected, const auto actual) {
+      ASSERT_EQ(expected.size(), actual.size()) << name;
+      for (size_t i = 0; i < expected.size(); ++i)
+        EXPECT_NEAR(actual[i], expected[i], kRounding * (1 + std::abs(expected[i]))) << name << " " << i;
+    };
+    const Tensor& other = parts[0].at(name);
+    wide ? compare(tensor.as_f64(), other.as_f64()) : compare(tensor.as_f32(), other.as_f32());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Normalised, OneUpdate, testing::Values("minibatch", "batch", "grouped"),
+                         [](const auto& info) { return info.param; });
+
+// `ranks` ranks train into `folder`; the parameters of each after the last update.
+std::vector<TestRun> train_on(int size, const std::filesystem::path& folder, int stop_after = 0) {
+  std::vector<TestRun> runs(size);
+  on_ranks(size, [&](Ranks& ranks) {
+    const Config config = Config::parse(
+        "run: {name: ranks, threads: 1}\nenv: {type: toy_echo}\n"
+        "trainer: {preset: happo, steps: 4096, num_envs: 32, horizon: 8, minibatch_size: 128, epochs: 2}\n"
+        "eval: {every: 1024, episodes: 8}\ncheckpoint: {every: 1024, keep: 2}\n",
+        "ranks.yaml");
+    TestRun& run = runs[ranks.rank()];
+    TrainHooks hooks{.run_folder = folder, .progress = false, .score = {}, .on_metrics = {}, .ranks = &ranks};
+    hooks.on_metrics = [&](int64_t, const auto& metrics) {
+      for (const auto& [name, value] : metrics) run.last[name] = value;
+      if (++run.updates == stop_after) throw std::runtime_error("stopped by the test");
+    };
+    try {
+      run.result = train(config, hooks);
+    } catch (const std::runtime_error&) {
+      EXPECT_GT(stop_after, 0);
+    }
+  });
+  return runs;
+}
+
+TEST(Ranks, OnlyTheMainOneEvaluatesAndWrites) {
+  register_toys();
+  const TemporaryFolder folder;
+  const std::vector<TestRun> runs = train_on(2, folder.path());
+  EXPECT_EQ(runs[0].updates, 4096 / (2 * 32 * 8));
+  EXPECT_EQ(runs[1].updates, runs[0].updates);
+  EXPECT_TRUE(runs[0].last.contains("eval/return"));
+  EXPECT_FALSE(runs[1].last.contains("eval/return"));
+  EXPECT_EQ(runs[0].result.best_score, runs[1].result.best_score);
+  // Steps of one optimiser: the same loss and the same norm everywhere.
+  for (const char* name : {"loss/speaker", "grad_norm/listener", "grad_norm/critic", "kl/listener"})
+    EXPECT_EQ(runs[0].last.at(name), runs[1].last.at(name)) << name;
+  std::set<std::string> files;
+  for (const auto& file : std::filesystem::directory_iterator(folder.path()))
+    files.insert(file.path().filename().string().substr(0, 6));
+  EXPECT_EQ(files, (std::set<std::string>{"checkp", "events", "metric"}));
+  const std::string lines = read_file(folder.path() / "metrics.jsonl");
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), runs[0].updates);
+}
+
+TEST(Ranks, StoppedAndResumedIsBitEqual) {
+  register_toys();
+  const TemporaryFolder whole, parts;
+  train_on(2, whole.path());
+  train_on(2, parts.path(), 5);
+  for (const TestRun& run : train_on(2, parts.path())) EXPECT_TRUE(run.result.resumed);
+  EXPECT_TRUE(state_of(whole.path()) == state_of(parts.path()));
+}
+
+}  // namespace
+}  // namespace trimtab
