@@ -109,30 +109,53 @@ void Cell::build_link() {
   }
 }
 
+namespace {
+
+// Units and ranges of the features that runtime/src/cell.c computes, in its order: what a deployed controller accepts unnoticed.
+struct Range {
+  const char* unit;
+  float low, high;
+};
+constexpr Range kContextRanges[TT_CELL_CONTEXT] = {{"10 users", 0, 30},     {"log2 PRBs", -3, 10}, {"bit/s/Hz or kbit/PRB", 0, 8},
+                                                   {"Jain's index", 0, 1},  {"10 dB", -4, 4},      {"share of users", 0, 1}};
+constexpr Range kPrbRanges[TT_CELL_PRB_FEATURES] = {
+    {"ln share", -9, 0},  {"bit/s/Hz", 0, 8},  {"bit/s/Hz", 0, 8},       {"bit/s/Hz", 0, 4},    {"log2 ratio", -24, 24},
+    {"10 dB", -4, 4},     {"correlation", 0, 1}, {"share of PRBs", 0, 1}, {"log2(1 + bit) / 20", 0, 1}, {"100 slots", 0, 10},
+    {"0 or 1", 0, 1},     {"bit/s/Hz", -8, 8}};
+constexpr Range kPowerRanges[TT_CELL_POWER_FEATURES] = {
+    {"ln share", -9.3f, 0.1f}, {"ln share", -9, 0},        {"log2 ratio / 5", -4, 4}, {"log2 ratio / 5", -4, 4}, {"kbit/PRB", 0, 2},
+    {"10 dB", -4, 4},          {"log2 ratio", -24, 24},    {"correlation", 0, 1},     {"0 or 1", 0, 1},          {"log2(1 + bit) / 20", 0, 1},
+    {"kbit/PRB", 0, 2},        {"share of PRBs", 0, 1.001f}};
+
+std::vector<Feature> features(const char* const* names, const Range* ranges, int count) {
+  std::vector<Feature> out;
+  for (int i = 0; i < count; ++i) out.push_back({names[i], ranges[i].unit, ranges[i].low, ranges[i].high});
+  return out;
+}
+
+}  // namespace
+
 void Cell::build_spec() {
   spec_.name = "prb_power";
-  const auto features = [](const char* const* names, int count) {
-    std::vector<Feature> out;
-    for (int i = 0; i < count; ++i) out.push_back({names[i], "", -100.0f, 100.0f});
-    return out;
-  };
-  const auto agent = [&](const char* name, const char* const* names, int count) {
+  const std::vector<Feature> context = features(tt_cell_context_names, kContextRanges, TT_CELL_CONTEXT);
+  const auto agent = [&](const char* name, std::vector<Feature> items) {
     AgentSpec a;
     a.name = name;
-    a.observation = {features(tt_cell_context_names, TT_CELL_CONTEXT), features(names, count), num_users_};
+    a.observation = {context, std::move(items), num_users_};
     a.head = {.kind = HeadKind::kSimplex, .size = num_users_};
     return a;
   };
+  const std::vector<Feature> prb_items = features(tt_cell_prb_feature_names, kPrbRanges, TT_CELL_PRB_FEATURES);
   if (options_.prb == "learned") {
     agent_index_[kPrbAgent] = static_cast<int>(spec_.agents.size());
-    spec_.agents.push_back(agent("prb", tt_cell_prb_feature_names, TT_CELL_PRB_FEATURES));
+    spec_.agents.push_back(agent("prb", prb_items));
   }
   if (options_.power == "learned") {
     agent_index_[kPowerAgent] = static_cast<int>(spec_.agents.size());
-    spec_.agents.push_back(agent("power", tt_cell_power_feature_names, TT_CELL_POWER_FEATURES));
+    spec_.agents.push_back(agent("power", features(tt_cell_power_feature_names, kPowerRanges, TT_CELL_POWER_FEATURES)));
   }
   // The critic also sees what the base station cannot: the present channel and the smoothed throughputs of the reward.
-  spec_.critic = {features(tt_cell_context_names, TT_CELL_CONTEXT), features(tt_cell_prb_feature_names, TT_CELL_PRB_FEATURES), num_users_};
+  spec_.critic = {context, prb_items, num_users_};
   spec_.critic.item.push_back({"true_efficiency", "bit/s/Hz", 0, 16});
   spec_.critic.item.push_back({"smoothed_throughput_share", "", 0, 1});
   spec_.critic.context.push_back({"smoothed_cell_throughput", "", 0, 1});
