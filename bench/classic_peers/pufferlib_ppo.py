@@ -6,7 +6,9 @@ not (--compile), one or two threads.
 
 import argparse
 import configparser
+import os
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -16,6 +18,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import worker
+
+os.chdir(tempfile.mkdtemp())  # PufferLib links its resources into the working folder when it is imported
 
 sys.modules["pufferlib.sweep"] = types.ModuleType("pufferlib.sweep")  # hyper-parameter search: not used, and its imports are large
 import pufferlib.pufferl as pufferl
