@@ -41,7 +41,7 @@ PRESETS = {
         dict(out=f"data/generated/{model}-{name}.h5", model=model, split=split, seed=seed, drops=drops, slots=slots)
         for model in ("umi", "uma")
         for name, split, seed, drops, slots in (("train-full", "train", 1, 24, 1000), ("val-full", "val", 1, 8, 1000),
-                                                ("test", "test", 2, 32, 500))
+                                                ("test", "test", 3, 64, 500))
     ],
     "canyon": [
         dict(out="data/generated/canyon-train.h5", model="rt", split="train", drops=4, slots=1000,

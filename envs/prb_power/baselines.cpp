@@ -13,7 +13,7 @@ namespace trimtab {
 std::vector<std::string> prb_rule_names() {
   return {"round_robin", "max_ci", "pf", "gpf_0.25", "gpf_0.5", "gpf_0.7", "gpf_0.85", "gpf_1.2", "gpf_1.5", "gpf_2", "gpf_3"};
 }
-std::vector<std::string> power_rule_names() { return {"equal", "fair", "water", "la"}; }
+std::vector<std::string> power_rule_names() { return {"equal", "fair", "water", "la", "prior"}; }
 
 PrbRule prb_rule(const std::string& name) {
   if (name == "round_robin") return {PrbRule::Kind::kRoundRobin, 0};
@@ -32,7 +32,8 @@ PowerRule power_rule(const std::string& name) {
   if (name == "fair") return PowerRule::kFair;
   if (name == "water") return PowerRule::kWaterFilling;
   if (name == "la") return PowerRule::kLadder;
-  throw ConfigError(fmt::format("'{}' is no power rule: use equal, fair, water or la", name));
+  if (name == "prior") return PowerRule::kPrior;
+  throw ConfigError(fmt::format("'{}' is no power rule: use equal, fair, water, la or prior", name));
 }
 
 void Cell::spread_to_prbs(State& s) const {
@@ -52,20 +53,24 @@ void Cell::split_power(State& s, PowerRule rule) const {
     }
     case PowerRule::kFair: split_power_fair(s); break;
     case PowerRule::kWaterFilling: split_power_water(s); break;
-    case PowerRule::kLadder: {
-      const tt_cell_slot slot = view(s);
-      tt_cell_scratch scratch_view = scratch(s);
-      tt_cell_ladder(&setup_, &slot, s.owner.data(), s.counts.data(), &scratch_view);
-      tt_cell_fill_power(&setup_, &slot, s.counts.data(), &scratch_view, s.user_power_w.data());
-      spread_to_prbs(s);
-      break;
-    }
+    case PowerRule::kLadder: fill_ladder(s, plain_setup_); break;
+    case PowerRule::kPrior: fill_ladder(s, setup_); break;
   }
 }
 
-// Shares of the budget by user, uniform over a user's PRBs; what users without PRBs were given goes to the others.
+void Cell::fill_ladder(State& s, const tt_cell_setup& setup) const {
+  const tt_cell_slot slot = view(s);
+  tt_cell_scratch scratch_view = scratch(s);
+  tt_cell_ladder(&setup, &slot, s.owner.data(), s.counts.data(), &scratch_view);
+  tt_cell_fill_power(&setup, &slot, s.counts.data(), &scratch_view, s.user_power_w.data());
+  tt_cell_spread_power(&setup, &slot, s.user_power_w.data(), s.owner.data(), &scratch_view, s.prb_power_w.data());
+}
+
+// Shares of the budget by user, levelled over a user's PRBs; what users without PRBs were given goes to the others.
 void Cell::split_power_by_shares(State& s, const float* shares) const {
-  tt_spread_power(shares, num_users_, s.owner.data(), num_prb_, budget_w_, s.prb_power_w.data());
+  const tt_cell_slot slot = view(s);
+  tt_cell_scratch scratch_view = scratch(s);
+  tt_cell_spread_power(&setup_, &slot, shares, s.owner.data(), &scratch_view, s.prb_power_w.data());
 }
 
 // Sionna's downlink fair power control over scheduled users, on wideband path loss, proportional fairness (fairness 1).

@@ -101,12 +101,18 @@ void Cell::build_link() {
             .beta = betas_.data(),
             .bits = bits_.data(),
             .max_efficiency = static_cast<float>(top.spectral_efficiency()),
-            .min_sinr = thresholds_[static_cast<size_t>(link_->min_mcs()) * (num_prb_ + 1) + std::min(num_prb_, 4)]};
+            .min_sinr = thresholds_[static_cast<size_t>(link_->min_mcs()) * (num_prb_ + 1) + std::min(num_prb_, 4)],
+            .levelling = static_cast<float>(options_.cell.levelling),
+            .report_ceiling_sinr = 0,
+            .probe_db = static_cast<float>(options_.cell.probe_db)};
+  plain_setup_ = setup_;
+  plain_setup_.levelling = plain_setup_.probe_db = 0;
   ceiling_bits_ = link_->tb_size(num_mcs - 1, num_prb_);
   for (int cqi = 0; cqi < 16; ++cqi) {
     const double db = cqi == 0 ? -INFINITY : radio::sinr_db_of_cqi(static_cast<int>(options_.link.mcs_table), cqi);
     cqi_sinr_.push_back(cqi == 0 ? 0.0f : static_cast<float>(std::pow(10.0, db / 10)));
   }
+  if (options_.csi.quantise == "cqi") setup_.report_ceiling_sinr = plain_setup_.report_ceiling_sinr = cqi_sinr_.back();
 }
 
 namespace {

@@ -107,6 +107,7 @@ class Cell {
   void find_work(State& s) const;
   void finish_assignment(State& s) const;                           // retransmissions first
   void spread_to_prbs(State& s) const;
+  void fill_ladder(State& s, const tt_cell_setup& setup) const;
   struct SlotBlocks;
   void form_blocks(State& s, SlotBlocks& blocks) const;
   void adapt_links(State& s, SlotBlocks& blocks) const;
@@ -144,7 +145,7 @@ class Cell {
   std::vector<float> thresholds_, betas_;
   std::vector<int32_t> bits_;
   std::vector<float> cqi_sinr_;        // [16] SINR from which each CQI is met
-  tt_cell_setup setup_{};
+  tt_cell_setup setup_{}, plain_setup_{};   // as the learned agents have it; without levelling and probing
   EnvSpec spec_;
 };
 

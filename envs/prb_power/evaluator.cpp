@@ -2,6 +2,7 @@
 // run whole, with the same channel, arrivals and acknowledgement draws for every policy.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "core/error.h"
 #include "envs/evaluation.h"
@@ -11,7 +12,8 @@
 namespace trimtab {
 namespace {
 
-const char* const kPowerSuffixes[] = {"", "_fair_power", "_water_power", "_la_power"};  // in the order of PowerRule
+const char* const kPowerSuffixes[] = {"", "_fair_power", "_water_power", "_la_power", "_prior_power"};  // in the order of PowerRule
+constexpr int kNumPowerRules = std::size(kPowerSuffixes);
 
 struct Composition {
   bool learned_prb = false, learned_power = false;
@@ -27,7 +29,7 @@ Composition compose(const std::string& name) {
   std::string rule = name;
   Composition c;
   if (rule.ends_with("_equal")) rule.resize(rule.size() - 6);
-  for (int k = 1; k < 4; ++k) {
+  for (int k = 1; k < kNumPowerRules; ++k) {
     const std::string suffix = kPowerSuffixes[k];
     if (!rule.ends_with(suffix)) continue;
     rule.resize(rule.size() - suffix.size());
@@ -69,14 +71,15 @@ class PrbPowerEvaluator final : public Evaluator {
     if (learned && learns_prb_) out.push_back({"prb_only", "learned"});
     if (learned && learns_power_) out.push_back({"power_only", "learned"});
     for (const std::string& rule : prb_rule_names())
-      for (int k = 0; k < 4; ++k) out.push_back({policy_name(rule, static_cast<PowerRule>(k)), "baseline"});
+      for (int k = 0; k < kNumPowerRules; ++k) out.push_back({policy_name(rule, static_cast<PowerRule>(k)), "baseline"});
     return out;
   }
   int64_t num_episodes() const override { return num_episodes_; }
   std::string reference() const override { return "pf_equal"; }
   std::vector<Frontier> frontiers() const override {
     return {{"equal_power", "jain", "cell_throughput_mbps", sweep(PowerRule::kEqual)},
-            {"la_power", "jain", "cell_throughput_mbps", sweep(PowerRule::kLadder)}};
+            {"la_power", "jain", "cell_throughput_mbps", sweep(PowerRule::kLadder)},
+            {"prior_power", "jain", "cell_throughput_mbps", sweep(PowerRule::kPrior)}};
   }
 
   EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool with_series) const override {

@@ -417,13 +417,58 @@ static float row_threshold(const tt_cell_setup* setup, const tt_cell_slot* slot,
   return setup->threshold_sinr[(int64_t)m * (setup->num_prb + 1) + n] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
 }
 
-/* Gains of each user's PRBs, one user behind the other. */
+/* A PRB's part of its user's watts, not yet normalised: gain^-level. Gains too low for any MCS even at ten times equal power
+ * count as that, so that a dead PRB does not swallow the user's power. */
+static inline float prb_part(float gain, float lowest, float level) { return exp2_fast(-level * log2_fast(gain > lowest ? gain : lowest)); }
+
+static float lowest_gain(const tt_cell_setup* setup) {
+  return 0.1f * setup->min_sinr * (float)setup->num_prb / (setup->max_power_w > 1e-20f ? setup->max_power_w : 1e-20f) + 1e-30f;
+}
+
+/* Gains per watt of the user's mean power, for watts spread by levelling: gain x part / mean part. */
+TT_CLONES static void level_gains(float* restrict gain, int32_t n, float lowest, float level) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int32_t k = 0; k < n; ++k) {
+    const float part = prb_part(gain[k], lowest, level);
+    gain[k] *= part;
+    sum += part;
+  }
+  const float scale = (float)n / sum;
+  for (int32_t k = 0; k < n; ++k) gain[k] *= scale;
+}
+
+/* Gains of each user's PRBs, one user behind the other, levelled. */
 static void gather_gains(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                          const tt_cell_scratch* scratch) {
   int32_t* at = (int32_t*)scratch->user;
   for (int32_t u = 0, begin = 0; u < slot->num_users; begin += counts[u++]) at[u] = begin;
   for (int32_t f = 0; f < setup->num_prb; ++f)
     if (owner[f] >= 0) scratch->gain[at[owner[f]]++] = slot->sinr_per_watt[(int64_t)owner[f] * setup->num_prb + f];
+  if (!(setup->levelling > 0)) return;
+  float* gain = scratch->gain;
+  for (int32_t u = 0; u < slot->num_users; gain += counts[u++])
+    if (counts[u] > 0) level_gains(gain, counts[u], lowest_gain(setup), setup->levelling * slot->reliability[u]);
+}
+
+tt_status tt_cell_spread_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* shares, const int* owner,
+                               tt_cell_scratch* scratch, float* power_w) {
+  const int32_t num_prb = setup->num_prb;
+  const tt_status status = tt_spread_power(shares, slot->num_users, owner, num_prb, setup->max_power_w, power_w);
+  if (!(setup->levelling > 0)) return status;
+  float *watts = scratch->user, *parts = scratch->user + slot->num_users;
+  const float lowest = lowest_gain(setup);
+  for (int32_t u = 0; u < slot->num_users; ++u) watts[u] = parts[u] = 0;
+  for (int32_t f = 0; f < num_prb; ++f) {
+    const int u = owner[f];
+    if (u < 0) continue;
+    watts[u] += power_w[f];
+    scratch->gain[f] = prb_part(slot->sinr_per_watt[(int64_t)u * num_prb + f], lowest, setup->levelling * slot->reliability[u]);
+    parts[u] += scratch->gain[f];
+  }
+  for (int32_t f = 0; f < num_prb; ++f)
+    if (owner[f] >= 0) power_w[f] = watts[owner[f]] * (scratch->gain[f] / parts[owner[f]]);
+  return status;
 }
 
 /* The ladder of one user on n PRBs into `out`, where every row is out of reach so far. */
@@ -454,11 +499,23 @@ static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, in
     out[m] = out[m] == 0.0f && power[m] < 1e30f ? power[m] * (float)n * margin : kOutOfReach;
 }
 
+/* Share of each user's PRBs whose SINR at equal power, as reported, reaches `sinr`. */
+static void share_at_least(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts, float sinr,
+                           float* share) {
+  const float prb_power_w = setup->max_power_w / (float)setup->num_prb;
+  for (int32_t u = 0; u < slot->num_users; ++u) share[u] = 0;
+  for (int32_t f = 0; f < setup->num_prb; ++f)
+    if (owner[f] >= 0) share[owner[f]] += slot->sinr_per_watt[(int64_t)owner[f] * setup->num_prb + f] * prb_power_w >= sinr;
+  for (int32_t u = 0; u < slot->num_users; ++u) share[u] /= counts[u] > 0 ? (float)counts[u] : 1.0f;
+}
+
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch) {
   float beta[TT_CELL_MAX_STEPS];
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) beta[m] = m < setup->num_mcs ? setup->beta[m] : 1.0f;
   gather_gains(setup, slot, owner, counts, scratch);
+  float* at_ceiling = scratch->user;
+  share_at_least(setup, slot, owner, counts, setup->probe_db > 0 && setup->report_ceiling_sinr > 0 ? 0.999f * setup->report_ceiling_sinr : kOutOfReach, at_ceiling);
   const float* gain = scratch->gain;
   for (int32_t u = 0; u < slot->num_users; gain += counts[u++]) {
     float* out = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
@@ -467,6 +524,10 @@ void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const 
     if (counts[u] == 0) continue;
     for (int32_t m = 0; m < setup->num_mcs; ++m) bits[m] = (float)setup->bits[(int64_t)m * (setup->num_prb + 1) + counts[u]];
     user_ladder(setup, slot, u, gain, counts[u], beta, out);
+    if (at_ceiling[u] > 0 && slot->retx_prbs[u] == 0) {
+      const float less = db_to_linear(-setup->probe_db * at_ceiling[u]);
+      for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = out[m] < 1e30f ? out[m] * less : out[m];
+    }
   }
 }
 
@@ -547,25 +608,14 @@ const char* const tt_cell_power_feature_names[TT_CELL_POWER_FEATURES] = {
     "log_fill_share",        "log_prb_share", "log2_sinr_at_equal_power", "headroom_to_top_mcs", "bits_per_prb_at_equal_power", "offset",
     "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "saturated_reports"};
 
-/* Share of a user's PRBs whose report is at (or within 1 dB of) what the highest MCS needs at equal power: a CQI says no more. */
-static void saturated_reports(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts, float* share) {
-  const float prb_power_w = setup->max_power_w / (float)setup->num_prb;
-  for (int32_t u = 0; u < slot->num_users; ++u) share[u] = 0;
-  for (int32_t f = 0; f < setup->num_prb; ++f) {
-    const int u = owner[f];
-    if (u < 0) continue;
-    const float top = setup->threshold_sinr[(int64_t)(setup->num_mcs - 1) * (setup->num_prb + 1) + counts[u]];
-    if (slot->sinr_per_watt[(int64_t)u * setup->num_prb + f] * prb_power_w >= 0.8f * top) share[u] += 1.0f / (float)counts[u];
-  }
-}
-
 void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                             tt_cell_scratch* scratch, float* context, float* items) {
   const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
   float* fill = scratch->user + 3 * num_users; /* behind what tt_cell_fill_power uses */
   float* mean = scratch->user + 4 * num_users;
   float* saturated = scratch->user + 5 * num_users;
-  saturated_reports(setup, slot, owner, counts, saturated);
+  /* at (or within 1 dB of) what the highest MCS needs: a CQI says no more */
+  share_at_least(setup, slot, owner, counts, 0.8f * setup->threshold_sinr[(int64_t)(setup->num_mcs - 1) * (num_prb + 1) + num_prb], saturated);
   const float reference = mean_log2_average(slot);
   const float total = setup->max_power_w;
   tt_cell_fill_power(setup, slot, counts, scratch, fill);

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "trimtab/status.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -33,6 +35,11 @@ typedef struct tt_cell_setup {
   const int32_t* bits;           /* [num_mcs, F + 1] transport block size, by PRBs */
   float max_efficiency;          /* bit/s/Hz of the highest MCS: rates saturate here */
   float min_sinr;                /* linear SINR below which no MCS works: rate 0 */
+  float levelling;               /* how a user's watts are spread over its PRBs: in proportion to gain^-(levelling x reliability);
+                                    0: uniform. An effective SINR (EESM) suffers from weak PRBs more than it gains from strong ones. */
+  float report_ceiling_sinr;     /* SINR at equal power of the highest report (CQI), which says no more; 0: reports are exact */
+  float probe_db;                /* by how much reports at the ceiling are taken to understate in the ladder: their users are sent
+                                    less than they ask for, and the outer loop finds what they really need. 0: not at all */
 } tt_cell_setup;
 
 /* What a slot brings, for U users. */
@@ -92,8 +99,8 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
 void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
                                    const float* efficiency, int* owner, int* counts);
 
-/* Watts (equal on the user's PRBs) that each user needs to reach each MCS: solves EESM_mcs(p x sinr_per_watt) = threshold,
- * offset applied. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; 3e38 where out of reach. Fills
+/* Watts, spread over the user's PRBs as tt_cell_spread_power does, that each user needs to reach each MCS: solves
+ * EESM_mcs(p x sinr_per_watt) = threshold, offset and probing applied, to 2 % where a user's gains lie within a factor of 20. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; 3e38 where out of reach. Fills
  * scratch->bits too. */
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch);
@@ -107,6 +114,11 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
 /* Features of the power agent; needs tt_cell_ladder. items [U, TT_CELL_POWER_FEATURES]. */
 void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                             tt_cell_scratch* scratch, float* context, float* items);
+
+/* Watts per PRB from shares of the budget: a user's part as tt_spread_power (whose status this returns), within it by
+ * setup->levelling. power_w [F]. */
+tt_status tt_cell_spread_power(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* shares, const int* owner,
+                               tt_cell_scratch* scratch, float* power_w);
 
 /* Reliability of reports: correlation, over PRBs and time, between a report when it is used and the newer report that later
  * describes the same slot. state [3] per user (sums, decayed); previous and current are log2 SINR [F]. */
