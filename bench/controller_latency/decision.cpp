@@ -88,7 +88,11 @@ class Decider {
               .beta = betas_.data(),
               .bits = bits_.data(),
               .max_efficiency = static_cast<float>(link.mcs(num_mcs - 1).spectral_efficiency()),
-              .min_sinr = thresholds_[static_cast<size_t>(link.min_mcs()) * (prbs + 1) + 4]};
+              .min_sinr = thresholds_[static_cast<size_t>(link.min_mcs()) * (prbs + 1) + 4],
+              .fairness_exponent = 1,
+              .levelling = static_cast<float>(options.cell.levelling),
+              .report_ceiling_sinr = 0,
+              .probe_db = 0};
     open_agents(cell);
     memory_.resize(static_cast<size_t>(tt_cell_scratch_floats(users, prbs)) + 16);
     float* aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) / 64 * 64);

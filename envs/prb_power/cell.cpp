@@ -102,6 +102,7 @@ void Cell::build_link() {
             .bits = bits_.data(),
             .max_efficiency = static_cast<float>(top.spectral_efficiency()),
             .min_sinr = thresholds_[static_cast<size_t>(link_->min_mcs()) * (num_prb_ + 1) + std::min(num_prb_, 4)],
+            .fairness_exponent = static_cast<float>(options_.cell.fairness_exponent),
             .levelling = static_cast<float>(options_.cell.levelling),
             .report_ceiling_sinr = 0,
             .probe_db = static_cast<float>(options_.cell.probe_db)};

@@ -11,6 +11,7 @@ void CellOptions::describe(Fields& f) {
   f.number("temperature_k", temperature_k, {.low = 1, .high = 1000, .unit = "K", .doc = "noise temperature"});
   f.number("interference_load", interference_load, {.low = 0, .high = 1, .doc = "mean activity of further transmitters in the trace, each at equal power"});
   f.integer("rbg_size", rbg_size, {.low = 1, .high = 16, .unit = "PRBs", .doc = "resource-block group: the unit a scheduler assigns"});
+  f.number("fairness_exponent", fairness_exponent, {.low = 0, .high = 10, .doc = "of the fair shares (log_pf_share) the PRB agent starts from; 1 is proportional fair, less gives more throughput"});
   f.number("levelling", levelling, {.low = 0, .high = 1, .doc = "a user's watts over its PRBs go by gain^-(levelling x reliability): the learned power agent's and *_prior_power's"});
   f.number("probe_db", probe_db, {.low = 0, .high = 10, .unit = "dB", .doc = "how much better than reported a channel at the highest CQI is taken to be, where the power agent starts from, and in *_prior_power"});
   f.integer("max_users_per_slot", max_users_per_slot, {.low = 0, .high = 256, .unit = "users", .doc = "most users served in one slot; 0: no limit"});

@@ -15,6 +15,7 @@ struct CellOptions {
   double interference_load = 0.5;      // mean activity of further transmitters in the trace
   int64_t rbg_size = 1;                // PRBs per resource-block group: the unit a scheduler assigns
   int64_t max_users_per_slot = 0;      // 0: no limit
+  double fairness_exponent = 1;        // of the fair shares the PRB agent starts from; 1: proportional fair, less: more throughput
   double levelling = 0.7;              // of a user's watts over its PRBs, by the learned power agent and *_prior_power
   double probe_db = 1.2;               // by how much a report at the highest CQI understates, for the same two
   int64_t num_users = 0;               // 0: all users of the trace; else that many of them, drawn per episode

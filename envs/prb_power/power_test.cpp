@@ -42,7 +42,7 @@ struct Slot {
       }
     }
     setup = {.num_prb = kPrbs, .rbg_size = 1, .max_users_per_slot = 0, .max_power_w = 40, .num_mcs = kMcs, .min_mcs = 0,
-             .threshold_sinr = threshold.data(), .beta = beta.data(), .bits = bits.data(), .max_efficiency = 6, .min_sinr = 0.5f,
+             .threshold_sinr = threshold.data(), .beta = beta.data(), .bits = bits.data(), .max_efficiency = 6, .min_sinr = 0.5f, .fairness_exponent = 1,
              .levelling = 0, .report_ceiling_sinr = 0, .probe_db = 0};
     slot = {.num_users = kUsers, .sinr_per_watt = gains.data(), .average_bits = average.data(), .offset_db = offset.data(),
             .reliability = reliability.data(), .backlog_bits = average.data(), .delay_slots = average.data(), .active = active.data(),

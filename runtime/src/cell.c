@@ -226,7 +226,7 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
   float* mean = scratch->user + num_users;
   int* counts = (int*)(scratch->user + 2 * num_users);
   int* owner = scratch->unit_owner;
-  tt_cell_fair_weights(slot, 1.0f, weight);
+  tt_cell_fair_weights(slot, setup->fairness_exponent, weight);
   tt_cell_argmax(setup, slot, weight, scratch, owner, counts);
   const float reference = mean_log2_average(slot);
   float* won = scratch->user + 3 * num_users;
@@ -290,12 +290,12 @@ static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t
   }
 }
 
-/* Proportional fair's own prices, log2 of 1 / average per PRB: shares are seldom far from its counts, and with exactly these
+/* The fair rule's own prices, log2 of 1 / average^exponent per PRB: shares are seldom far from its counts, and with exactly these
  * prices the argmax of weight + price is its assignment. Better guesses than what the last slot ended with, and nothing to keep. */
 static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, float* prices) {
   for (int32_t u = 0; u < slot->num_users; ++u) {
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
-    prices[u] = -(float)setup->rbg_size * log2_fast(average);
+    prices[u] = -(float)setup->rbg_size * setup->fairness_exponent * log2_fast(average);
   }
 }
 

@@ -35,6 +35,7 @@ typedef struct tt_cell_setup {
   const int32_t* bits;           /* [num_mcs, F + 1] transport block size, by PRBs */
   float max_efficiency;          /* bit/s/Hz of the highest MCS: rates saturate here */
   float min_sinr;                /* linear SINR below which no MCS works: rate 0 */
+  float fairness_exponent;       /* of the fair shares the PRB agent starts from: rate / average^exponent; 1: proportional fair */
   float levelling;               /* how a user's watts are spread over its PRBs: in proportion to gain^-(levelling x reliability);
                                     0: uniform. An effective SINR (EESM) suffers from weak PRBs more than it gains from strong ones. */
   float report_ceiling_sinr;     /* SINR at equal power of the highest report (CQI), which says no more; 0: reports are exact */
