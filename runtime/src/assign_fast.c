@@ -2,15 +2,16 @@
  *
  * Prices. If weights scatter like Gumbel noise of temperature T, the argmax of weight + price gives user u PRBs in
  * proportion to exp(price_u / T), and the winner leads by T in the mean. Hence T = mean lead, and the step
- * price += T log((quota + 1/2) / (count + 1/2)). A few rounds, from prices that centre every user's weights; the best one
- * is kept.
+ * price += T log((quota + 1/2) / (count + 1/2)). A few rounds from the best of some guesses: each starts from the best prices so
+ * far, and a step that does not help is tried again shorter.
  *
  * Repair. The argmax is optimal for its own counts. Moving one PRB from u to v loses at least loss[u][v] = min over the PRBs
  * of u of weight[u] - weight[v]; shortest paths of moves from users above their quotas to users below keep it optimal for
- * its counts (Ahuja, Magnanti, Orlin: Network Flows, section 9.7), and so do several at once that share no user. They are
- * found by Bellman and Ford's recursion, move by move, which needs no prices, no order and no queue: every step is whole
- * vectors of users, and nothing it does depends on signs, so neither ties nor rounding can keep it from ending. Paths are
- * cut at kMaxMoves. */
+ * its counts (Ahuja, Magnanti, Orlin: Network Flows, section 9.7). Two things bound the time and cost a little value: paths are
+ * of at most kMaxMoves moves, and the paths of one phase serve until what they lose has risen by a tolerance that grows from
+ * phase to phase, 0 in the first. So problems that nearly balance are solved nearly exactly, and hard ones still end soon.
+ * Distances are found by Bellman and Ford's recursion, move by move, which needs no prices, no order and no queue: every step
+ * is whole vectors of users, and nothing it does depends on signs, so neither ties nor rounding can keep it from ending. */
 #include <limits.h>
 #include <math.h>
 #include <string.h>
@@ -25,7 +26,9 @@ typedef int32_t Ints __attribute__((vector_size(TT_LANES * sizeof(int32_t)), may
 static const Ints kNoInts = {0};
 static const Floats kNoFloats = {0};
 
-enum { kMaxPriceRounds = 16, kIdleRounds = 4, kMaxMoves = 32 };
+enum { kMaxPriceRounds = 16, kIdleRounds = 4, kMaxMoves = 5 };
+static const float kShorter = 0.4f; /* a price step after one that did not help */
+static const float kSlack = 0.01f;  /* by how much a path's loss may rise: of the mean lead, for every phase before */
 
 typedef struct Fast {
   int num_users, num_prb, stride, prb_stride; /* strides: users and PRBs padded to whole vectors */
@@ -40,15 +43,16 @@ typedef struct Fast {
   int *via, *open;            /* [kMaxMoves, stride] from whom, by moves; [stride] users whose paths can be extended */
   float *price, *best_price;  /* [stride] */
   float* lead;                /* [PRBs] of the owner's weight + price over the next user's */
-  int *excess, *passed;       /* [stride], [stride]: 1 where a path of this phase has passed */
+  int *excess, *given_up;     /* [stride], [stride]: 1 where this phase's path has become too dear */
   int *first, *next, *before; /* [stride], [PRBs], [PRBs]: each user's PRBs as a list */
-  int* best_owner;            /* [PRBs] */
+  int *best_owner, *best_excess; /* [PRBs], [stride]: at best_price */
+  float temperature;          /* mean lead at best_price */
 } Fast;
 
 size_t tt_fast_size(int num_users, int num_prb) {
   const size_t stride = (size_t)tt_padded(num_users), f = (size_t)tt_padded(num_prb), u = (size_t)num_users;
   return sizeof(float) * (u * f + f * stride + u * stride + 4 * stride + f) +
-         sizeof(int) * (u * stride + (kMaxMoves + 4) * stride + 3 * f);
+         sizeof(int) * (u * stride + (kMaxMoves + 5) * stride + 3 * f);
 }
 
 size_t tt_assign_workspace_size(int num_users, int num_prb) {
@@ -69,20 +73,22 @@ static void fast_layout(Fast* s, void* workspace) {
   s->via = (int*)(void*)(s->distance + 2 * stride);
   s->open = s->via + kMaxMoves * stride;
   s->excess = s->open + stride;
-  s->passed = s->excess + stride;
-  s->cheapest = s->passed + stride;
+  s->given_up = s->excess + stride;
+  s->cheapest = s->given_up + stride;
   s->first = s->cheapest + u * stride;
   s->next = s->first + stride;
   s->before = s->next + f;
   s->best_owner = s->before + f;
+  s->best_excess = s->best_owner + f;
 }
 
-/* Fills by_user and by_prb; returns how many weights were not usable. */
-static int take_weights(Fast* s) {
+/* Fills by_user; returns how many weights were not usable. */
+TT_CLONES static int take_weights(Fast* s) {
   int unusable = 0;
   for (int u = 0; u < s->num_users; ++u) {
     const float* restrict from = s->weight + (size_t)u * (size_t)s->num_prb;
     float* restrict to = s->by_user + (size_t)u * (size_t)s->prb_stride;
+#pragma omp simd reduction(+ : unusable)
     for (int f = 0; f < s->num_prb; ++f) {
       to[f] = tt_usable(from[f]);
       unusable += !(fabsf(from[f]) <= TT_WORST);
@@ -92,14 +98,27 @@ static int take_weights(Fast* s) {
   return unusable;
 }
 
-/* by_prb from by_user, 16 PRBs at a time so that what is read and written stays in the first cache; lanes beyond the users
- * get -infinity, so that nothing ever moves there. */
-static void transpose(Fast* s) {
-  for (int begin = 0; begin < s->prb_stride; begin += TT_LANES) {
-    for (int u = 0; u < s->stride; ++u) {
-      const float* restrict from = s->by_user + (size_t)u * (size_t)s->prb_stride + (size_t)begin;
-      float* restrict to = s->by_prb + (size_t)begin * (size_t)s->stride + (size_t)u;
-      for (int f = 0; f < TT_LANES; ++f) to[(size_t)f * (size_t)s->stride] = u < s->num_users ? from[f] : -HUGE_VALF;
+/* by_prb from by_user, in blocks of 16 users by 16 PRBs: interleaving rows i and i + 8 four times over transposes a block.
+ * Lanes beyond the users get -infinity, so that nothing ever moves there. */
+TT_CLONES static void transpose(Fast* s) {
+  for (int u = 0; u < s->stride; u += TT_LANES) {
+    for (int f = 0; f < s->prb_stride; f += TT_LANES) {
+      Floats block[2][TT_LANES];
+      for (int i = 0; i < TT_LANES; ++i)
+        block[0][i] = u + i < s->num_users ? LOAD_FLOATS(s->by_user + (size_t)(u + i) * (size_t)s->prb_stride + (size_t)f)
+                                           : (Floats)(kNoFloats - HUGE_VALF);
+      for (int k = 0; k < 4; ++k) {
+        const Floats* from = block[k & 1];
+        Floats* to = block[1 - (k & 1)];
+#pragma GCC unroll 8
+        for (int i = 0; i < TT_LANES / 2; ++i) {
+          const Floats a = from[i], b = from[i + TT_LANES / 2];
+          to[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+          to[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+      }
+      for (int i = 0; i < TT_LANES; ++i)
+        *(Floats*)(void*)(s->by_prb + (size_t)(f + i) * (size_t)s->stride + (size_t)u) = block[0][i];
     }
   }
 }
@@ -133,13 +152,21 @@ static int count_excess(Fast* s, const int* owner) {
 }
 
 /* Prices with which every user's weights have mean 0. */
-static void centring_prices(Fast* s) {
+TT_CLONES static void centring_prices(Fast* s) {
   for (int u = 0; u < s->num_users; ++u) {
     const float* row = s->by_user + (size_t)u * (size_t)s->prb_stride;
     float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int f = 0; f < s->num_prb; ++f) sum += row[f];
     s->price[u] = -sum / (float)s->num_prb;
   }
+}
+
+TT_CLONES static float mean_lead(const Fast* s) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int f = 0; f < s->num_prb; ++f) sum += s->lead[f];
+  return sum / (float)s->num_prb;
 }
 
 /* Tries s->price: keeps it and its assignment when fewer units must move than the `units` so far. */
@@ -147,24 +174,23 @@ static int try_prices(Fast* s, int units) {
   assign_argmax(s);
   const int now = count_excess(s, s->best_owner);
   if (now >= units) return units;
+  s->temperature = mean_lead(s);
   memcpy(s->best_price, s->price, (size_t)s->num_users * sizeof(float));
+  memcpy(s->best_excess, s->excess, (size_t)s->stride * sizeof(int));
   memcpy(s->owner, s->best_owner, (size_t)s->num_prb * sizeof(int));
   return now;
 }
 
-/* Prices of users with too many PRBs fall, of those with too few rise, by steps that shrink: where neighbouring PRBs
- * resemble each other the counts jump, and full steps would swing for ever. */
-static void step_prices(Fast* s, int round) {
-  float temperature = 0;
-  for (int f = 0; f < s->num_prb; ++f) temperature += s->lead[f];
-  temperature /= (float)s->num_prb * (1.0f + 0.15f * (float)round);
+/* From the best prices so far: those of users with too many PRBs fall, of those with too few rise, by `part` of a step. */
+static void step_prices(Fast* s, float part) {
   for (int u = 0; u < s->num_users; ++u) {
-    const float count = (float)(s->excess[u] + s->quotas[u]);
-    s->price[u] += temperature * logf(((float)s->quotas[u] + 0.5f) / (count + 0.5f));
+    const float count = (float)(s->best_excess[u] + s->quotas[u]);
+    s->price[u] = s->best_price[u] + part * s->temperature * logf(((float)s->quotas[u] + 0.5f) / (count + 0.5f));
   }
 }
 
-/* From the guessed prices, or cold, to prices whose argmax nearly meets the quotas; returns the units left to move. */
+/* From the guessed prices, or cold, to prices whose argmax nearly meets the quotas; returns the units left to move. Full steps
+ * would swing where neighbouring PRBs resemble each other and counts jump: each that fails makes the next one shorter. */
 static int settle_prices(Fast* s, const float* guess) {
   memset(s->price, 0, (size_t)s->stride * sizeof(float));
   int units = try_prices(s, INT_MAX);
@@ -179,14 +205,17 @@ static int settle_prices(Fast* s, const float* guess) {
     units = try_prices(s, units);
   }
   /* A round costs about as much as moving two units, so rounds that save fewer soon end the search. */
+  float part = 1;
   for (int round = 0, idle = 0; round < kMaxPriceRounds && units > good_enough && idle < kIdleRounds; ++round) {
-    step_prices(s, round);
+    step_prices(s, part);
     const int now = try_prices(s, units);
     idle = now > units - 2 ? idle + 1 : 0;
+    if (now >= units) part *= kShorter;
     units = now;
   }
   memcpy(s->price, s->best_price, (size_t)s->num_users * sizeof(float));
-  return count_excess(s, s->owner);
+  memcpy(s->excess, s->best_excess, (size_t)s->stride * sizeof(int));
+  return units;
 }
 
 /* Two vectors of users at a time: a walk along the list serves both. */
@@ -251,39 +280,48 @@ static void take_prb(Fast* s, int f, int u) {
   if (s->next[f] >= 0) s->before[s->next[f]] = s->before[f];
 }
 
-/* Moves one unit along the path of at most `moves` moves that ends at `target`; 0 when it meets a user that a path of this
- * phase has passed. Going back the number of moves only falls, so it ends at a user that had too much; a circle, which
- * rounding can bend into it, is cut out. As no user is passed twice, the losses that led here still hold when PRBs move. */
-static int move_along_path(Fast* s, int target, int moves) {
-  int path[kMaxMoves + 1], length = 0, v = target;
-  path[0] = v;
+/* Moves one unit along the path of at most `moves` moves that ends at `target`; 0 when the user it comes from has no unit too
+ * many any more, or when moves made meanwhile raised its loss beyond `most`. Going back the number of moves only falls, so it
+ * begins at a user that had too much; a circle, which cut paths and rounding can bend into it, is cut out. */
+static int move_along_path(Fast* s, int target, int moves, float most) {
+  int path[kMaxMoves + 1] = {target}, length = 0;
   for (int k = moves - 1; k >= 0; --k) {
-    const int u = s->via[(size_t)k * (size_t)s->stride + (size_t)v];
+    const int u = s->via[(size_t)k * (size_t)s->stride + (size_t)path[length]];
     if (u < 0) continue;
     int at = 0;
     while (at <= length && path[at] != u) ++at;
     length = at;
-    path[length] = v = u;
+    path[length] = u;
   }
-  int free = s->excess[v] > 0;
-  for (int i = 0; i <= length; ++i) free = free && !s->passed[path[i]];
-  if (!free) return 0;
+  float loss = 0;
+  for (int i = 0; i < length; ++i) loss += s->loss[(size_t)path[i + 1] * (size_t)s->stride + (size_t)path[i]];
+  if (s->excess[path[length]] <= 0 || !(loss <= most)) return 0;
   for (int i = 0; i < length; ++i) {
     const int f = s->cheapest[(size_t)path[i + 1] * (size_t)s->stride + (size_t)path[i]];
     take_prb(s, f, path[i + 1]);
     give_prb(s, f, path[i]);
   }
-  --s->excess[v];
+  for (int i = 0; i <= length; ++i) refresh_losses(s, path[i]);
+  --s->excess[path[length]];
   ++s->excess[target];
-  for (int i = 0; i <= length; ++i) s->passed[path[i]] = 1;
   return 1;
 }
 
-/* Moves units from users above their quotas to users below, along shortest paths that share no user; returns how many. */
-static int move_units(Fast* s) {
+/* The user below its quota that the least loss reaches, among those not yet given up; -1: none. */
+static int nearest_target(const Fast* s, const float* distance) {
+  int nearest = -1;
+  for (int v = 0; v < s->num_users; ++v)
+    if (s->excess[v] < 0 && !s->given_up[v] && (nearest < 0 || distance[v] < distance[nearest])) nearest = v;
+  return nearest;
+}
+
+/* One phase: the cheapest paths to all users, then units along them, nearest target first, while a path's loss has risen by
+ * no more than `slack`. The first always moves. The distances are prices for which no such move would gain anything. Returns
+ * how many units moved. */
+static int move_units(Fast* s, float slack) {
   int num_open = 0, moves = 0, moved = 0;
   for (int v = 0; v < s->stride; ++v) {
-    s->passed[v] = 0;
+    s->given_up[v] = 0;
     s->distance[v] = s->excess[v] > 0 ? 0.0f : HUGE_VALF;
     if (s->excess[v] > 0) s->open[num_open++] = v;
   }
@@ -292,10 +330,12 @@ static int move_units(Fast* s) {
     num_open = extend_paths(s, s->distance + odd * s->stride, s->distance + (1 - odd) * s->stride,
                             s->via + (size_t)moves * (size_t)s->stride, num_open);
   }
-  for (int v = 0; v < s->num_users; ++v)
-    if (s->excess[v] < 0) moved += move_along_path(s, v, moves);
-  for (int v = 0; v < s->num_users; ++v)
-    if (s->passed[v]) refresh_losses(s, v);
+  const float* distance = s->distance + (moves & 1) * s->stride;
+  for (int v = nearest_target(s, distance); v >= 0; v = nearest_target(s, distance)) {
+    if (move_along_path(s, v, moves, moved ? distance[v] + slack : HUGE_VALF)) ++moved;
+    else s->given_up[v] = 1;
+  }
+  memcpy(s->price, distance, (size_t)s->num_users * sizeof(float));
   return moved;
 }
 
@@ -306,18 +346,11 @@ static void start_repair(Fast* s) {
   for (int u = 0; u < s->num_users; ++u) refresh_losses(s, u);
 }
 
-/* Prices, from those of the rounds, for which every owner is the argmax: they may rise along a move by its loss at most. Their
- * mean is taken out, so that prices handed from slot to slot do not wander. */
-static void prove_with_prices(Fast* s) {
-  int num_open = s->num_users;
-  for (int u = 0; u < s->num_users; ++u) s->open[u] = u;
-  for (int round = 0; round < s->num_users && num_open > 0; ++round) {
-    num_open = extend_paths(s, s->price, s->distance, s->via, num_open);
-    memcpy(s->price, s->distance, (size_t)s->num_users * sizeof(float));
-  }
+/* Takes out the mean, so that prices handed from slot to slot do not wander. */
+static void centre(float* prices, int num_users) {
   float mean = 0;
-  for (int u = 0; u < s->num_users; ++u) mean += s->price[u] / (float)s->num_users;
-  for (int u = 0; u < s->num_users; ++u) s->price[u] -= mean;
+  for (int u = 0; u < num_users; ++u) mean += prices[u] / (float)num_users;
+  for (int u = 0; u < num_users; ++u) prices[u] -= mean;
 }
 
 static int prices_usable(const float* prices, int num_users) {
@@ -338,8 +371,9 @@ tt_status tt_assign_fast(const float* weight, int num_users, int num_prb, const 
   const int units = settle_prices(&s, prices && prices_usable(prices, num_users) ? prices : NULL);
   if (units > 0) {
     start_repair(&s);
-    for (int left = units; left > 0;) left -= move_units(&s);
-    if (prices) prove_with_prices(&s);
+    float slack = 0;
+    for (int left = units; left > 0; slack += kSlack * s.temperature) left -= move_units(&s, slack);
+    centre(s.price, num_users);
   }
   if (prices) memcpy(prices, s.price, (size_t)num_users * sizeof(float));
   return unusable ? TT_BAD_INPUT : TT_OK;

@@ -121,28 +121,62 @@ TEST(AssignExact, PricesProveOptimality) {
   }
 }
 
-TEST(AssignFast, IsOptimalAndItsPricesProveIt) {
+// What dealing the PRBs out without looking is worth on average: gaps are stated as parts of what the optimum gains over it.
+double blind_value(const Problem& p) {
+  double value = 0;
+  for (int u = 0; u < p.num_users; ++u)
+    value += p.quotas[u] * std::accumulate(&p.weight[u * p.num_prb], &p.weight[u * p.num_prb] + p.num_prb, 0.0) / p.num_prb;
+  return value;
+}
+
+// Gaps of the fast rule, cold and from a guess. The optimum is never passed, and the prices never promise too much.
+class Gaps {
+ public:
+  void measure(const Problem& p, std::vector<float> prices) {
+    Solver solver(p);
+    const double optimum = solver.exact(p), gain = optimum - blind_value(p), rounding = 1e-5 * p.num_prb;
+    for (float* guess : {static_cast<float*>(nullptr), prices.data(), prices.data()}) {   // the last from its own prices
+      const double gap = optimum - solver.fast(p, guess);
+      ASSERT_GE(gap, -rounding);
+      if (guess) {
+        ASSERT_GE(tt_assign_gap_bound(p.weight.data(), p.num_users, p.num_prb, solver.owner.data(), guess), gap - rounding);
+      }
+      parts_.push_back(gap <= rounding ? 0 : gap / gain);
+    }
+  }
+  double mean() const { return std::accumulate(parts_.begin(), parts_.end(), 0.0) / static_cast<double>(parts_.size()); }
+  double quantile(double q) {
+    std::sort(parts_.begin(), parts_.end());
+    return parts_[static_cast<size_t>(q * static_cast<double>(parts_.size() - 1))];
+  }
+
+ private:
+  std::vector<double> parts_;
+};
+
+TEST(AssignFast, IsNearlyOptimal) {
   RandomCases random;
   SCOPED_TRACE(random.seed_text());
-  for (int trial = 0; trial < 200; ++trial) {
+  Gaps gaps[2];
+  for (int trial = 0; trial < 400; ++trial) {
     const int num_users = random.integer(2, 32), num_prb = random.integer(4, 106);
     const Problem p = trial % 2 ? random_problem(random, num_users, num_prb) : fading_problem(random, num_users, num_prb);
-    Solver solver(p);
-    const double optimum = solver.exact(p), tolerance = 1e-5 * std::max(1.0, std::abs(optimum));
-    ASSERT_NEAR(solver.fast(p), optimum, tolerance);
-    std::vector<float> prices(num_users, 0.0f);
-    for (int repeat = 0; repeat < 2; ++repeat) {   // the second time warm
-      ASSERT_NEAR(solver.fast(p, prices.data()), optimum, tolerance);
-      ASSERT_LE(tt_assign_gap_bound(p.weight.data(), num_users, num_prb, solver.owner.data(), prices.data()), tolerance);
-    }
+    std::vector<float> prices(num_users);
+    for (float& price : prices) price = random.normal();
+    gaps[trial % 2].measure(p, prices);
+  }
+  for (Gaps& g : gaps) {
+    EXPECT_LT(g.mean(), 0.001);
+    EXPECT_LT(g.quantile(0.99), 0.01);
   }
 }
 
 // Weights as quantised reports give them: two to six levels for whole runs of PRBs, some users exact copies of others.
-TEST(AssignFast, HeavilyTiedWeightsEndAtTheOptimum) {
+TEST(AssignFast, IsNearlyOptimalWhereWeightsTie) {
   RandomCases random;
   SCOPED_TRACE(random.seed_text());
-  for (int trial = 0; trial < 3000; ++trial) {
+  Gaps gaps;
+  for (int trial = 0; trial < 1500; ++trial) {
     Problem p = random_problem(random, random.integer(2, trial % 50 ? 20 : 40), random.integer(1, trial % 50 ? 60 : 273));
     const int num_levels = random.integer(2, 6), subband = random.integer(1, 8);
     std::vector<float> level(num_levels);
@@ -153,14 +187,12 @@ TEST(AssignFast, HeavilyTiedWeightsEndAtTheOptimum) {
       for (int f = 0; f < p.num_prb; ++f)
         row[f] = copy ? row[f - p.num_prb] : f % subband ? row[f - 1] : level[random.integer(0, num_levels - 1)];
     }
-    Solver solver(p);
-    const double optimum = solver.exact(p), tolerance = 1e-5 * p.num_prb;   // weights and prices are around 5
-    ASSERT_NEAR(solver.fast(p), optimum, tolerance) << "trial " << trial;
     std::vector<float> prices(p.num_users);
     for (float& price : prices) price = 3 * random.normal();
-    ASSERT_NEAR(solver.fast(p, prices.data()), optimum, tolerance) << "trial " << trial;
-    ASSERT_LE(tt_assign_gap_bound(p.weight.data(), p.num_users, p.num_prb, solver.owner.data(), prices.data()), tolerance);
+    gaps.measure(p, prices);
   }
+  EXPECT_LT(gaps.mean(), 0.001);
+  EXPECT_LT(gaps.quantile(0.99), 0.01);
 }
 
 TEST(AssignFast, GapBoundHoldsForAnyAssignment) {
@@ -194,8 +226,15 @@ TEST(AssignFast, EqualsArgmaxWhenQuotasMatchIt) {
     Solver solver(p);
     std::vector<float> wrong_prices(p.num_users);
     for (float& price : wrong_prices) price = random.normal();
+    const std::vector<float> guess = wrong_prices;
     solver.fast(p, wrong_prices.data());
     ASSERT_EQ(solver.owner, argmax);
+    Problem priced = p;   // the same weights with other prices: now the guess is right and the plain argmax is not
+    for (int u = 0; u < p.num_users; ++u)
+      for (int f = 0; f < p.num_prb; ++f) priced.weight[u * p.num_prb + f] -= guess[u];
+    std::vector<float> right_prices = guess;
+    solver.fast(priced, right_prices.data());
+    ASSERT_NEAR(value_of(p, solver.owner), value_of(p, argmax), 1e-4 * p.num_prb);
   }
 }
 
