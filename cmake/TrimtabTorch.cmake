@@ -20,9 +20,14 @@ foreach(library cudart cupti)
   endif()
 endforeach()
 
+# The wheel brings headers of another fmt, which would hide the system's (whose library is linked): the system's go first.
+get_target_property(fmt_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/before_torch)
+file(CREATE_LINK ${fmt_include}/fmt ${CMAKE_BINARY_DIR}/before_torch/fmt SYMBOLIC)
+
 add_library(torch_cpu_imported INTERFACE)
 add_library(torch::cpu ALIAS torch_cpu_imported)
-target_include_directories(torch_cpu_imported SYSTEM INTERFACE
+target_include_directories(torch_cpu_imported SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/before_torch
                            ${TRIMTAB_TORCH_INCLUDE} ${TRIMTAB_TORCH_INCLUDE}/torch/csrc/api/include)
 target_compile_definitions(torch_cpu_imported INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
 target_link_options(torch_cpu_imported INTERFACE -Wl,-rpath,${torch_root}/lib -Wl,-rpath,${torch_extra}

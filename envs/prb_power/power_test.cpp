@@ -2,20 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <vector>
 
 #include "core/random.h"
+#include "core/test_support.h"
 #include "trimtab/cell.h"
 #include "trimtab/glue.h"
 
 namespace trimtab {
 namespace {
-
-uint64_t test_seed() {
-  const char* text = std::getenv("TRIMTAB_TEST_SEED");
-  return text ? std::strtoull(text, nullptr, 10) : 1;
-}
 
 constexpr int kUsers = 5, kPrbs = 40, kMcs = 12;
 

@@ -1,0 +1,185 @@
+// The model over shared prefixes against the same sequences one by one, in double precision with every parameter's gradient;
+// and folders that cannot be right.
+#include "policies/language/transformer.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "core/safetensors.h"
+#include "core/test_support.h"
+#include "policies/language/ops/linear_logprob.h"
+
+namespace trimtab {
+namespace {
+
+const bool kOneThread = (at::set_num_threads(1), true);   // small problems
+
+TransformerConfig tiny(const std::string& family) {
+  TransformerConfig c;
+  c.family = family;
+  c.vocab_size = 23, c.hidden_size = 16, c.num_layers = 2, c.num_heads = 4, c.num_kv_heads = 2, c.head_dim = 8, c.intermediate_size = 24;
+  c.qkv_bias = family == "qwen2", c.qk_norm = family == "qwen3", c.tied_embeddings = family == "qwen2";
+  return c;
+}
+
+// Weights large enough that attention is far from uniform.
+Transformer random_model(const std::string& family) {
+  Transformer model(tiny(family), test_seed(), at::kDouble);
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, p] : model.parameters())
+    if (p.dim() == 2) p.mul_(15);
+  return model;
+}
+
+struct Group {
+  Trie trie;
+  std::vector<int64_t> tokens;
+  std::vector<int64_t> leaves;
+};
+
+void grow(Group& g, int64_t parent, int depth, Draws& draws) {
+  for (uint32_t c = 0, n = 1 + draws.below(3); c < n; ++c) {
+    const bool leaf = depth == 0;
+    const int64_t length = leaf ? 1 + draws.below(6) : draws.below(7);
+    const int64_t s = g.trie.add(parent, length);
+    for (int64_t k = 0; k < length; ++k) g.tokens.push_back(draws.below(23));
+    if (leaf) g.leaves.push_back(s);
+    else grow(g, s, depth - 1, draws);
+  }
+}
+
+// Sum over leaves and their own tokens of weight x log p; tokens without a predictor (nothing before them) count nothing.
+at::Tensor shared_loss(const Transformer& m, const Group& g, const std::vector<double>& weight) {
+  const at::Tensor hidden = m.hidden(at::tensor(g.tokens, at::kLong), g.trie);
+  const std::vector<int64_t> predictors = g.trie.predictors();
+  std::vector<int64_t> rows, targets;
+  std::vector<double> w;
+  for (const int64_t leaf : g.leaves) {
+    const auto& s = g.trie.segments[leaf];
+    for (int64_t r = s.first; r < s.first + s.length; ++r)
+      if (predictors[r] >= 0) rows.push_back(predictors[r]), targets.push_back(g.tokens[r]), w.push_back(weight[r]);
+  }
+  const auto [logp, entropy] = linear_logprob(hidden.index_select(0, at::tensor(rows, at::kLong)), m.head(), at::tensor(targets, at::kLong));
+  return (logp * at::tensor(w, at::kDouble)).sum();
+}
+
+at::Tensor repeated_loss(const Transformer& m, const Group& g, const std::vector<double>& weight) {
+  at::Tensor loss = at::zeros({}, at::kDouble);
+  for (const int64_t leaf : g.leaves) {
+    const std::vector<int64_t> path = g.trie.path_rows(leaf);
+    const int64_t own = g.trie.segments[leaf].length;
+    std::vector<int64_t> ids;
+    for (const int64_t r : path) ids.push_back(g.tokens[r]);
+    Trie alone;
+    alone.add(-1, static_cast<int64_t>(path.size()));
+    const at::Tensor all = at::log_softmax(m.logits(at::tensor(ids, at::kLong), alone), -1);
+    for (size_t k = path.size() - own; k < path.size(); ++k)
+      if (k > 0) loss = loss + weight[path[k]] * all[static_cast<int64_t>(k) - 1][ids[k]];
+  }
+  return loss;
+}
+
+TEST(shared_prefix, loss_and_every_gradient_equal_the_repeated_forward) {
+  Draws draws(test_seed(), Stream::kTest, 11);
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    const Transformer model = random_model(family);
+    for (int round = 0; round < 40; ++round) {
+      Group g;
+      grow(g, -1, static_cast<int>(draws.below(3)), draws);
+      std::vector<double> weight(g.tokens.size());
+      for (double& w : weight) w = draws.normal();
+      model.flat_gradient().zero_();
+      const at::Tensor ours = shared_loss(model, g, weight);
+      if (ours.requires_grad()) ours.backward();
+      const at::Tensor our_gradient = model.flat_gradient().clone();
+      model.flat_gradient().zero_();
+      const at::Tensor theirs = repeated_loss(model, g, weight);
+      if (theirs.requires_grad()) theirs.backward();
+      const double scale = 1 + our_gradient.abs().max().item<double>();
+      ASSERT_NEAR(ours.item<double>(), theirs.item<double>(), 1e-10 * (1 + std::abs(theirs.item<double>()))) << family << " round " << round;
+      ASSERT_LE((our_gradient - model.flat_gradient()).abs().max().item<double>(), 1e-10 * scale) << family << " round " << round;
+    }
+  }
+}
+
+TEST(transformer, same_seed_same_weights_whatever_the_layout) {
+  TransformerConfig a = tiny("llama"), b = tiny("llama");
+  b.num_layers = 3;
+  const Transformer x(a, 5), y(b, 5), z(a, 6);
+  EXPECT_TRUE(x.parameters().at("model.embed_tokens.weight").equal(y.parameters().at("model.embed_tokens.weight")));
+  EXPECT_FALSE(x.flat().equal(z.flat()));
+}
+
+std::string refusal(const std::filesystem::path& folder) {
+  try {
+    Transformer::read(folder);
+  } catch (const DataError& e) {
+    return e.what();
+  }
+  return "";
+}
+void replace(const std::filesystem::path& file, const std::string& from, const std::string& to) {
+  std::string text = read_file(file);
+  const size_t at = text.find(from);
+  ASSERT_NE(at, std::string::npos) << from;
+  text.replace(at, from.size(), to);
+  std::ofstream(file) << text;
+}
+
+TEST(transformer, folders_that_cannot_be_right_are_refused_with_the_cure) {
+  const TemporaryFolder root;
+  const auto fresh = [&](const char* name, int64_t shard = int64_t{1} << 30) {
+    const std::filesystem::path folder = root.path() / name;
+    Transformer(tiny("qwen3"), 1).write(folder, shard);
+    return folder;
+  };
+  const auto expect = [](const std::string& message, std::initializer_list<const char*> words) {
+    for (const char* word : words) EXPECT_NE(message.find(word), std::string::npos) << message << " lacks " << word;
+  };
+  EXPECT_EQ(refusal(fresh("good")), "");
+  EXPECT_EQ(refusal(fresh("sharded", 3000)), "");
+  auto f = fresh("no-shard", 3000);
+  for (const auto& entry : std::filesystem::directory_iterator(f))
+    if (entry.path().filename().string().starts_with("model-00003")) {
+      std::filesystem::remove(entry.path());
+      break;
+    }
+  expect(refusal(f), {"missing", "shard"});
+  f = fresh("no-config"), std::filesystem::remove(f / "config.json");
+  expect(refusal(f), {"config.json"});
+  f = fresh("garbage"), std::ofstream(f / "config.json") << "{";
+  expect(refusal(f), {"config.json", "JSON"});
+  f = fresh("other-family"), replace(f / "config.json", "\"qwen3\"", "\"mamba\"");
+  expect(refusal(f), {"model_type", "mamba", "llama"});
+  f = fresh("heads"), replace(f / "config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3");
+  expect(refusal(f), {"num_key_value_heads"});
+  f = fresh("negative"), replace(f / "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": -2");
+  expect(refusal(f), {"num_hidden_layers", "-2"});
+  f = fresh("more-layers"), replace(f / "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+  expect(refusal(f), {"model"});
+  f = fresh("huge"), replace(f / "config.json", "\"vocab_size\": 23", "\"vocab_size\": 2000000000");
+  expect(refusal(f), {"config.json"});
+  f = fresh("vocabulary"), replace(f / "config.json", "\"vocab_size\": 23", "\"vocab_size\": 24");
+  expect(refusal(f), {"lm_head", "24", "23"});
+  f = fresh("truncated"), std::filesystem::resize_file(f / "model.safetensors", std::filesystem::file_size(f / "model.safetensors") - 100);
+  expect(refusal(f), {"model.safetensors"});
+  f = fresh("no-weights"), std::filesystem::remove(f / "model.safetensors");
+  expect(refusal(f), {"model.safetensors"});
+  f = fresh("nan");
+  TensorFile file = read_safetensors(f / "model.safetensors");
+  reinterpret_cast<float*>(file.tensors.at("model.norm.weight").bytes.data())[3] = NAN;
+  write_safetensors(f / "model.safetensors", file);
+  expect(refusal(f), {"model.norm.weight", "finite"});
+  file.tensors.erase("model.norm.weight");
+  write_safetensors(f / "model.safetensors", file);
+  expect(refusal(f), {"model.norm.weight", "missing"});
+}
+
+}  // namespace
+}  // namespace trimtab
