@@ -10,7 +10,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 POINTS = [f"{scenario}dbm-{csi}" for scenario in ("umi-30", "umi-46", "uma-46") for csi in ("fresh", "late-cqi")]
-SHOWN = ["joint", "prb_only", "power_only", "pf_equal", "pf_fair_power", "pf_water_power", "pf_la_power", "round_robin_equal", "max_ci_equal"]
+SHOWN = ["joint", "prb_only", "power_only", "pf_equal", "pf_fair_power", "pf_water_power", "pf_la_power", "pf_prior_power", "round_robin_equal", "max_ci_equal"]
 BARS = {"umi-30": 1.07, "umi-46": 1.04, "uma-46": 1.10}
 
 
@@ -58,8 +58,8 @@ def claims_of(point, e):
 
 
 def table(evaluations):
-    lines = ["| operating point | joint, Mbit/s | Jain | PF + equal power | Jain | joint / PF | at equal Jain, of equal-power frontier: joint · PRB · power | of la_power frontier |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| operating point | joint, Mbit/s | Jain | PF + equal power | Jain | joint / PF | at equal Jain, of equal-power frontier: joint · PRB · power | of la_power frontier | of prior_power frontier |",
+             "|---|---|---|---|---|---|---|---|---|"]
     for point, e in evaluations.items():
         metric = lambda name, m: pick(e["policies"], name=name)["metrics"][m]["mean"]
         frontier = lambda name, which: pick(e["frontier"], policy=name, frontier=which)["ratio"]
@@ -67,7 +67,7 @@ def table(evaluations):
         of_equal = " · ".join(f"{frontier(name, 'equal_power')['mean']:.3f}" for name in ("joint", "prb_only", "power_only"))
         lines.append(f"| {point} | {metric('joint', 'cell_throughput_mbps'):.2f} | {metric('joint', 'jain'):.3f} "
                      f"| {metric('pf_equal', 'cell_throughput_mbps'):.2f} | {metric('pf_equal', 'jain'):.3f} | {interval(ratio)} "
-                     f"| {of_equal} | {interval(frontier('joint', 'la_power'))} |")
+                     f"| {of_equal} | {interval(frontier('joint', 'la_power'))} | {interval(frontier('joint', 'prior_power'))} |")
     return "\n".join(lines)
 
 
