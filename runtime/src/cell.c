@@ -352,17 +352,21 @@ static int32_t best_other(const tt_cell_setup* setup, const tt_cell_slot* slot, 
   return best;
 }
 
-/* The assigned PRB of `from` (or any unassigned one, from = -1) that is best (sign 1) or worst (sign -1) for `user`. */
-static int32_t pick_prb(const tt_cell_setup* setup, const float* efficiency, const int* owner, int32_t from,
-                        int32_t user, float sign) {
-  int32_t pick = -1;
-  float metric = -kOutOfReach;
-  for (int32_t f = 0; f < setup->num_prb; ++f) {
-    if (owner[f] != from) continue;
-    const float m = sign * efficiency[(int64_t)user * setup->num_prb + f];
-    if (m > metric) metric = m, pick = f;
+/* The assigned PRB of `from` (or any unassigned one, from = -1) that is best (sign 1) or worst (sign -1) for `user`; -1: none. */
+TT_CLONES static int32_t pick_prb(const tt_cell_setup* setup, const float* efficiency, const int* owner, int32_t from,
+                                  int32_t user, float sign) {
+  const float* row = efficiency + (int64_t)user * setup->num_prb;
+  const int32_t num_prb = setup->num_prb;
+  float top = -kOutOfReach;
+  int32_t pick = num_prb;
+#pragma omp simd reduction(max : top)
+  for (int32_t f = 0; f < num_prb; ++f) {
+    const float m = owner[f] == from ? sign * row[f] : -kOutOfReach;
+    top = m > top ? m : top;
   }
-  return pick;
+#pragma omp simd reduction(min : pick)
+  for (int32_t f = 0; f < num_prb; ++f) pick = (owner[f] == from) & (sign * row[f] == top) && f < pick ? f : pick;
+  return pick < num_prb ? pick : -1;
 }
 
 void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
@@ -544,9 +548,70 @@ TT_CLONES static int32_t next_step(const float* power, const float* bits, int32_
   }
   *efficiency = top;
   if (!(top > 0)) return -1;
-  int32_t best = 0;
-  while (ratio[best] < top) ++best;
+  int32_t best = TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(min : best)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) best = ratio[m] == top && m < best ? m : best;
   return best;
+}
+
+/* The row with the most bits - price * watts, -1: none is worth it. It is where steps of more than `price` bits per watt lead. */
+static inline int32_t row_at_price(const float* power, const float* bits, float price) {
+  float worth[TT_CELL_MAX_STEPS], top = 0;
+#pragma omp simd reduction(max : top)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+    worth[m] = bits[m] - price * power[m];
+    top = worth[m] > top ? worth[m] : top;
+  }
+  int32_t best = TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(min : best)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) best = worth[m] == top && m < best ? m : best;
+  return top > 0 ? best : -1;
+}
+
+/* Rows of the users who may buy (next 0; -1: not) at a price; returns their watts. */
+TT_CLONES static float rows_at_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float price, int32_t* at) {
+  float watts = 0;
+  for (int32_t u = 0; u < num_users; ++u) {
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    at[u] = next[u] < 0 ? -1 : row_at_price(power, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, price);
+    if (at[u] >= 0) watts += power[at[u]];
+  }
+  return watts;
+}
+
+/* Twice the most bits per watt of any first step: whatever rounding does, nobody buys at that price. */
+TT_CLONES static float highest_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next) {
+  float top = 0;
+  for (int32_t u = 0; u < num_users; ++u) {
+    if (next[u] < 0) continue;
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(max : top)
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+      const float per_watt = bits[m] / (power[m] > 1e-12f ? power[m] : 1e-12f);
+      top = per_watt > top ? per_watt : top;
+    }
+  }
+  return 2 * top;
+}
+
+/* Buys all steps of more bits per watt than a price at which they just fit the budget: the greedy purchase would take the same
+ * ones first, one by one. Returns what is left. */
+static float buy_first_steps(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float left, int32_t* at,
+                             float* user_power_w) {
+  float high = highest_price(scratch, num_users, next), low = high * 0x1p-16f;
+  for (int halving = 0; halving < 7; ++halving) {
+    const float price = sqrtf(low) * sqrtf(high);
+    if (rows_at_price(scratch, num_users, next, price, at) <= left) high = price;
+    else low = price;
+  }
+  rows_at_price(scratch, num_users, next, high, at);
+  for (int32_t u = 0; u < num_users; ++u) {
+    if (at[u] < 0) continue;
+    user_power_w[u] = scratch->power[(int64_t)u * TT_CELL_MAX_STEPS + at[u]];
+    left -= user_power_w[u];
+  }
+  return left;
 }
 
 /* Where every user starts: a retransmission with the watts it needs (at most twice its PRBs' part of the budget, so that it
@@ -573,12 +638,12 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
   int32_t* next = (int32_t*)(scratch->user + num_users);
   float* ratio = scratch->user + 2 * num_users;
   float left = start_levels(setup, slot, counts, scratch->power, user_power_w);
+  for (int32_t u = 0; u < num_users; ++u) next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0 ? -1 : 0;
+  left = buy_first_steps(scratch, num_users, next, left, at, user_power_w);
   for (int32_t u = 0; u < num_users; ++u) {
-    at[u] = -1;
-    next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0
-                  ? -1
-                  : next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS,
-                              at[u], left, &ratio[u]);
+    if (next[u] < 0) continue;
+    next[u] = next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, at[u], left,
+                        &ratio[u]);
   }
   for (;;) {
     int32_t best = -1;
@@ -608,6 +673,14 @@ const char* const tt_cell_power_feature_names[TT_CELL_POWER_FEATURES] = {
     "log_fill_share",        "log_prb_share", "log2_sinr_at_equal_power", "headroom_to_top_mcs", "bits_per_prb_at_equal_power", "offset",
     "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "saturated_reports"};
 
+/* Bits of the highest row that `watts` reach. */
+TT_CLONES static float bits_within(const float* power, const float* bits, float watts) {
+  int32_t row = -1;
+#pragma omp simd reduction(max : row)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) row = power[m] <= watts && m > row ? m : row;
+  return row < 0 ? 0.0f : bits[row];
+}
+
 void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                             tt_cell_scratch* scratch, float* context, float* items) {
   const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
@@ -630,12 +703,7 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     const float equal = total * (float)counts[u] / (float)assigned;
     const int32_t n = counts[u];
     const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
-    float at_equal = 0, at_fill = 0;
-    float top_power = power[setup->num_mcs - 1];
-    for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m) {
-      at_equal = power[m] <= equal ? bits[m] : at_equal;
-      at_fill = power[m] <= fill[u] ? bits[m] : at_fill;
-    }
+    const float top_power = power[setup->num_mcs - 1], at_equal = bits_within(power, bits, equal), at_fill = bits_within(power, bits, fill[u]);
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
     const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
     x[0] = kLn2 * log2_fast(fill[u] / total + 1e-4f);
