@@ -257,9 +257,9 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
   context_features(setup, slot, mean, context);
 }
 
-/* Users without a quota need no weights: a row that nobody would choose stands for theirs. */
+/* Users without a quota need no weights: a row that nobody would choose stands for theirs. tie_break [U]: its mean. */
 TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* quotas,
-                                       tt_cell_scratch* scratch) {
+                                       tt_cell_scratch* scratch, float* tie_break) {
   const int32_t num_prb = setup->num_prb;
   const float prb_power_w = setup->max_power_w / (float)num_prb;
   for (int32_t u = 0; u < slot->num_users; ++u) {
@@ -267,14 +267,20 @@ TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell
     const float* restrict rate = scratch->efficiency + (int64_t)u * num_prb;
     const float* restrict sinr = slot->sinr_per_watt + (int64_t)u * num_prb;
     float* restrict out = scratch->log_weight + (int64_t)u * num_prb;
+    tie_break[u] = 0;
     if (quotas[u] == 0) {
       for (int32_t f = 0; f < num_prb; ++f) out[f] = kNobody;
       continue;
     }
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int32_t f = 0; f < num_prb; ++f) {
       const float served = rate[f] > 0.0f ? log2_fast(rate[f] + 1e-12f) : kNoService;
-      out[f] = served + kTieBreak * log2_fast(1.0f + sinr[f] * scale);
+      const float tie = kTieBreak * log2_fast(1.0f + sinr[f] * scale);
+      out[f] = served + tie;
+      sum += tie;
     }
+    tie_break[u] = sum / (float)num_prb;
   }
 }
 
@@ -291,11 +297,12 @@ static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t
 }
 
 /* Proportional fair's own prices, log2 of 1 / average per PRB: shares are seldom far from its counts, and with exactly these
- * prices the argmax of weight + price is its assignment. Better guesses than what the last slot ended with, and nothing to keep. */
-static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, float* prices) {
+ * prices the argmax of weight + price is its assignment, once the mean of the tie-break that it does not know is taken out.
+ * Better guesses than what the last slot ended with, and nothing to keep. */
+static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* tie_break, float* prices) {
   for (int32_t u = 0; u < slot->num_users; ++u) {
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
-    prices[u] = -(float)setup->rbg_size * log2_fast(average);
+    prices[u] = -(float)setup->rbg_size * (log2_fast(average) + tie_break[u]);
   }
 }
 
@@ -324,11 +331,11 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
     for (int32_t f = 0; f < num_prb; ++f) owner[f] = -1;
     return;
   }
-  resolver_weights(setup, slot, counts, scratch);
+  float *prices = scratch->user + num_users, *tie_break = scratch->user + 2 * num_users;
+  resolver_weights(setup, slot, counts, scratch, tie_break);
   if (setup->rbg_size > 1) group_weights(setup, num_users, num_units, scratch->log_weight);
   int* unit_owner = setup->rbg_size > 1 ? scratch->unit_owner : owner;
-  float* prices = scratch->user + num_users;
-  fair_prices(setup, slot, prices);
+  fair_prices(setup, slot, tie_break, prices);
   if (exact)
     tt_assign_exact(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
   else
