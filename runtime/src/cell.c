@@ -346,66 +346,138 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
   }
 }
 
-/* The user, other than those retransmitting, for whom PRB f is worth most; -1 when nobody can use it. */
-static int32_t best_other(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight, const float* efficiency,
-                          int32_t f) {
-  int32_t best = -1;
-  float metric = 0;
-  for (int32_t u = 0; u < slot->num_users; ++u) {
-    if (slot->retx_prbs[u] > 0 || !slot->active[u]) continue;
-    const float m = weight[u] * efficiency[(int64_t)u * setup->num_prb + f];
-    if (m > metric) metric = m, best = u;
+enum { kToOthers = -2, kBlock = 64 };
+
+/* PRBs marked kToOthers go to the users, other than those retransmitting, for whom they are worth most; to nobody (-1) where
+ * none can use them. Returns how many those are. */
+TT_CLONES static int32_t give_to_others(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
+                                        const float* efficiency, int* owner, int* counts) {
+  int32_t unused = 0;
+  for (int32_t f = 0; f < setup->num_prb;) {
+    int32_t prb[kBlock], who[kBlock], n = 0;
+    float metric[kBlock];
+    for (; f < setup->num_prb && n < kBlock; ++f)
+      if (owner[f] == kToOthers) prb[n] = f, who[n] = -1, metric[n] = 0.0f, ++n;
+    for (int32_t u = 0; u < slot->num_users && n > 0; ++u) {
+      if (slot->retx_prbs[u] > 0 || !slot->active[u]) continue;
+      const float* row = efficiency + (int64_t)u * setup->num_prb;
+      for (int32_t k = 0; k < n; ++k) {
+        const float m = weight[u] * row[prb[k]];
+        who[k] = m > metric[k] ? u : who[k];
+        metric[k] = m > metric[k] ? m : metric[k];
+      }
+    }
+    for (int32_t k = 0; k < n; ++k) {
+      owner[prb[k]] = who[k];
+      if (who[k] >= 0) ++counts[who[k]];
+      else ++unused;
+    }
   }
-  return best;
+  return unused;
 }
 
-/* The assigned PRB of `from` (or any unassigned one, from = -1) that is best (sign 1) or worst (sign -1) for `user`; -1: none. */
-TT_CLONES static int32_t pick_prb(const tt_cell_setup* setup, const float* efficiency, const int* owner, int32_t from,
-                                  int32_t user, float sign) {
-  const float* row = efficiency + (int64_t)user * setup->num_prb;
-  const int32_t num_prb = setup->num_prb;
-  float top = -kOutOfReach;
-  int32_t pick = num_prb;
-#pragma omp simd reduction(max : top)
+/* Efficiencies are not negative, so that their bits are in their order; flip 0: worst first, INT32_MAX: best first. */
+static inline int32_t rank_of(float efficiency, int32_t flip) {
+  union { float f; int32_t i; } bits = {efficiency};
+  return bits.i ^ flip;
+}
+
+TT_CLONES static int32_t count_ranks(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip,
+                                     int32_t highest) {
+  int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+  for (int32_t f = 0; f < num_prb; ++f) count += (owner[f] == from) & (rank_of(row[f], flip) <= highest);
+  return count;
+}
+
+/* The PRB of `from` with the lowest rank, the lowest index among equals; there is one. */
+TT_CLONES static int32_t lowest_rank(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip) {
+  int32_t lowest = INT32_MAX, first = num_prb - 1;
+#pragma omp simd reduction(min : lowest)
   for (int32_t f = 0; f < num_prb; ++f) {
-    const float m = owner[f] == from ? sign * row[f] : -kOutOfReach;
-    top = m > top ? m : top;
+    const int32_t rank = owner[f] == from ? rank_of(row[f], flip) : INT32_MAX;
+    lowest = rank < lowest ? rank : lowest;
   }
-#pragma omp simd reduction(min : pick)
-  for (int32_t f = 0; f < num_prb; ++f) pick = (owner[f] == from) & (sign * row[f] == top) && f < pick ? f : pick;
-  return pick < num_prb ? pick : -1;
+#pragma omp simd reduction(min : first)
+  for (int32_t f = 0; f < num_prb; ++f) first = (owner[f] == from) & (rank_of(row[f], flip) == lowest) & (f < first) ? f : first;
+  return first;
+}
+
+/* Hands n PRBs of `from` (-1: of nobody) on: those with the lowest ranks in `row`, the lowest index among equals. Of many, the
+ * rank up to which they go is found by halving: time that does not grow with n. */
+static void hand_over(const float* row, int* owner, int32_t num_prb, int32_t from, int32_t flip, int32_t n, int32_t to) {
+  for (; n > 0 && n < 12; --n) owner[lowest_rank(row, owner, num_prb, from, flip)] = to;
+  if (n == 0) return;
+  int32_t low = 0, high = INT32_MAX, count = -1; /* the rank lies in [low, high] */
+  while (low < high && count != n) {
+    const int32_t middle = low + (high - low) / 2;
+    count = count_ranks(row, owner, num_prb, from, flip, middle);
+    if (count >= n) high = middle;
+    else low = middle + 1;
+  }
+  int32_t ties = count_ranks(row, owner, num_prb, from, flip, high) - n; /* to be left, the last ones */
+  for (int32_t f = num_prb - 1; f >= 0; --f) {
+    if (owner[f] != from || rank_of(row[f], flip) > high) continue;
+    if (ties > 0 && rank_of(row[f], flip) == high) --ties;
+    else owner[f] = to;
+  }
+}
+
+static int32_t prbs_needed(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u) {
+  return slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
+}
+
+/* PRBs beyond `level` of the users, other than u, without a retransmission. */
+static int32_t prbs_above(const tt_cell_slot* slot, int32_t u, const int* counts, int32_t level) {
+  int32_t sum = 0;
+  for (int32_t v = 0; v < slot->num_users; ++v) sum += v != u && slot->retx_prbs[v] == 0 && counts[v] > level ? counts[v] - level : 0;
+  return sum;
+}
+
+/* Decides from whom user u takes `missing` PRBs, always from the user without a retransmission who then holds most: takes them
+ * off `counts`. That levels the largest holders; what does not make a whole level comes from the lowest indices. Returns how
+ * many there are: where every PRB carries a retransmission already, this one waits, with fewer. */
+static int32_t level_holders(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, int32_t missing, int* counts) {
+  int32_t low = 0, level = setup->num_prb;
+  while (low < level) {
+    const int32_t middle = (low + level) / 2;
+    if (prbs_above(slot, u, counts, middle) <= missing) level = middle;
+    else low = middle + 1;
+  }
+  int32_t left = missing - prbs_above(slot, u, counts, level);
+  for (int32_t v = 0; v < slot->num_users; ++v) {
+    if (v == u || slot->retx_prbs[v] > 0 || counts[v] < level) continue;
+    const int32_t more = level > 0 && left > 0;
+    counts[v] = level - more;
+    left -= more;
+  }
+  return missing - left;
 }
 
 void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
                                    const float* efficiency, int* owner, int* counts) {
-  int32_t num_free = setup->num_prb;
-  for (int32_t u = 0; u < slot->num_users; ++u) num_free -= counts[u];
-  for (int32_t u = 0; u < slot->num_users; ++u) {
-    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
-    if (need == 0) continue;
-    while (counts[u] > need) { /* its worst PRBs go to whoever values them most */
-      const int32_t f = pick_prb(setup, efficiency, owner, u, u, -1.0f);
-      const int32_t other = best_other(setup, slot, weight, efficiency, f);
-      owner[f] = other;
-      --counts[u];
-      if (other >= 0) ++counts[other];
-      else ++num_free;
-    }
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  int32_t num_free = num_prb, too_many = 0;
+  for (int32_t u = 0; u < num_users; ++u) num_free -= counts[u];
+  for (int32_t u = 0; u < num_users; ++u) { /* its worst PRBs go to whoever values them most */
+    const int32_t need = prbs_needed(setup, slot, u);
+    if (need == 0 || counts[u] <= need) continue;
+    hand_over(efficiency + (int64_t)u * num_prb, owner, num_prb, u, 0, counts[u] - need, kToOthers);
+    counts[u] = need;
+    too_many = 1;
   }
-  for (int32_t u = 0; u < slot->num_users; ++u) { /* only now: what others held beyond is there to be taken */
-    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
-    while (counts[u] < need) { /* from nobody, then from the user without a retransmission who holds most */
-      int32_t from = -1;
-      if (num_free == 0) {
-        for (int32_t v = 0; v < slot->num_users; ++v)
-          if (v != u && slot->retx_prbs[v] == 0 && counts[v] > 0 && (from < 0 || counts[v] > counts[from])) from = v;
-        if (from < 0) break; /* every PRB carries a retransmission already: this one waits, with fewer */
-      }
-      const int32_t f = pick_prb(setup, efficiency, owner, from, u, 1.0f);
-      owner[f] = u;
-      ++counts[u];
-      if (from < 0) --num_free;
-      else --counts[from];
+  if (too_many) num_free += give_to_others(setup, slot, weight, efficiency, owner, counts);
+  for (int32_t u = 0; u < num_users; ++u) { /* only now: what others held beyond is there to be taken */
+    const float* row = efficiency + (int64_t)u * num_prb;
+    const int32_t missing = prbs_needed(setup, slot, u) - counts[u], from_nobody = missing < num_free ? missing : num_free;
+    if (missing <= 0) continue;
+    if (from_nobody > 0) hand_over(row, owner, num_prb, -1, INT32_MAX, from_nobody, u);
+    num_free -= from_nobody;
+    counts[u] += from_nobody + level_holders(setup, slot, u, missing - from_nobody, counts);
+    for (int32_t v = 0; v < num_users && from_nobody < missing; ++v) {
+      if (v == u || slot->retx_prbs[v] > 0) continue;
+      const int32_t surplus = count_ranks(row, owner, num_prb, v, 0, INT32_MAX) - counts[v];
+      if (surplus > 0) hand_over(row, owner, num_prb, v, INT32_MAX, surplus, u);
     }
   }
 }

@@ -1,8 +1,9 @@
-// The purchase of power steps against the plain greedy rule that it stands for, on random ladders.
+// Rules that work on whole vectors against the plain ones that they stand for: buying power steps, placing retransmissions.
 #include "trimtab/cell.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -93,6 +94,82 @@ TEST(FillPower, BuysWhatTheGreedyRuleBuys) {
     differ += !same;
   }
   EXPECT_LE(differ, 2);   // where rounding decides whether a last step is affordable
+}
+
+struct Slot {
+  int users, prbs;
+  std::vector<float> efficiency, weight;
+  std::vector<int> owner, counts;
+  std::vector<int32_t> retx;
+  std::vector<uint8_t> active;
+};
+
+// As it is defined: one PRB after the other.
+void place_one_by_one(Slot& s) {
+  const auto pick = [&](int from, int user, int sign) {
+    int best = -1;
+    for (int f = 0; f < s.prbs; ++f) {
+      const float* row = &s.efficiency[user * s.prbs];
+      if (s.owner[f] == from && (best < 0 || sign * row[f] > sign * row[best])) best = f;
+    }
+    return best;
+  };
+  const auto move = [&](int f, int to) {
+    if (s.owner[f] >= 0) --s.counts[s.owner[f]];
+    if (to >= 0) ++s.counts[to];
+    s.owner[f] = to;
+  };
+  for (int u = 0; u < s.users; ++u)
+    while (s.retx[u] > 0 && s.counts[u] > s.retx[u]) {
+      const int f = pick(u, u, -1);
+      float metric = 0;
+      int other = -1;
+      for (int v = 0; v < s.users; ++v) {
+        const float m = s.weight[v] * s.efficiency[v * s.prbs + f];
+        if (s.retx[v] == 0 && s.active[v] && m > metric) metric = m, other = v;
+      }
+      move(f, other);
+    }
+  for (int u = 0; u < s.users; ++u)
+    while (s.counts[u] < std::min(s.retx[u], s.prbs)) {
+      int from = -1;
+      if (pick(-1, u, 1) < 0) {
+        for (int v = 0; v < s.users; ++v)
+          if (v != u && s.retx[v] == 0 && s.counts[v] > 0 && (from < 0 || s.counts[v] > s.counts[from])) from = v;
+        if (from < 0) break;
+      }
+      move(pick(from, u, 1), u);
+    }
+}
+
+TEST(PlaceRetransmissions, EqualsPlacingOneByOne) {
+  RandomCases random;
+  SCOPED_TRACE(random.seed_text());
+  for (int trial = 0; trial < 3000; ++trial) {
+    Slot s{random.integer(1, 20), random.integer(1, 120), {}, {}, {}, {}, {}, {}};
+    for (int k = 0; k < s.users * s.prbs; ++k)   // few levels, so that ties happen
+      s.efficiency.push_back(trial % 2 ? random.uniform(0, 6) : static_cast<float>(random.integer(0, 4)));
+    s.counts.assign(s.users, 0);
+    for (int u = 0; u < s.users; ++u) {
+      s.weight.push_back(random.uniform(0.1f, 1));
+      s.active.push_back(random.integer(0, 4) > 0);
+      s.retx.push_back(random.integer(0, 2) ? 0 : random.integer(1, trial % 5 ? s.prbs / 4 + 1 : 2 * s.prbs));
+    }
+    for (int f = 0; f < s.prbs; ++f) s.owner.push_back(random.integer(-1, std::min(s.users, 1 + trial % 7) - 1));
+    for (int u : s.owner)
+      if (u >= 0) ++s.counts[u];
+    tt_cell_setup setup{};
+    setup.num_prb = s.prbs;
+    tt_cell_slot slot{};
+    slot.num_users = s.users;
+    slot.retx_prbs = s.retx.data();
+    slot.active = s.active.data();
+    Slot expected = s;
+    place_one_by_one(expected);
+    tt_cell_place_retransmissions(&setup, &slot, s.weight.data(), s.efficiency.data(), s.owner.data(), s.counts.data());
+    ASSERT_EQ(s.owner, expected.owner) << "trial " << trial;
+    ASSERT_EQ(s.counts, expected.counts);
+  }
 }
 
 }  // namespace
