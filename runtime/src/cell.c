@@ -257,9 +257,9 @@ void tt_cell_prb_features(const tt_cell_setup* setup, const tt_cell_slot* slot, 
   context_features(setup, slot, mean, context);
 }
 
-/* Users without a quota need no weights: a row that nobody would choose stands for theirs. */
+/* Users without a quota need no weights: a row that nobody would choose stands for theirs. tie_break [U]: its mean. */
 TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* quotas,
-                                       tt_cell_scratch* scratch) {
+                                       tt_cell_scratch* scratch, float* tie_break) {
   const int32_t num_prb = setup->num_prb;
   const float prb_power_w = setup->max_power_w / (float)num_prb;
   for (int32_t u = 0; u < slot->num_users; ++u) {
@@ -267,14 +267,20 @@ TT_CLONES static void resolver_weights(const tt_cell_setup* setup, const tt_cell
     const float* restrict rate = scratch->efficiency + (int64_t)u * num_prb;
     const float* restrict sinr = slot->sinr_per_watt + (int64_t)u * num_prb;
     float* restrict out = scratch->log_weight + (int64_t)u * num_prb;
+    tie_break[u] = 0;
     if (quotas[u] == 0) {
       for (int32_t f = 0; f < num_prb; ++f) out[f] = kNobody;
       continue;
     }
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int32_t f = 0; f < num_prb; ++f) {
       const float served = rate[f] > 0.0f ? log2_fast(rate[f] + 1e-12f) : kNoService;
-      out[f] = served + kTieBreak * log2_fast(1.0f + sinr[f] * scale);
+      const float tie = kTieBreak * log2_fast(1.0f + sinr[f] * scale);
+      out[f] = served + tie;
+      sum += tie;
     }
+    tie_break[u] = sum / (float)num_prb;
   }
 }
 
@@ -291,11 +297,12 @@ static void group_weights(const tt_cell_setup* setup, int32_t num_users, int32_t
 }
 
 /* The fair rule's own prices, log2 of 1 / average^exponent per PRB: shares are seldom far from its counts, and with exactly these
- * prices the argmax of weight + price is its assignment. Better guesses than what the last slot ended with, and nothing to keep. */
-static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, float* prices) {
+ * prices the argmax of weight + price is its assignment, once the mean of the tie-break that it does not know is taken out.
+ * Better guesses than what the last slot ended with, and nothing to keep. */
+static void fair_prices(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* tie_break, float* prices) {
   for (int32_t u = 0; u < slot->num_users; ++u) {
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
-    prices[u] = -(float)setup->rbg_size * setup->fairness_exponent * log2_fast(average);
+    prices[u] = -(float)setup->rbg_size * (setup->fairness_exponent * log2_fast(average) + tie_break[u]);
   }
 }
 
@@ -324,11 +331,11 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
     for (int32_t f = 0; f < num_prb; ++f) owner[f] = -1;
     return;
   }
-  resolver_weights(setup, slot, counts, scratch);
+  float *prices = scratch->user + num_users, *tie_break = scratch->user + 2 * num_users;
+  resolver_weights(setup, slot, counts, scratch, tie_break);
   if (setup->rbg_size > 1) group_weights(setup, num_users, num_units, scratch->log_weight);
   int* unit_owner = setup->rbg_size > 1 ? scratch->unit_owner : owner;
-  float* prices = scratch->user + num_users;
-  fair_prices(setup, slot, prices);
+  fair_prices(setup, slot, tie_break, prices);
   if (exact)
     tt_assign_exact(scratch->log_weight, num_users, num_units, counts, unit_owner, NULL, workspace);
   else
@@ -339,62 +346,138 @@ void tt_cell_resolve(const tt_cell_setup* setup, const tt_cell_slot* slot, tt_ce
   }
 }
 
-/* The user, other than those retransmitting, for whom PRB f is worth most; -1 when nobody can use it. */
-static int32_t best_other(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight, const float* efficiency,
-                          int32_t f) {
-  int32_t best = -1;
-  float metric = 0;
-  for (int32_t u = 0; u < slot->num_users; ++u) {
-    if (slot->retx_prbs[u] > 0 || !slot->active[u]) continue;
-    const float m = weight[u] * efficiency[(int64_t)u * setup->num_prb + f];
-    if (m > metric) metric = m, best = u;
+enum { kToOthers = -2, kBlock = 64 };
+
+/* PRBs marked kToOthers go to the users, other than those retransmitting, for whom they are worth most; to nobody (-1) where
+ * none can use them. Returns how many those are. */
+TT_CLONES static int32_t give_to_others(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
+                                        const float* efficiency, int* owner, int* counts) {
+  int32_t unused = 0;
+  for (int32_t f = 0; f < setup->num_prb;) {
+    int32_t prb[kBlock], who[kBlock], n = 0;
+    float metric[kBlock];
+    for (; f < setup->num_prb && n < kBlock; ++f)
+      if (owner[f] == kToOthers) prb[n] = f, who[n] = -1, metric[n] = 0.0f, ++n;
+    for (int32_t u = 0; u < slot->num_users && n > 0; ++u) {
+      if (slot->retx_prbs[u] > 0 || !slot->active[u]) continue;
+      const float* row = efficiency + (int64_t)u * setup->num_prb;
+      for (int32_t k = 0; k < n; ++k) {
+        const float m = weight[u] * row[prb[k]];
+        who[k] = m > metric[k] ? u : who[k];
+        metric[k] = m > metric[k] ? m : metric[k];
+      }
+    }
+    for (int32_t k = 0; k < n; ++k) {
+      owner[prb[k]] = who[k];
+      if (who[k] >= 0) ++counts[who[k]];
+      else ++unused;
+    }
   }
-  return best;
+  return unused;
 }
 
-/* The assigned PRB of `from` (or any unassigned one, from = -1) that is best (sign 1) or worst (sign -1) for `user`. */
-static int32_t pick_prb(const tt_cell_setup* setup, const float* efficiency, const int* owner, int32_t from,
-                        int32_t user, float sign) {
-  int32_t pick = -1;
-  float metric = -kOutOfReach;
-  for (int32_t f = 0; f < setup->num_prb; ++f) {
-    if (owner[f] != from) continue;
-    const float m = sign * efficiency[(int64_t)user * setup->num_prb + f];
-    if (m > metric) metric = m, pick = f;
+/* Efficiencies are not negative, so that their bits are in their order; flip 0: worst first, INT32_MAX: best first. */
+static inline int32_t rank_of(float efficiency, int32_t flip) {
+  union { float f; int32_t i; } bits = {efficiency};
+  return bits.i ^ flip;
+}
+
+TT_CLONES static int32_t count_ranks(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip,
+                                     int32_t highest) {
+  int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+  for (int32_t f = 0; f < num_prb; ++f) count += (owner[f] == from) & (rank_of(row[f], flip) <= highest);
+  return count;
+}
+
+/* The PRB of `from` with the lowest rank, the lowest index among equals; there is one. */
+TT_CLONES static int32_t lowest_rank(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip) {
+  int32_t lowest = INT32_MAX, first = num_prb - 1;
+#pragma omp simd reduction(min : lowest)
+  for (int32_t f = 0; f < num_prb; ++f) {
+    const int32_t rank = owner[f] == from ? rank_of(row[f], flip) : INT32_MAX;
+    lowest = rank < lowest ? rank : lowest;
   }
-  return pick;
+#pragma omp simd reduction(min : first)
+  for (int32_t f = 0; f < num_prb; ++f) first = (owner[f] == from) & (rank_of(row[f], flip) == lowest) & (f < first) ? f : first;
+  return first;
+}
+
+/* Hands n PRBs of `from` (-1: of nobody) on: those with the lowest ranks in `row`, the lowest index among equals. Of many, the
+ * rank up to which they go is found by halving: time that does not grow with n. */
+static void hand_over(const float* row, int* owner, int32_t num_prb, int32_t from, int32_t flip, int32_t n, int32_t to) {
+  for (; n > 0 && n < 12; --n) owner[lowest_rank(row, owner, num_prb, from, flip)] = to;
+  if (n == 0) return;
+  int32_t low = 0, high = INT32_MAX, count = -1; /* the rank lies in [low, high] */
+  while (low < high && count != n) {
+    const int32_t middle = low + (high - low) / 2;
+    count = count_ranks(row, owner, num_prb, from, flip, middle);
+    if (count >= n) high = middle;
+    else low = middle + 1;
+  }
+  int32_t ties = count_ranks(row, owner, num_prb, from, flip, high) - n; /* to be left, the last ones */
+  for (int32_t f = num_prb - 1; f >= 0; --f) {
+    if (owner[f] != from || rank_of(row[f], flip) > high) continue;
+    if (ties > 0 && rank_of(row[f], flip) == high) --ties;
+    else owner[f] = to;
+  }
+}
+
+static int32_t prbs_needed(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u) {
+  return slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
+}
+
+/* PRBs beyond `level` of the users, other than u, without a retransmission. */
+static int32_t prbs_above(const tt_cell_slot* slot, int32_t u, const int* counts, int32_t level) {
+  int32_t sum = 0;
+  for (int32_t v = 0; v < slot->num_users; ++v) sum += v != u && slot->retx_prbs[v] == 0 && counts[v] > level ? counts[v] - level : 0;
+  return sum;
+}
+
+/* Decides from whom user u takes `missing` PRBs, always from the user without a retransmission who then holds most: takes them
+ * off `counts`. That levels the largest holders; what does not make a whole level comes from the lowest indices. Returns how
+ * many there are: where every PRB carries a retransmission already, this one waits, with fewer. */
+static int32_t level_holders(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, int32_t missing, int* counts) {
+  int32_t low = 0, level = setup->num_prb;
+  while (low < level) {
+    const int32_t middle = (low + level) / 2;
+    if (prbs_above(slot, u, counts, middle) <= missing) level = middle;
+    else low = middle + 1;
+  }
+  int32_t left = missing - prbs_above(slot, u, counts, level);
+  for (int32_t v = 0; v < slot->num_users; ++v) {
+    if (v == u || slot->retx_prbs[v] > 0 || counts[v] < level) continue;
+    const int32_t more = level > 0 && left > 0;
+    counts[v] = level - more;
+    left -= more;
+  }
+  return missing - left;
 }
 
 void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slot* slot, const float* weight,
                                    const float* efficiency, int* owner, int* counts) {
-  int32_t num_free = setup->num_prb;
-  for (int32_t u = 0; u < slot->num_users; ++u) num_free -= counts[u];
-  for (int32_t u = 0; u < slot->num_users; ++u) {
-    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
-    if (need == 0) continue;
-    while (counts[u] > need) { /* its worst PRBs go to whoever values them most */
-      const int32_t f = pick_prb(setup, efficiency, owner, u, u, -1.0f);
-      const int32_t other = best_other(setup, slot, weight, efficiency, f);
-      owner[f] = other;
-      --counts[u];
-      if (other >= 0) ++counts[other];
-      else ++num_free;
-    }
+  const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
+  int32_t num_free = num_prb, too_many = 0;
+  for (int32_t u = 0; u < num_users; ++u) num_free -= counts[u];
+  for (int32_t u = 0; u < num_users; ++u) { /* its worst PRBs go to whoever values them most */
+    const int32_t need = prbs_needed(setup, slot, u);
+    if (need == 0 || counts[u] <= need) continue;
+    hand_over(efficiency + (int64_t)u * num_prb, owner, num_prb, u, 0, counts[u] - need, kToOthers);
+    counts[u] = need;
+    too_many = 1;
   }
-  for (int32_t u = 0; u < slot->num_users; ++u) { /* only now: what others held beyond is there to be taken */
-    const int32_t need = slot->retx_prbs[u] < setup->num_prb ? slot->retx_prbs[u] : setup->num_prb;
-    while (counts[u] < need) { /* from nobody, then from the user without a retransmission who holds most */
-      int32_t from = -1;
-      if (num_free == 0) {
-        for (int32_t v = 0; v < slot->num_users; ++v)
-          if (v != u && slot->retx_prbs[v] == 0 && counts[v] > 0 && (from < 0 || counts[v] > counts[from])) from = v;
-        if (from < 0) break; /* every PRB carries a retransmission already: this one waits, with fewer */
-      }
-      const int32_t f = pick_prb(setup, efficiency, owner, from, u, 1.0f);
-      owner[f] = u;
-      ++counts[u];
-      if (from < 0) --num_free;
-      else --counts[from];
+  if (too_many) num_free += give_to_others(setup, slot, weight, efficiency, owner, counts);
+  for (int32_t u = 0; u < num_users; ++u) { /* only now: what others held beyond is there to be taken */
+    const float* row = efficiency + (int64_t)u * num_prb;
+    const int32_t missing = prbs_needed(setup, slot, u) - counts[u], from_nobody = missing < num_free ? missing : num_free;
+    if (missing <= 0) continue;
+    if (from_nobody > 0) hand_over(row, owner, num_prb, -1, INT32_MAX, from_nobody, u);
+    num_free -= from_nobody;
+    counts[u] += from_nobody + level_holders(setup, slot, u, missing - from_nobody, counts);
+    for (int32_t v = 0; v < num_users && from_nobody < missing; ++v) {
+      if (v == u || slot->retx_prbs[v] > 0) continue;
+      const int32_t surplus = count_ranks(row, owner, num_prb, v, 0, INT32_MAX) - counts[v];
+      if (surplus > 0) hand_over(row, owner, num_prb, v, INT32_MAX, surplus, u);
     }
   }
 }
@@ -544,9 +627,70 @@ TT_CLONES static int32_t next_step(const float* power, const float* bits, int32_
   }
   *efficiency = top;
   if (!(top > 0)) return -1;
-  int32_t best = 0;
-  while (ratio[best] < top) ++best;
+  int32_t best = TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(min : best)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) best = ratio[m] == top && m < best ? m : best;
   return best;
+}
+
+/* The row with the most bits - price * watts, -1: none is worth it. It is where steps of more than `price` bits per watt lead. */
+static inline int32_t row_at_price(const float* power, const float* bits, float price) {
+  float worth[TT_CELL_MAX_STEPS], top = 0;
+#pragma omp simd reduction(max : top)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+    worth[m] = bits[m] - price * power[m];
+    top = worth[m] > top ? worth[m] : top;
+  }
+  int32_t best = TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(min : best)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) best = worth[m] == top && m < best ? m : best;
+  return top > 0 ? best : -1;
+}
+
+/* Rows of the users who may buy (next 0; -1: not) at a price; returns their watts. */
+TT_CLONES static float rows_at_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float price, int32_t* at) {
+  float watts = 0;
+  for (int32_t u = 0; u < num_users; ++u) {
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    at[u] = next[u] < 0 ? -1 : row_at_price(power, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, price);
+    if (at[u] >= 0) watts += power[at[u]];
+  }
+  return watts;
+}
+
+/* Twice the most bits per watt of any first step: whatever rounding does, nobody buys at that price. */
+TT_CLONES static float highest_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next) {
+  float top = 0;
+  for (int32_t u = 0; u < num_users; ++u) {
+    if (next[u] < 0) continue;
+    const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
+    const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
+#pragma omp simd reduction(max : top)
+    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+      const float per_watt = bits[m] / (power[m] > 1e-12f ? power[m] : 1e-12f);
+      top = per_watt > top ? per_watt : top;
+    }
+  }
+  return 2 * top;
+}
+
+/* Buys all steps of more bits per watt than a price at which they just fit the budget: the greedy purchase would take the same
+ * ones first, one by one. Returns what is left. */
+static float buy_first_steps(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float left, int32_t* at,
+                             float* user_power_w) {
+  float high = highest_price(scratch, num_users, next), low = high * 0x1p-16f;
+  for (int halving = 0; halving < 7; ++halving) {
+    const float price = sqrtf(low) * sqrtf(high);
+    if (rows_at_price(scratch, num_users, next, price, at) <= left) high = price;
+    else low = price;
+  }
+  rows_at_price(scratch, num_users, next, high, at);
+  for (int32_t u = 0; u < num_users; ++u) {
+    if (at[u] < 0) continue;
+    user_power_w[u] = scratch->power[(int64_t)u * TT_CELL_MAX_STEPS + at[u]];
+    left -= user_power_w[u];
+  }
+  return left;
 }
 
 /* Where every user starts: a retransmission with the watts it needs (at most twice its PRBs' part of the budget, so that it
@@ -573,12 +717,12 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
   int32_t* next = (int32_t*)(scratch->user + num_users);
   float* ratio = scratch->user + 2 * num_users;
   float left = start_levels(setup, slot, counts, scratch->power, user_power_w);
+  for (int32_t u = 0; u < num_users; ++u) next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0 ? -1 : 0;
+  left = buy_first_steps(scratch, num_users, next, left, at, user_power_w);
   for (int32_t u = 0; u < num_users; ++u) {
-    at[u] = -1;
-    next[u] = counts[u] == 0 || slot->retx_prbs[u] > 0
-                  ? -1
-                  : next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS,
-                              at[u], left, &ratio[u]);
+    if (next[u] < 0) continue;
+    next[u] = next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, at[u], left,
+                        &ratio[u]);
   }
   for (;;) {
     int32_t best = -1;
@@ -608,6 +752,14 @@ const char* const tt_cell_power_feature_names[TT_CELL_POWER_FEATURES] = {
     "log_fill_share",        "log_prb_share", "log2_sinr_at_equal_power", "headroom_to_top_mcs", "bits_per_prb_at_equal_power", "offset",
     "log2_relative_average", "reliability",   "retransmission",           "log2_backlog",        "fill_bits_per_prb",           "saturated_reports"};
 
+/* Bits of the highest row that `watts` reach. */
+TT_CLONES static float bits_within(const float* power, const float* bits, float watts) {
+  int32_t row = -1;
+#pragma omp simd reduction(max : row)
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) row = power[m] <= watts && m > row ? m : row;
+  return row < 0 ? 0.0f : bits[row];
+}
+
 void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                             tt_cell_scratch* scratch, float* context, float* items) {
   const int32_t num_users = slot->num_users, num_prb = setup->num_prb;
@@ -630,12 +782,7 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     const float equal = total * (float)counts[u] / (float)assigned;
     const int32_t n = counts[u];
     const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
-    float at_equal = 0, at_fill = 0;
-    float top_power = power[setup->num_mcs - 1];
-    for (int32_t m = setup->min_mcs; m < setup->num_mcs; ++m) {
-      at_equal = power[m] <= equal ? bits[m] : at_equal;
-      at_fill = power[m] <= fill[u] ? bits[m] : at_fill;
-    }
+    const float top_power = power[setup->num_mcs - 1], at_equal = bits_within(power, bits, equal), at_fill = bits_within(power, bits, fill[u]);
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
     const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
     x[0] = kLn2 * log2_fast(fill[u] / total + 1e-4f);

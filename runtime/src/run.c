@@ -15,7 +15,7 @@ typedef struct Linear {
 
 /* Rows r .. r+rows of outputs o .. o+blocks vectors, sums in registers: unrolled for constant arguments. */
 static inline __attribute__((always_inline)) void tile(const Linear* l, int r, int o, const int rows, const int blocks) {
-  tt_vector sum[8];
+  tt_vector sum[12];
   const float* x = l->x + (size_t)r * (size_t)l->x_stride;
   for (int k = 0; k < rows; ++k)
     for (int b = 0; b < blocks; ++b) sum[k * blocks + b] = *(const tt_vector*)(const void*)(l->base + o + b * TT_LANE);
@@ -57,16 +57,27 @@ static inline __attribute__((always_inline)) void single_output(const Linear* l)
   }
 }
 
+static inline int wide_registers(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return __builtin_cpu_supports("avx512f");
+#else
+  return 0;
+#endif
+}
+
 TT_CLONES static void multiply(const Linear* l) {
   if (l->out == 1) {
     single_output(l);
     return;
   }
   int o = 0;
-  if (l->rows > 1) { /* three rows share each weight they load, and their sums still fit 16 registers of 8 floats */
+  if (l->rows > 1) { /* rows share each weight they load: three's sums still fit 16 registers of 8 floats, six's 32 of 16 */
+    const int wide = wide_registers();
     for (; o + 2 * TT_LANE <= l->stride; o += 2 * TT_LANE) {
       int r = 0;
+      for (; wide && r + 6 <= l->rows; r += 6) tile(l, r, o, 6, 2);
       for (; r + 3 <= l->rows; r += 3) tile(l, r, o, 3, 2);
+      for (; r + 2 <= l->rows; r += 2) tile(l, r, o, 2, 2);
       for (; r < l->rows; ++r) tile(l, r, o, 1, 2);
     }
   }
@@ -119,11 +130,16 @@ static void normalise(const tt_op* op, float* x, int rows, int width, int stride
   }
 }
 
-static void pool(Registers* g) {
-  for (int i = 0; i < g->width; ++i) g->pooled[i] = 0;
-  for (int r = 0; r < g->num_rows; ++r)
-    for (int i = 0; i < g->width; ++i) g->pooled[i] += g->rows[(size_t)r * (size_t)g->stride + (size_t)i];
-  for (int i = 0; i < g->width; ++i) g->pooled[i] /= (float)g->num_rows;
+TT_CLONES static void pool(Registers* g) {
+  float* restrict pooled = g->pooled;
+  const int width = g->width;
+  memcpy(pooled, g->rows, (size_t)width * sizeof(float));
+  for (int r = 1; r < g->num_rows; ++r) {
+    const float* restrict row = g->rows + (size_t)r * (size_t)g->stride;
+    for (int i = 0; i < width; ++i) pooled[i] += row[i];
+  }
+  const float rows = (float)g->num_rows;
+  for (int i = 0; i < width; ++i) pooled[i] /= rows;
 }
 
 static void linear(const tt_op* op, Registers* g) {
