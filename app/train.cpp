@@ -87,14 +87,18 @@ json train_one(const Config& config, const fs::path& folder, bool fresh) {
     fmt::print("{}: already finished with this configuration; --new trains again\n", folder.string());
     return json::parse(read_file(folder / kSummaryName));
   }
-  json provenance = hardware_and_version();
+  const json facts = hardware_and_version();
+  json provenance = facts;
   provenance["data"] = data_manifest(config);
   const RunFolder opened = RunFolder::open(folder.empty() ? fs::path(run.out) : folder, run.name, resolved,
                                            provenance, fresh, !folder.empty());
   fmt::print("{} {}\n", opened.resumed ? "Resuming" : "Training into", opened.path.string());
   std::fflush(stdout);
-  const TrainResult result =
-      train(config, {.run_folder = opened.path, .progress = true, .score = {}, .on_metrics = {}});
+  TrainHooks hooks{.run_folder = opened.path, .progress = true, .score = {}, .on_metrics = {}};
+  hooks.on_start = [&](int64_t step) {
+    if (opened.resumed) opened.record_resume(step, facts);
+  };
+  const TrainResult result = train(config, hooks);
   const json summary = summary_of(result, run.seed, opened.path);
   write_file_atomically(opened.path / kSummaryName, summary.dump(2) + "\n");
   opened.mark_finished();

@@ -236,6 +236,7 @@ Checkpoint CheckpointFolder::load(const std::string& which) const {
   const std::vector<int64_t> present = steps();
   const auto fail = [&](const std::string& problem) {
     std::vector<std::string> words;
+    words.reserve(present.size());
     for (const int64_t step : present) words.push_back(std::to_string(step));
     const std::string there = words.empty() ? "none" : join(words, ", ");
     throw CheckpointError(fmt::format("{}: {}; steps there are: {}", folder_.string(), problem, there));

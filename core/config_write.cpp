@@ -21,6 +21,7 @@ std::string shown(const std::string& value) { return quoted_yaml(value); }
 template <class T>
 std::string shown(const std::vector<T>& values) {
   std::vector<std::string> words;
+  words.reserve(values.size());
   for (const T& value : values) words.push_back(shown(value));
   return "[" + join(words, ", ") + "]";
 }

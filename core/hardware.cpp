@@ -55,11 +55,11 @@ bool is_commit(const std::string& text) {
 // The commit of the source folder this was built in, "" when that is gone or no git checkout.
 std::string git_commit() {
   const std::string git = TRIMTAB_SOURCE_DIR "/.git/";
-  const std::string head = first_line(git + "HEAD");
+  std::string head = first_line(git + "HEAD");
   if (is_commit(head)) return head;
   if (!head.starts_with("ref: ")) return "";
   const std::string reference = head.substr(5);
-  if (const std::string loose = first_line(git + reference); is_commit(loose)) return loose;
+  if (std::string loose = first_line(git + reference); is_commit(loose)) return loose;
   std::ifstream packed(git + "packed-refs");
   for (std::string line; std::getline(packed, line);) {
     if (line.ends_with(" " + reference) && is_commit(line.substr(0, 40))) return line.substr(0, 40);

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfigName = "config.yaml";
 constexpr const char* kFinishedName = "finished";
+constexpr const char* kProvenanceName = "provenance.json";
 constexpr size_t kStampLength = sizeof("20260101-120000") - 1;
 
 std::string stamp(std::time_t time) {
@@ -23,6 +24,14 @@ std::string stamp(std::time_t time) {
   localtime_r(&time, &local);
   char text[kStampLength + 1];
   TT_CHECK_EQ(std::strftime(text, sizeof(text), "%Y%m%d-%H%M%S", &local), kStampLength);
+  return text;
+}
+
+std::string utc(std::time_t time) {
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  char text[sizeof("2026-01-01T12:00:00Z")];
+  TT_CHECK_EQ(std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts), sizeof(text) - 1);
   return text;
 }
 
@@ -96,7 +105,7 @@ void move_aside(const fs::path& folder) {
 
 // config.yaml comes last: a folder without it was never a run, and is not resumed.
 void write_head(const fs::path& folder, const std::string& config, const nlohmann::json& provenance) {
-  write_file_atomically(folder / "provenance.json", provenance.dump(2) + "\n");
+  write_file_atomically(folder / kProvenanceName, provenance.dump(2) + "\n");
   write_file_atomically(folder / kConfigName, config);
 }
 
@@ -104,7 +113,7 @@ RunFolder open_exact(const fs::path& folder, const std::string& config, const nl
                      bool fresh) {
   if (!fresh && can_resume(folder, config)) return {folder, true};
   if (fs::exists(folder)) {
-    const bool is_run = fs::exists(folder / kConfigName) || fs::exists(folder / "provenance.json");
+    const bool is_run = fs::exists(folder / kConfigName) || fs::exists(folder / kProvenanceName);
     if (is_run) {
       move_aside(folder);
     } else if (!fs::is_directory(folder) || !fs::is_empty(folder)) {
@@ -136,6 +145,19 @@ RunFolder RunFolder::open(const fs::path& out, const std::string& name, const st
     throw ConfigError(
         fmt::format("{}: cannot make or open a run here: {}", out.string(), error.code().message()));
   }
+}
+
+void RunFolder::record_resume(int64_t step, const nlohmann::json& facts) const {
+  const fs::path file = path / kProvenanceName;
+  nlohmann::json provenance = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  if (!provenance.is_object() || !provenance.value("resumes", nlohmann::json::array()).is_array())
+    throw DataError(fmt::format(
+        "{}: damaged, so the resume cannot be recorded; restore it or start anew with --new", file.string()));
+  nlohmann::json entry = facts;
+  entry["time"] = utc(std::time(nullptr));
+  entry["step"] = step;
+  provenance["resumes"].push_back(std::move(entry));
+  write_file_atomically(file, provenance.dump(2) + "\n");
 }
 
 void RunFolder::mark_finished() const { write_file_atomically(path / kFinishedName, ""); }

@@ -25,6 +25,10 @@ struct RunFolder {
   static RunFolder open(const std::filesystem::path& out, const std::string& name,
                         const std::string& resolved_config, const nlohmann::json& provenance, bool fresh,
                         bool exact);
+  // Appends {"time" (UTC), "step", and `facts`} to the list `resumes` of provenance.json, for a run that goes
+  // on from `step`: another version or another machine may finish what one began. DataError when the file
+  // cannot be read.
+  void record_resume(int64_t step, const nlohmann::json& facts) const;
   void mark_finished() const;  // an empty file `finished`
   bool finished() const;
 };

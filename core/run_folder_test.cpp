@@ -56,6 +56,31 @@ TEST(RunFolder, ResumesTheNewestUnfinishedRunOfTheSameConfig) {
   EXPECT_FALSE(open_run(folder.path(), "a: 1\n").resumed);
 }
 
+TEST(RunFolder, RecordsEveryResume) {
+  const TemporaryFolder folder;
+  const auto provenance = [](const RunFolder& run) {
+    return nlohmann::json::parse(read_file(run.path / "provenance.json"));
+  };
+  const RunFolder run = open_run(folder.path(), "a: 1\n");
+  EXPECT_FALSE(provenance(run).contains("resumes"));
+  open_run(folder.path(), "a: 1\n").record_resume(200, {{"version", "later"}});
+  open_run(folder.path(), "a: 1\n").record_resume(300, {{"version", "still later"}});
+  const nlohmann::json after = provenance(run);
+  EXPECT_EQ(after["version"], "test") << "what began the run is forgotten";
+  ASSERT_EQ(after["resumes"].size(), 2u);
+  EXPECT_EQ(after["resumes"][0]["step"], 200);
+  EXPECT_EQ(after["resumes"][0]["version"], "later");
+  EXPECT_EQ(after["resumes"][1]["step"], 300);
+  const std::string time = after["resumes"][1]["time"];
+  EXPECT_TRUE(time.size() == 20 && time.starts_with("20") && time.ends_with("Z")) << time;
+
+  for (const char* damaged : {"", "[]", "{\"resumes\": 1}"}) {
+    std::ofstream(run.path / "provenance.json") << damaged;
+    EXPECT_THROW(run.record_resume(1, {}), DataError) << damaged;
+    EXPECT_EQ(read_file(run.path / "provenance.json"), damaged);
+  }
+}
+
 TEST(RunFolder, OrdersByTimeThenNumber) {
   const TemporaryFolder folder;
   for (const char* name : {"job-20260101-120000", "job-20260101-120000-2", "job-20260101-120000-10",

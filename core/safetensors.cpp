@@ -22,11 +22,11 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the reference
 constexpr const char* kMetadataKey = "__metadata__";
 
 const std::map<std::string, size_t>& dtype_bytes() {
-  static const std::map<std::string, size_t> sizes = {
+  static const std::map<std::string, size_t> kSizes = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
       {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
       {"F32", 4},  {"F64", 8}, {"I64", 8}, {"U64", 8},     {"C64", 8}};
-  return sizes;
+  return kSizes;
 }
 
 // Bytes of a tensor, or nothing when a size is negative or the product does not fit.

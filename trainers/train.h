@@ -36,6 +36,8 @@ struct TrainHooks {
   // Scores the present policies on validation data, higher is better; the best score's checkpoint is marked
   // `best`. Without it the mean return of eval.episodes episodes in mode on data.validation decides.
   std::function<double(const Policies& policies, int64_t step)> score;
+  // Once, before the first update, on the main rank: the step it goes on from, 0 without a checkpoint.
+  std::function<void(int64_t step)> on_start = {};
   // After each update: everything logged. For tests and benchmarks.
   std::function<void(int64_t step, const std::vector<std::pair<std::string, double>>& metrics)> on_metrics;
   // The processes that train together, one call of train() in each, with the same configuration and folder.

@@ -186,7 +186,7 @@ static int next_in_container(Parser* p, int parent) {
 int tt_json_parse(const char* text, size_t size, tt_json_node* nodes, size_t max_nodes, tt_json* json) {
   if (size >= INT32_MAX / 2) return 1;
   Parser p = {.text = text, .size = size, .nodes = nodes, .max_nodes = max_nodes};
-  int stack[TT_JSON_DEPTH], last[TT_JSON_DEPTH];
+  int stack[TT_JSON_DEPTH], last[TT_JSON_DEPTH] = {0};
   int depth = 0;
   int value = scan_value(&p);
   for (;;) {

@@ -139,6 +139,32 @@ TEST_F(CommandTest, GoldenExitCodes) {
   }
 }
 
+TEST_F(CommandTest, TrainingAgainRecordsTheResume) {
+  const std::string yaml =
+      file("c.yaml", "run: {name: job, out: " + (folder_ / "runs").string() +
+                         ", threads: 1}\nenv: {type: cartpole}\npolicy: {cart: {hidden: [4]}}\n"
+                         "trainer: {steps: 64, num_envs: 2, horizon: 16, epochs: 1}\neval: {episodes: 0}\n");
+  Answer answer = command({"train", yaml});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const fs::path run = fs::directory_iterator(folder_ / "runs")->path();
+  const auto provenance = [&] { return nlohmann::json::parse(read_file(run / "provenance.json")); };
+  EXPECT_FALSE(provenance().contains("resumes"));
+
+  fs::remove(run / "finished");  // as if it had been stopped after its last checkpoint
+  answer = command({"train", yaml});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  ASSERT_EQ(provenance()["resumes"].size(), 1u) << answer.out;
+  EXPECT_EQ(provenance()["resumes"][0]["step"], 64);
+
+  fs::remove(run / "finished");  // as if before its first one: it starts over, and that is recorded, too
+  fs::remove_all(run / "checkpoints");
+  answer = command({"train", yaml});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  ASSERT_EQ(provenance()["resumes"].size(), 2u) << answer.out;
+  EXPECT_EQ(provenance()["resumes"][1]["step"], 0);
+  EXPECT_EQ(provenance()["resumes"][1]["version"], TRIMTAB_VERSION);
+}
+
 TEST_F(CommandTest, InspectDescribesTensors) {
   TensorFile contents;
   const std::vector<float> values = {1, -2, 3};

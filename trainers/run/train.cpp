@@ -74,6 +74,7 @@ class Trainer {
       state_.load(*resumed_);
     }
     if (!ranks_.is_main()) return;
+    if (hooks.on_start) hooks.on_start(state_.steps);
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, state_.steps);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "steps");
   }

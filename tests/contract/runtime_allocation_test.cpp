@@ -1,0 +1,246 @@
+// A slot's decision allocates nothing: every function of the runtime that a base station calls between a
+// report and watts per PRB, with a malloc that counts. The agents are 2x64 networks over the users.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/random.h"
+#include "policies/controllers/export.h"
+#include "trimtab/cell.h"
+#include "trimtab/glue.h"
+#include "trimtab/runtime.h"
+
+// glibc's own names stand behind the counting ones. A sanitizer has a malloc of its own that must stay in
+// place.
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TT_COUNTS_ALLOCATIONS 1
+static std::atomic<int64_t> g_allocations{0};
+extern "C" {
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* p, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
+void* malloc(size_t size) { return ++g_allocations, __libc_malloc(size); }
+void* calloc(size_t count, size_t size) { return ++g_allocations, __libc_calloc(count, size); }
+void* realloc(void* p, size_t size) { return ++g_allocations, __libc_realloc(p, size); }
+void* memalign(size_t alignment, size_t size) { return ++g_allocations, __libc_memalign(alignment, size); }
+void* aligned_alloc(size_t alignment, size_t size) {
+  return ++g_allocations, __libc_memalign(alignment, size);
+}
+int posix_memalign(void** p, size_t alignment, size_t size) {
+  ++g_allocations;
+  *p = __libc_memalign(alignment, size);
+  return *p ? 0 : 12;  // ENOMEM
+}
+}
+static int64_t allocations() { return g_allocations; }
+#else
+#define TT_COUNTS_ALLOCATIONS 0
+static int64_t allocations() { return 0; }
+#endif
+
+namespace trimtab {
+namespace {
+
+constexpr int kNumMcs = 28;
+
+int64_t allocations_of(const std::function<void()>& call) {
+  const int64_t before = allocations();
+  call();
+  return allocations() - before;
+}
+
+struct Closer {
+  void operator()(tt_controller* c) const { tt_close(c); }
+};
+
+std::vector<Feature> features(const char* const* names, int count) {
+  std::vector<Feature> out;
+  for (int i = 0; i < count; ++i) out.push_back({names[i], "1", -100, 100});
+  return out;
+}
+
+std::unique_ptr<tt_controller, Closer> open_agents(int users) {
+  const auto agent = [&](const char* name, const char* const* names, int count) {
+    return AgentSpec{name,
+                     {features(tt_cell_context_names, TT_CELL_CONTEXT), features(names, count), users},
+                     {HeadKind::kSimplex, users}};
+  };
+  const AgentSpec prb = agent("prb", tt_cell_prb_feature_names, TT_CELL_PRB_FEATURES);
+  const AgentSpec power = agent("power", tt_cell_power_feature_names, TT_CELL_POWER_FEATURES);
+  ControllerOptions options;
+  options.hidden = {64, 64};
+  const auto prb_policy = Controller::policy(prb, options, 1),
+             power_policy = Controller::policy(power, options, 2);
+  const std::string bytes = artefact_bytes(
+      {{.spec = prb, .policy = prb_policy.get(), .meaning = "shares of PRBs", .fallback = {}},
+       {.spec = power, .policy = power_policy.get(), .meaning = "shares of power", .fallback = {}}},
+      {});
+  tt_open_options open = TT_OPEN_OPTIONS_INIT;
+  open.deadline_us = 1e9;  // the clock is read, too
+  tt_controller* controller = nullptr;
+  char why[256] = "";
+  EXPECT_EQ(tt_open_memory(bytes.data(), bytes.size(), &open, &controller, why, sizeof why), TT_OK) << why;
+  return std::unique_ptr<tt_controller, Closer>(controller);
+}
+
+// A cell with users near and far, one without data and one with a failed block.
+class Slot {
+ public:
+  Slot(int users, int prbs)
+      : users_(users), prbs_(prbs), thresholds_(kNumMcs * (prbs + 1)), bits_(thresholds_.size()) {
+    Draws draws(20260101, Stream::kWorld, static_cast<uint32_t>(users), static_cast<uint32_t>(prbs));
+    for (int m = 0; m < kNumMcs; ++m) {
+      betas_.push_back(1.0f + static_cast<float>(m));
+      for (int n = 1; n <= prbs; ++n) {
+        thresholds_[m * (prbs + 1) + n] = std::pow(10.0f, (static_cast<float>(m) - 6) / 10);
+        bits_[m * (prbs + 1) + n] = 24 * (m + 1) * n;
+      }
+    }
+    setup_.num_prb = prbs;
+    setup_.rbg_size = 1;
+    setup_.max_power_w = 1;
+    setup_.num_mcs = kNumMcs;
+    setup_.threshold_sinr = thresholds_.data();
+    setup_.beta = betas_.data();
+    setup_.bits = bits_.data();
+    setup_.max_efficiency = 5.5f;
+    setup_.min_sinr = thresholds_[1];
+    for (int u = 0; u < users; ++u) {
+      const float mean_db = draws.uniform(0, 30);
+      for (int f = 0; f < prbs; ++f)
+        gain_.push_back(static_cast<float>(prbs) * std::pow(10.0f, (mean_db + draws.uniform(-6, 6)) / 10));
+      average_.push_back(draws.uniform(100, 10000));
+    }
+    offset_.assign(users, 0);
+    reliability_.assign(users, 0.7f);
+    backlog_.assign(users, 1e6f);
+    delay_.assign(users, 3);
+    active_.assign(users, 1);
+    active_[1] = 0;
+    retx_prbs_.assign(users, 0);
+    retx_mcs_.assign(users, 0);
+    retx_prbs_[0] = 5, retx_mcs_[0] = 3;
+    slot_.num_users = users;
+    slot_.sinr_per_watt = gain_.data();
+    slot_.average_bits = average_.data();
+    slot_.offset_db = offset_.data();
+    slot_.reliability = reliability_.data();
+    slot_.backlog_bits = backlog_.data();
+    slot_.delay_slots = delay_.data();
+    slot_.active = active_.data();
+    slot_.retx_prbs = retx_prbs_.data();
+    slot_.retx_mcs = retx_mcs_.data();
+    const size_t floats = static_cast<size_t>(tt_cell_scratch_floats(users, prbs));
+    memory_.reset(static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64)));
+    tt_cell_scratch_init(&scratch_, users, prbs, memory_.get());
+    workspace_.resize(tt_assign_workspace_size(users, prbs));
+    context_.resize(TT_CELL_CONTEXT);
+    items_.resize(static_cast<size_t>(users) * std::max(TT_CELL_PRB_FEATURES, TT_CELL_POWER_FEATURES));
+    shares_.resize(users), weight_.resize(users), prices_.resize(users), user_power_.resize(users);
+    quotas_.resize(users), counts_.resize(users), mask_.resize(users), state_.resize(3);
+    owner_.resize(prbs), power_.resize(prbs);
+  }
+
+  // From reports to watts by the agents, then every other rule on the same slot.
+  void decide(tt_controller* agents) {
+    tt_cell_efficiency(&setup_, &slot_, &scratch_);
+    tt_cell_prb_features(&setup_, &slot_, &scratch_, context_.data(), items_.data());
+    answered_ =
+        tt_decide(agents, 0, context_.data(), items_.data(), slot_.active, users_, shares_.data()) == TT_OK;
+    tt_cell_resolve(&setup_, &slot_, &scratch_, shares_.data(), 0, owner_.data(), counts_.data(),
+                    workspace_.data());
+    tt_cell_fair_weights(&slot_, 1, weight_.data());
+    tt_cell_place_retransmissions(&setup_, &slot_, weight_.data(), scratch_.efficiency, owner_.data(),
+                                  counts_.data());
+    tt_cell_ladder(&setup_, &slot_, owner_.data(), counts_.data(), &scratch_);
+    tt_cell_power_features(&setup_, &slot_, owner_.data(), counts_.data(), &scratch_, context_.data(),
+                           items_.data());
+    for (int u = 0; u < users_; ++u) mask_[u] = counts_[u] > 0;
+    answered_ &=
+        tt_decide(agents, 1, context_.data(), items_.data(), mask_.data(), users_, shares_.data()) == TT_OK;
+    tt_spread_power(shares_.data(), users_, owner_.data(), prbs_, setup_.max_power_w, power_.data());
+  }
+  void decide_by_rules(tt_controller* agents) {
+    tt_cell_fill_power(&setup_, &slot_, counts_.data(), &scratch_, user_power_.data());
+    tt_safe_action(agents, 0, slot_.active, users_, shares_.data());
+    tt_quotas(shares_.data(), slot_.active, users_, prbs_, quotas_.data());
+    tt_assign_fast(scratch_.efficiency, users_, prbs_, quotas_.data(), owner_.data(), prices_.data(),
+                   workspace_.data());
+    tt_cell_resolve(&setup_, &slot_, &scratch_, shares_.data(), 1, owner_.data(), counts_.data(),
+                    workspace_.data());
+    tt_cell_argmax(&setup_, &slot_, weight_.data(), &scratch_, owner_.data(), counts_.data());
+    tt_csi_track(state_.data(), gain_.data(), gain_.data(), prbs_, 0.9f);
+    reliability_[0] = tt_csi_reliability(state_.data());
+  }
+  // An input that is not a number is answered by the safe action.
+  tt_status decide_on_nothing(tt_controller* agents) {
+    context_[0] = std::nanf("");
+    return tt_decide(agents, 0, context_.data(), items_.data(), slot_.active, users_, shares_.data());
+  }
+
+  bool answered() const { return answered_; }
+  float watts() const {
+    float sum = 0;
+    for (const float w : power_) sum += w;
+    return sum;
+  }
+
+ private:
+  int users_, prbs_;
+  std::vector<float> thresholds_, betas_;
+  std::vector<int32_t> bits_;
+  tt_cell_setup setup_{};
+  tt_cell_slot slot_{};
+  tt_cell_scratch scratch_{};
+  std::vector<float> gain_, average_, offset_, reliability_, backlog_, delay_;
+  std::vector<uint8_t> active_, mask_, workspace_;
+  std::vector<int32_t> retx_prbs_, retx_mcs_;
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  std::vector<float> context_, items_, shares_, weight_, prices_, user_power_, power_, state_;
+  std::vector<int> quotas_, counts_, owner_;
+  bool answered_ = false;
+};
+
+class RuntimeAllocation : public testing::TestWithParam<std::pair<int, int>> {
+ protected:
+  void SetUp() override {
+    if (!TT_COUNTS_ALLOCATIONS) GTEST_SKIP() << "counting needs glibc's malloc: no sanitizer, no other libc";
+    void* volatile kept = nullptr;  // an allocation that is never used may be left out
+    ASSERT_GT(allocations_of([&] { kept = std::malloc(16); }), 0) << "the count does not count";
+    std::free(kept);
+  }
+};
+
+TEST_P(RuntimeAllocation, ADecisionOfASlotAllocatesNothing) {
+  const auto [users, prbs] = GetParam();
+  const auto agents = open_agents(users);
+  ASSERT_TRUE(agents);
+  Slot slot(users, prbs);
+  for (int t = 0; t < 3; ++t) {  // the first decision is one, too: nothing is put off until it
+    EXPECT_EQ(allocations_of([&] { slot.decide(agents.get()); }), 0) << "slot " << t;
+    EXPECT_TRUE(slot.answered());
+    EXPECT_NEAR(slot.watts(), 1, 1e-4);
+    EXPECT_EQ(allocations_of([&] { slot.decide_by_rules(agents.get()); }), 0) << "slot " << t;
+    tt_status status = TT_OK;
+    EXPECT_EQ(allocations_of([&] { status = slot.decide_on_nothing(agents.get()); }), 0) << "slot " << t;
+    EXPECT_EQ(status, TT_BAD_INPUT);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, RuntimeAllocation, testing::Values(std::pair(10, 51), std::pair(32, 273)));
+
+}  // namespace
+}  // namespace trimtab
