@@ -1,5 +1,6 @@
 # Units. A leaf folder is a unit: its .cpp files become an OBJECT library (so that registrations survive linking), its
-# x_test.cpp files one test program. Adding a unit means adding a folder; nothing here or above changes.
+# x_test.cpp files one test program. Adding a unit means adding a folder; nothing here or above changes. A unit that alone needs
+# a library says so in its folder's unit.cmake: list(APPEND unit_LIBRARIES target...).
 
 define_property(GLOBAL PROPERTY TRIMTAB_UNITS BRIEF_DOCS "object libraries in order")
 
@@ -8,6 +9,7 @@ function(trimtab_add_unit folder)
   cmake_parse_arguments(PARSE_ARGV 1 unit "" "" "USES;LIBRARIES")
   string(REPLACE "/" "_" name ${folder})
   string(REGEX REPLACE "/.*" "" layer ${folder})
+  include(${CMAKE_CURRENT_SOURCE_DIR}/${folder}/unit.cmake OPTIONAL)
   file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cpp)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
