@@ -1,6 +1,6 @@
 # Units. A leaf folder is a unit: its .cpp files become an OBJECT library (so that registrations survive linking), its
 # x_test.cpp files one test program. Adding a unit means adding a folder; nothing here or above changes. A unit that alone needs
-# a library says so in its folder's unit.cmake: list(APPEND unit_LIBRARIES target...).
+# a library, or an option, says so in its folder's unit.cmake.
 
 define_property(GLOBAL PROPERTY TRIMTAB_UNITS BRIEF_DOCS "object libraries in order")
 
