@@ -382,8 +382,8 @@ static inline int32_t rank_of(float efficiency, int32_t flip) {
   return bits.i ^ flip;
 }
 
-TT_CLONES static int32_t count_ranks(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip,
-                                     int32_t highest) {
+TT_CLONES static int32_t count_ranks(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from,
+                                     int32_t flip, int32_t highest) {
   int32_t count = 0;
 #pragma omp simd reduction(+ : count)
   for (int32_t f = 0; f < num_prb; ++f) count += (owner[f] == from) & (rank_of(row[f], flip) <= highest);
@@ -391,7 +391,8 @@ TT_CLONES static int32_t count_ranks(const float* restrict row, const int* restr
 }
 
 /* The PRB of `from` with the lowest rank, the lowest index among equals; there is one. */
-TT_CLONES static int32_t lowest_rank(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from, int32_t flip) {
+TT_CLONES static int32_t lowest_rank(const float* restrict row, const int* restrict owner, int32_t num_prb, int32_t from,
+                                     int32_t flip) {
   int32_t lowest = INT32_MAX, first = num_prb - 1;
 #pragma omp simd reduction(min : lowest)
   for (int32_t f = 0; f < num_prb; ++f) {
@@ -430,7 +431,8 @@ static int32_t prbs_needed(const tt_cell_setup* setup, const tt_cell_slot* slot,
 /* PRBs beyond `level` of the users, other than u, without a retransmission. */
 static int32_t prbs_above(const tt_cell_slot* slot, int32_t u, const int* counts, int32_t level) {
   int32_t sum = 0;
-  for (int32_t v = 0; v < slot->num_users; ++v) sum += v != u && slot->retx_prbs[v] == 0 && counts[v] > level ? counts[v] - level : 0;
+  for (int32_t v = 0; v < slot->num_users; ++v)
+    if (v != u && slot->retx_prbs[v] == 0 && counts[v] > level) sum += counts[v] - level;
   return sum;
 }
 
@@ -648,7 +650,8 @@ static inline int32_t row_at_price(const float* power, const float* bits, float 
 }
 
 /* Rows of the users who may buy (next 0; -1: not) at a price; returns their watts. */
-TT_CLONES static float rows_at_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float price, int32_t* at) {
+TT_CLONES static float rows_at_price(const tt_cell_scratch* scratch, int32_t num_users, const int32_t* next, float price,
+                                     int32_t* at) {
   float watts = 0;
   for (int32_t u = 0; u < num_users; ++u) {
     const float* power = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
@@ -721,8 +724,8 @@ void tt_cell_fill_power(const tt_cell_setup* setup, const tt_cell_slot* slot, co
   left = buy_first_steps(scratch, num_users, next, left, at, user_power_w);
   for (int32_t u = 0; u < num_users; ++u) {
     if (next[u] < 0) continue;
-    next[u] = next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, at[u], left,
-                        &ratio[u]);
+    next[u] = next_step(scratch->power + (int64_t)u * TT_CELL_MAX_STEPS, scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS, at[u],
+                        left, &ratio[u]);
   }
   for (;;) {
     int32_t best = -1;
@@ -782,7 +785,8 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
     const float equal = total * (float)counts[u] / (float)assigned;
     const int32_t n = counts[u];
     const float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
-    const float top_power = power[setup->num_mcs - 1], at_equal = bits_within(power, bits, equal), at_fill = bits_within(power, bits, fill[u]);
+    const float top_power = power[setup->num_mcs - 1];
+    const float at_equal = bits_within(power, bits, equal), at_fill = bits_within(power, bits, fill[u]);
     const float average = slot->average_bits[u] > 1.0f ? slot->average_bits[u] : 1.0f;
     const float lowest_step = power[setup->min_mcs] < 1e30f ? power[setup->min_mcs] : 1e30f;
     x[0] = kLn2 * log2_fast(fill[u] / total + 1e-4f);

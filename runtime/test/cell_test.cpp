@@ -22,8 +22,9 @@ struct Ladders {
 
 // Watts grow by uneven factors and bits by uneven steps, some of them backwards; the lowest and highest rows may be missing.
 Ladders random_ladders(RandomCases& random, int num_users) {
-  Ladders l{num_users, std::vector<float>(num_users * TT_CELL_MAX_STEPS, kOutOfReach), std::vector<float>(num_users * TT_CELL_MAX_STEPS),
-            std::vector<int>(num_users), std::vector<int32_t>(num_users), std::vector<int32_t>(num_users)};
+  const int size = num_users * TT_CELL_MAX_STEPS;
+  Ladders l{num_users, std::vector<float>(size, kOutOfReach), std::vector<float>(size), std::vector<int>(num_users),
+            std::vector<int32_t>(num_users), std::vector<int32_t>(num_users)};
   for (int u = 0; u < num_users; ++u) {
     l.counts[u] = random.integer(0, 3) ? random.integer(1, 20) : 0;
     l.retx_prbs[u] = random.integer(0, 5) ? 0 : l.counts[u];

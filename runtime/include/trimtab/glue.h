@@ -40,7 +40,7 @@ TT_API tt_status tt_assign_exact(const float* weight, int num_users, int num_prb
 /* The rule for the slot: a few rounds of prices that nearly balance supply and quotas, the argmax of weight + price, and
  * nearly shortest paths, of at most five moves each, for the units that are left. Quotas are always met. The value is close to
  * the optimum, not at it: measured, it lacks on average less than 0.1 %, and at the 99th percentile less than 1 %, of what
- * the optimum gains over dealing the PRBs out blindly (test/assign_test.cpp; in running cells some 0.001 %, runtime/README.md).
+ * the optimum gains over dealing the PRBs out blindly (test/assign_test.cpp; in running cells 0.02 % or less, runtime/README.md).
  * It ends after at most one phase per unit whatever the weights. If quotas equal the counts of the plain per-PRB argmax, the
  * result is that argmax; if they equal those of weight + guessed price, it is that one.
  *
