@@ -69,8 +69,12 @@ function(trimtab_add_test name)
   target_link_libraries(${name} PRIVATE ${test_UNITS} trimtab::third_party trimtab::runtime ${test_LIBRARIES} GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE TRIMTAB_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TRIMTAB_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  set(seconds 300)
+  if(TRIMTAB_SANITIZE)
+    set(seconds 3000)  # a tenth of the speed
+  endif()
   gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120 NO_PRETTY_VALUES
-                       PROPERTIES LABELS "${test_LABELS}" TIMEOUT 300 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+                       PROPERTIES LABELS "${test_LABELS}" TIMEOUT ${seconds} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endfunction()
 
 # The command: every unit linked into one program, build/<preset>/trimtab.

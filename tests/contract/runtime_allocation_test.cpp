@@ -115,6 +115,10 @@ class Slot {
     setup_.bits = bits_.data();
     setup_.max_efficiency = 5.5f;
     setup_.min_sinr = thresholds_[1];
+    setup_.fairness_exponent = 1;
+    setup_.levelling = 0.5f;
+    setup_.report_ceiling_sinr = 100;
+    setup_.probe_db = 1;
     for (int u = 0; u < users; ++u) {
       const float mean_db = draws.uniform(0, 30);
       for (int f = 0; f < prbs; ++f)
@@ -168,7 +172,7 @@ class Slot {
     for (int u = 0; u < users_; ++u) mask_[u] = counts_[u] > 0;
     answered_ &=
         tt_decide(agents, 1, context_.data(), items_.data(), mask_.data(), users_, shares_.data()) == TT_OK;
-    tt_spread_power(shares_.data(), users_, owner_.data(), prbs_, setup_.max_power_w, power_.data());
+    tt_cell_spread_power(&setup_, &slot_, shares_.data(), owner_.data(), &scratch_, power_.data());
   }
   void decide_by_rules(tt_controller* agents) {
     tt_cell_fill_power(&setup_, &slot_, counts_.data(), &scratch_, user_power_.data());
@@ -179,6 +183,7 @@ class Slot {
     tt_cell_resolve(&setup_, &slot_, &scratch_, shares_.data(), 1, owner_.data(), counts_.data(),
                     workspace_.data());
     tt_cell_argmax(&setup_, &slot_, weight_.data(), &scratch_, owner_.data(), counts_.data());
+    tt_spread_power(shares_.data(), users_, owner_.data(), prbs_, setup_.max_power_w, power_.data());
     tt_csi_track(state_.data(), gain_.data(), gain_.data(), prbs_, 0.9f);
     reliability_[0] = tt_csi_reliability(state_.data());
   }
