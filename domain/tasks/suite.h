@@ -42,7 +42,7 @@ struct Problem {
   std::string
       id;  // "suite:" and 16 hex digits of the prompt's hash; the same in every run and on every machine
   std::string prompt, answer;
-  int tier = 0;  // difficulty; what it counts is in the suite's README row. 0: unknown
+  int tier = 0;  // difficulty; the README says what it counts. 0: unknown
 };
 
 // A supervised text. The loss is on the characters [loss_begin, loss_end) of the reply.
