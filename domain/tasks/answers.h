@@ -16,10 +16,8 @@ std::optional<std::string> hash_answer(std::string_view text);
 // that is never closed: none, because the reply was cut off.
 std::optional<std::string> boxed_answer(std::string_view text);
 // The last number as it stands in the text, with sign, commas, decimals, fraction and percent sign:
-// "-1,234.5", "3/4",
-// "\frac{3}{4}", "50%". A minus after a digit or closing bracket, or close to a letter, is a subtraction.
-// Digits inside words
-// ("x2") are not numbers.
+// "-1,234.5", "3/4", "\frac{3}{4}", "50%". A minus after a digit or closing bracket, or close to a letter, is
+// a subtraction. Digits inside words ("x2") are not numbers.
 std::optional<std::string> last_number(std::string_view text);
 // The first of these that the text has: boxed, hash, last number.
 std::optional<std::string> find_answer(std::string_view text);

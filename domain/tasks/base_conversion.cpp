@@ -10,7 +10,6 @@ namespace trimtab {
 namespace {
 
 constexpr std::string_view kDigits = "0123456789ABCDEF";
-constexpr size_t kMaxNumber = 18, kMaxSteps = 14;  // characters; bits of 9999
 
 char suffix_of(int base) { return base == 2 ? 'b' : base == 8 ? 'o' : base == 16 ? 'h' : 'd'; }
 int base_of(char suffix) { return suffix == 'b' ? 2 : suffix == 'o' ? 8 : suffix == 'h' ? 16 : 10; }
@@ -107,10 +106,17 @@ class BaseConversion final : public Suite {
     return sorted_alphabet("bodh>/*+r=abcdefghijklmn" + std::string(kDigits) +
                            std::string(kCorpusCharacters));
   }
-  size_t max_prompt_length() const override { return kMaxSteps + 4; }
+  size_t max_prompt_length() const override { return std::max(num_digits(2), num_digits(10)) + 4; }
   size_t max_reply_length() const override {
-    return kMaxSteps * max_step_length(kMaxNumber + 5, kMaxNumber + 2, kMaxNumber + kMaxSteps + 1) +
-           kMaxNumber + 2;
+    size_t longest = 0;
+    for (const int64_t base : bases_) {
+      const size_t steps = num_digits(static_cast<int>(base));
+      const size_t number =
+          std::max(steps * (base == 16 ? 2 : 1), num_digits(10));  // slips make numbers grow
+      longest =
+          std::max(longest, steps * max_step_length(number + 5, number + 2, number + steps + 1) + number + 2);
+    }
+    return longest;
   }
 
  protected:
@@ -139,6 +145,10 @@ class BaseConversion final : public Suite {
   }
 
  private:
+  // Of the largest number of the hardest tier.
+  size_t num_digits(int base) const {
+    return in_base(std::stoll(std::string(static_cast<size_t>(highest_tier()), '9')), base).size();
+  }
   std::vector<int64_t> bases_;
 };
 

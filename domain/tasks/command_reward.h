@@ -3,8 +3,7 @@
 // The program is started once and speaks JSON lines. Each batch writes one request per line to its standard
 // input,
 //
-//   {"answer": "72", "completion": "... #### 72", "id": "jsonl:0123456789abcdef", "prompt": "Natalia sold
-//   ..."}
+//   {"answer": "72", "completion": "... #### 72", "id": "jsonl:0123456789abcdef", "prompt": "Natalia ..."}
 //
 // and expects one response per request, in order, on its standard output, which the program must flush:
 //

@@ -1,7 +1,6 @@
-// Problems from a JSONL file: one object per line, in the form of GSM8K, {"question": ..., "answer": "...
-// #### 72"}, or
-// {"prompt": ..., "answer": ...} with the bare answer as text or number. Other keys are ignored, blank lines
-// skipped. Replies are scored by domain/tasks/answers.h.
+// Problems from a JSONL file, one object per line: in GSM8K's form, {"question": ..., "answer": "... ####
+// 72"}, or {"prompt": ..., "answer": ...} with the bare answer as text or number. Other keys are ignored,
+// blank lines skipped. Replies are scored by domain/tasks/answers.h.
 #pragma once
 
 #include <filesystem>

@@ -26,8 +26,8 @@ namespace trimtab {
 // 13 of 16 prompts are for training, 1 for validation, 2 for test.
 enum class Split { kTrain, kValidation, kTest };
 
-// Stages of pre-training a small model: single facts (loss on the result alone), then short clean worked
-// replies of problems of every tier up to the hardest, then the verbose noisy corpus.
+// Stages of pre-training a small model: single facts (loss on the result alone), then clean, mostly short
+// replies to problems of every tier up to the hardest, then the verbose noisy corpus.
 enum class Stage { kFacts, kClean, kVerbose };
 Stage stage_of(const std::string& word);  // "facts", "clean", "verbose"; ConfigError on another word
 
@@ -39,10 +39,9 @@ struct TextKey {
 };
 
 struct Problem {
-  std::string
-      id;  // "suite:" and 16 hex digits of the prompt's hash; the same in every run and on every machine
+  std::string id;  // "suite:" and 16 hex digits of the prompt's hash: the same in every run and machine
   std::string prompt, answer;
-  int tier = 0;  // difficulty; what it counts is in the suite's README row. 0: unknown
+  int tier = 0;  // difficulty; the README says what it counts. 0: unknown
 };
 
 // A supervised text. The loss is on the characters [loss_begin, loss_end) of the reply.
@@ -76,7 +75,7 @@ class Suite {
   // A supervised reply as found in a noisy corpus: mostly verbose, with slips that a re-check may repair
   // (options().corpus). It ends in a wrong answer as often as the slips say.
   std::string corpus_reply(const Problem& problem, TextKey key) const;
-  std::string clean_reply(const Problem& problem, TextKey key) const;  // short or terse steps, no slips
+  std::string clean_reply(const Problem& problem, TextKey key) const;  // mostly short steps, no slips
   // One row of supervised training from the training split.
   Example example(Stage stage, TextKey key) const;
 
