@@ -556,6 +556,21 @@ tt_status tt_cell_spread_power(const tt_cell_setup* setup, const tt_cell_slot* s
   return status;
 }
 
+/* One step of the secant method on logarithms, all rows: power towards EESM = threshold. before and step: log2 of the last
+ * effective SINR and of the last change of power. */
+TT_CLONES static void secant_step(int first, const float* restrict threshold, const float* restrict effective, float* restrict before,
+                                  float* restrict step, float* restrict power) {
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
+    const float now = log2_fast(effective[m] > 1e-12f ? effective[m] : 1e-12f);
+    const float wanted = log2_fast(threshold[m] > 1e-12f ? threshold[m] : 1e-12f) - now;
+    float exponent = 1.0f;
+    if (!first && fabsf(step[m]) > 1e-3f) exponent = clampf((now - before[m]) / step[m], 0.25f, 1.0f);
+    step[m] = wanted / exponent;
+    before[m] = now;
+    power[m] *= exp2_fast(step[m]);
+  }
+}
+
 /* The ladder of one user on n PRBs into `out`, where every row is out of reach so far. */
 static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, const float* gain, int32_t n,
                         const float* beta, float* out) {
@@ -575,10 +590,11 @@ static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, in
     power[m] = threshold[m] * (float)n / sum;
     if (t < 1e30f) out[m] = 0.0f;
   }
-  /* Multiplicative fixed point; EESM grows with power more slowly than in proportion, so it converges from below. */
-  for (int iteration = 0; iteration < 4; ++iteration) {
+  /* The first step takes EESM to grow in proportion to power; it grows more slowly, by the exponent that two points tell. */
+  float before[TT_CELL_MAX_STEPS], step[TT_CELL_MAX_STEPS];
+  for (int iteration = 0; iteration < 3; ++iteration) {
     eesm_rows(gain, n, lowest, beta, power, effective);
-    for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) power[m] *= threshold[m] / (effective[m] > 1e-12f ? effective[m] : 1e-12f);
+    secant_step(iteration == 0, threshold, effective, before, step, power);
   }
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
     out[m] = out[m] == 0.0f && power[m] < 1e30f ? power[m] * (float)n * margin : kOutOfReach;

@@ -101,7 +101,7 @@ void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slo
                                    const float* efficiency, int* owner, int* counts);
 
 /* Watts, spread over the user's PRBs as tt_cell_spread_power does, that each user needs to reach each MCS: solves
- * EESM_mcs(p x sinr_per_watt) = threshold, offset and probing applied, to 2 % where a user's gains lie within a factor of 20. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; 3e38 where out of reach. Fills
+ * EESM_mcs(p x sinr_per_watt) = threshold, offset and probing applied, to 0.5 % in the mean even where a user's gains differ twenty-fold. scratch->power [U, TT_CELL_MAX_STEPS], total over the user's PRBs; 3e38 where out of reach. Fills
  * scratch->bits too. */
 void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const int* owner, const int* counts,
                     tt_cell_scratch* scratch);
