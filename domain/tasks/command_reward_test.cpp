@@ -126,7 +126,7 @@ TEST(CommandReward, TooManyLinesAreRefused) {
 }
 
 TEST(CommandReward, AnEndlessLineIsRefused) {
-  expect_says(message_of(shell("tr '\\0' x </dev/zero")), {"without an end of line", "item 1 of 3"});
+  expect_says(message_of(shell("read -r a; tr '\\0' x </dev/zero")), {"without an end of line", "item 1 of 3"});
   EXPECT_FALSE(has_children());
 }
 
