@@ -73,7 +73,7 @@ class Decider {
         const float db = m < link.min_mcs()
                              ? INFINITY
                              : link.threshold_db(m, n, static_cast<float>(options.link.bler_target));
-        const size_t at = static_cast<size_t>(m) * (prbs + 1) + n;
+        const size_t at = static_cast<size_t>(n) * num_mcs + m;
         if (std::isfinite(db)) thresholds_[at] = std::pow(10.0f, db / 10);
         bits_[at] = link.tb_size(m, n);
       }
@@ -88,7 +88,7 @@ class Decider {
               .beta = betas_.data(),
               .bits = bits_.data(),
               .max_efficiency = static_cast<float>(link.mcs(num_mcs - 1).spectral_efficiency()),
-              .min_sinr = thresholds_[static_cast<size_t>(link.min_mcs()) * (prbs + 1) + 4],
+              .min_sinr = thresholds_[static_cast<size_t>(4) * num_mcs + link.min_mcs()],
               .fairness_exponent = 1,
               .levelling = static_cast<float>(options.cell.levelling),
               .report_ceiling_sinr = 0,

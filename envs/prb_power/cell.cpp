@@ -85,7 +85,7 @@ void Cell::build_link() {
     betas_.push_back(link_->beta(m));
     for (int n = 1; n <= num_prb_; ++n) {
       const float db = m < link_->min_mcs() ? INFINITY : link_->threshold_db(m, n, target);
-      const size_t at = static_cast<size_t>(m) * (num_prb_ + 1) + n;
+      const size_t at = static_cast<size_t>(n) * num_mcs + m;
       if (std::isfinite(db)) thresholds_[at] = std::pow(10.0f, db / 10);
       bits_[at] = link_->tb_size(m, n);
     }
@@ -101,7 +101,7 @@ void Cell::build_link() {
             .beta = betas_.data(),
             .bits = bits_.data(),
             .max_efficiency = static_cast<float>(top.spectral_efficiency()),
-            .min_sinr = thresholds_[static_cast<size_t>(link_->min_mcs()) * (num_prb_ + 1) + std::min(num_prb_, 4)],
+            .min_sinr = thresholds_[static_cast<size_t>(std::min(num_prb_, 4)) * num_mcs + link_->min_mcs()],
             .fairness_exponent = static_cast<float>(options_.cell.fairness_exponent),
             .levelling = static_cast<float>(options_.cell.levelling),
             .report_ceiling_sinr = 0,

@@ -32,8 +32,8 @@ struct Slot {
     for (int m = 0; m < kMcs; ++m) {
       beta[m] = 1.5f + 0.8f * m;
       for (int n = 0; n <= kPrbs; ++n) {
-        threshold[m * (kPrbs + 1) + n] = 0.5f * std::pow(1.5f, static_cast<float>(m));
-        bits[m * (kPrbs + 1) + n] = n * (20 + 15 * m);
+        threshold[n * kMcs + m] = 0.5f * std::pow(1.5f, static_cast<float>(m));
+        bits[n * kMcs + m] = n * (20 + 15 * m);
       }
     }
     setup = {.num_prb = kPrbs, .rbg_size = 1, .max_users_per_slot = 0, .max_power_w = 40, .num_mcs = kMcs, .min_mcs = 0,
@@ -111,7 +111,7 @@ TEST(prb_power_power, the_ladders_watts_reach_each_step_as_they_are_spread) {
           const float needed = watts[u * TT_CELL_MAX_STEPS + m];
           std::vector<float> only_this(kUsers, 0.0f);
           only_this[u] = 1;
-          const double wanted = s.threshold[m * (kPrbs + 1) + s.counts[u]] * std::pow(10.0, s.offset[u] / 10);
+          const double wanted = s.threshold[s.counts[u] * kMcs + m] * std::pow(10.0, s.offset[u] / 10);
           std::vector<float> power = s.spread(only_this.data());
           for (float& p : power) p *= needed / s.setup.max_power_w;
           const double reached = s.effective_sinr(u, m, power);

@@ -499,7 +499,7 @@ TT_CLONES static void eesm_rows(const float* gain, int32_t n, float lowest, cons
 
 /* SINR a row needs. A retransmission keeps its MCS and combines with what was received before: half the SINR will do. */
 static float row_threshold(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, int32_t m, int32_t n) {
-  return setup->threshold_sinr[(int64_t)m * (setup->num_prb + 1) + n] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
+  return setup->threshold_sinr[(int64_t)n * setup->num_mcs + m] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
 }
 
 /* A PRB's part of its user's watts, not yet normalised: gain^-level. Gains too low for any MCS even at ten times equal power
@@ -563,8 +563,10 @@ TT_CLONES static void secant_step(int first, const float* restrict threshold, co
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
     const float now = log2_fast(effective[m] > 1e-12f ? effective[m] : 1e-12f);
     const float wanted = log2_fast(threshold[m] > 1e-12f ? threshold[m] : 1e-12f) - now;
-    float exponent = 1.0f;
-    if (!first && fabsf(step[m]) > 1e-3f) exponent = clampf((now - before[m]) / step[m], 0.25f, 1.0f);
+    /* no branch and no division that may trap, so that the compiler makes vectors of it */
+    const int known = !first & (fabsf(step[m]) > 1e-3f);
+    const float change = known ? step[m] : 1.0f, rise = known ? now - before[m] : 1.0f;
+    const float exponent = clampf(rise / change, 0.25f, 1.0f);
     step[m] = wanted / exponent;
     before[m] = now;
     power[m] *= exp2_fast(step[m]);
@@ -623,7 +625,7 @@ void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const 
     float* bits = scratch->bits + (int64_t)u * TT_CELL_MAX_STEPS;
     for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = kOutOfReach, bits[m] = 0.0f;
     if (counts[u] == 0) continue;
-    for (int32_t m = 0; m < setup->num_mcs; ++m) bits[m] = (float)setup->bits[(int64_t)m * (setup->num_prb + 1) + counts[u]];
+    for (int32_t m = 0; m < setup->num_mcs; ++m) bits[m] = (float)setup->bits[(int64_t)counts[u] * setup->num_mcs + m];
     user_ladder(setup, slot, u, gain, counts[u], beta, out);
     if (at_ceiling[u] > 0 && slot->retx_prbs[u] == 0) {
       const float less = db_to_linear(-setup->probe_db * at_ceiling[u]);
@@ -786,7 +788,7 @@ void tt_cell_power_features(const tt_cell_setup* setup, const tt_cell_slot* slot
   float* mean = scratch->user + 4 * num_users;
   float* saturated = scratch->user + 5 * num_users;
   /* at (or within 1 dB of) what the highest MCS needs: a CQI says no more */
-  share_at_least(setup, slot, owner, counts, 0.8f * setup->threshold_sinr[(int64_t)(setup->num_mcs - 1) * (num_prb + 1) + num_prb], saturated);
+  share_at_least(setup, slot, owner, counts, 0.8f * setup->threshold_sinr[(int64_t)(num_prb + 1) * setup->num_mcs - 1], saturated);
   const float reference = mean_log2_average(slot);
   const float total = setup->max_power_w;
   tt_cell_fill_power(setup, slot, counts, scratch, fill);

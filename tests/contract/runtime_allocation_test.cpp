@@ -102,8 +102,8 @@ class Slot {
     for (int m = 0; m < kNumMcs; ++m) {
       betas_.push_back(1.0f + static_cast<float>(m));
       for (int n = 1; n <= prbs; ++n) {
-        thresholds_[m * (prbs + 1) + n] = std::pow(10.0f, (static_cast<float>(m) - 6) / 10);
-        bits_[m * (prbs + 1) + n] = 24 * (m + 1) * n;
+        thresholds_[n * kNumMcs + m] = std::pow(10.0f, (static_cast<float>(m) - 6) / 10);
+        bits_[n * kNumMcs + m] = 24 * (m + 1) * n;
       }
     }
     setup_.num_prb = prbs;

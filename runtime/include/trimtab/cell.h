@@ -30,9 +30,9 @@ typedef struct tt_cell_setup {
   float max_power_w;             /* budget of the slot over all PRBs */
   int32_t num_mcs;               /* rows of the ladder, <= TT_CELL_MAX_STEPS */
   int32_t min_mcs;               /* lowest usable row */
-  const float* threshold_sinr;   /* [num_mcs, F + 1] linear effective SINR from which the error-rate target is met, by PRBs */
+  const float* threshold_sinr;   /* [F + 1, num_mcs] linear effective SINR from which the error-rate target is met, by PRBs */
   const float* beta;             /* [num_mcs] effective-SINR (EESM) parameter */
-  const int32_t* bits;           /* [num_mcs, F + 1] transport block size, by PRBs */
+  const int32_t* bits;           /* [F + 1, num_mcs] transport block size, by PRBs */
   float max_efficiency;          /* bit/s/Hz of the highest MCS: rates saturate here */
   float min_sinr;                /* linear SINR below which no MCS works: rate 0 */
   float fairness_exponent;       /* of the fair shares the PRB agent starts from: rate / average^exponent; 1: proportional fair */
