@@ -13,6 +13,8 @@
 #define TT_CLONES
 #endif
 
+#define TT_INLINE static inline __attribute__((always_inline)) /* into a clone, so that it is compiled for its processor */
+
 #define LANES 16
 static const float kTinyShare = 0.1f; /* PRBs a user with none counts as in log features */
 static const float kLn2 = 0.69314718f;
@@ -485,7 +487,7 @@ void tt_cell_place_retransmissions(const tt_cell_setup* setup, const tt_cell_slo
 }
 
 /* Effective SINR per MCS row for powers p[row] on n gains, all rows at once: -beta ln mean exp(-p g / beta). */
-TT_CLONES static void eesm_rows(const float* gain, int32_t n, float lowest, const float* beta, const float* power, float* effective) {
+TT_INLINE void eesm_rows(const float* gain, int32_t n, float lowest, const float* beta, const float* power, float* effective) {
   float sum[TT_CELL_MAX_STEPS], slope[TT_CELL_MAX_STEPS];
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) sum[m] = 0.0f, slope[m] = -1.4426950408889634f * power[m] / beta[m];
   for (int32_t i = 0; i < n; ++i) {
@@ -495,11 +497,6 @@ TT_CLONES static void eesm_rows(const float* gain, int32_t n, float lowest, cons
   const float inverse = 1.0f / (float)n;
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m)
     effective[m] = power[m] * lowest - beta[m] * kLn2 * log2_fast(sum[m] * inverse);
-}
-
-/* SINR a row needs. A retransmission keeps its MCS and combines with what was received before: half the SINR will do. */
-static float row_threshold(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, int32_t m, int32_t n) {
-  return setup->threshold_sinr[(int64_t)n * setup->num_mcs + m] * (slot->retx_prbs[u] > 0 ? 0.5f : 1.0f);
 }
 
 /* A PRB's part of its user's watts, not yet normalised: gain^-level. Gains too low for any MCS even at ten times equal power
@@ -558,7 +555,7 @@ tt_status tt_cell_spread_power(const tt_cell_setup* setup, const tt_cell_slot* s
 
 /* One step of the secant method on logarithms, all rows: power towards EESM = threshold. before and step: log2 of the last
  * effective SINR and of the last change of power. */
-TT_CLONES static void secant_step(int first, const float* restrict threshold, const float* restrict effective, float* restrict before,
+TT_INLINE void secant_step(int first, const float* restrict threshold, const float* restrict effective, float* restrict before,
                                   float* restrict step, float* restrict power) {
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
     const float now = log2_fast(effective[m] > 1e-12f ? effective[m] : 1e-12f);
@@ -574,7 +571,7 @@ TT_CLONES static void secant_step(int first, const float* restrict threshold, co
 }
 
 /* The ladder of one user on n PRBs into `out`, where every row is out of reach so far. */
-static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, const float* gain, int32_t n,
+TT_CLONES static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, int32_t u, const float* gain, int32_t n,
                         const float* beta, float* out) {
   const float margin = 1.002f; /* covers the rounding of the solution, so that the step is really reached */
   float power[TT_CELL_MAX_STEPS], effective[TT_CELL_MAX_STEPS], threshold[TT_CELL_MAX_STEPS];
@@ -585,12 +582,18 @@ static void user_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, in
   }
   if (!(sum > 0)) return;
   const float offset = db_to_linear(slot->offset_db[u]);
+  /* A retransmission keeps its MCS and combines with what was received before: half the SINR will do. */
+  const int again = slot->retx_prbs[u] > 0;
+  const float factor = offset * (again ? 0.5f : 1.0f), per_threshold = (float)n / sum;
+  const int32_t from = again ? slot->retx_mcs[u] : setup->min_mcs, to = again ? slot->retx_mcs[u] + 1 : setup->num_mcs;
+  const float* restrict row = setup->threshold_sinr + (int64_t)n * setup->num_mcs;
+  for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) threshold[m] = kOutOfReach;
+  for (int32_t m = from; m < to; ++m) threshold[m] = row[m] * factor;
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) {
-    const int usable = m >= setup->min_mcs && m < setup->num_mcs && (slot->retx_prbs[u] == 0 || m == slot->retx_mcs[u]);
-    const float t = usable ? row_threshold(setup, slot, u, m, n) : kOutOfReach;
-    threshold[m] = t < 1e30f ? t * offset : 1.0f;
-    power[m] = threshold[m] * (float)n / sum;
-    if (t < 1e30f) out[m] = 0.0f;
+    const int usable = threshold[m] < 1e30f;
+    out[m] = usable ? 0.0f : kOutOfReach;
+    threshold[m] = usable ? threshold[m] : 1.0f;
+    power[m] = threshold[m] * per_threshold;
   }
   /* The first step takes EESM to grow in proportion to power; it grows more slowly, by the exponent that two points tell. */
   float before[TT_CELL_MAX_STEPS], step[TT_CELL_MAX_STEPS];
