@@ -285,7 +285,8 @@ void Cell::track_reliability(State& s, int64_t trace_slot) const {
 }
 
 void Cell::update_reports(State& s) const {
-  const int64_t now = s.first_slot + s.slot, period = options_.csi.period_slots;
+  // After an episode that uses a drop up, the observation for bootstrapping repeats the last report: there is no channel beyond.
+  const int64_t now = std::min<int64_t>(s.first_slot + s.slot, s.drop->num_slots - 1), period = options_.csi.period_slots;
   const int64_t described = (now - options_.csi.delay_slots) / period * period;
   if (described == s.report_slot) return;
   s.report_slot = static_cast<int32_t>(described);

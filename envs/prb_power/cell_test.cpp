@@ -255,6 +255,23 @@ TEST(prb_power_cell, state_can_be_saved_and_restored_mid_episode) {
   EXPECT_EQ(s.offset_db, restored.offset_db);
 }
 
+TEST(prb_power_cell, an_episode_may_use_up_its_drop) {
+  PrbPowerOptions o = synthetic();
+  o.episode_slots = o.synthetic.slots;
+  const Cell cell = make(o);
+  Cell::State s;
+  cell.reset(s, {test_seed(), 6});
+  ASSERT_EQ(s.first_slot, 0);
+  std::vector<float> last;
+  for (int64_t t = 0; t < o.episode_slots; ++t) {
+    last = s.sinr_per_watt;
+    cell.schedule(s, prb_rule("pf"));
+    cell.split_power(s, PowerRule::kEqual);
+    cell.transmit(s);
+  }
+  EXPECT_EQ(s.sinr_per_watt, last);   // what bootstrapping sees: the last report again, nothing from beyond the drop
+}
+
 TEST(prb_power_cell, mismatched_traces_are_refused_with_the_cure) {
   PrbPowerOptions o = synthetic();
   o.cell.num_users = 12;
