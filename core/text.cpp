@@ -34,6 +34,12 @@ bool is_utf8(std::string_view bytes) {
   return true;
 }
 
+uint32_t fnv1a(std::string_view bytes) {
+  uint32_t hash = 2166136261u;
+  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 16777619u;
+  return hash;
+}
+
 std::vector<std::string> split(std::string_view text, char separator) {
   std::vector<std::string> parts;
   if (text.empty()) return parts;

@@ -3,10 +3,8 @@
 // power agent, watts per PRB. The slots are those of a running prb_power cell; the agents are untrained 2x64
 // networks over the users (weights do not change the time of the networks). Worker of bench/harness.py:
 // bench_decision USERS PRBS [SLOTS].
-#include <malloc.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -16,25 +14,13 @@
 #include <string>
 #include <vector>
 
-#include "domain/radio/link.h"
 #include "domain/radio/trace.h"
 #include "envs/prb_power/cell.h"
 #include "policies/controllers/export.h"
+#include "runtime/test/count_allocations.h"
 #include "trimtab/cell.h"
 #include "trimtab/glue.h"
 #include "trimtab/runtime.h"
-
-static std::atomic<uint64_t> g_allocations{0};
-extern "C" {
-void* __libc_malloc(size_t size);
-void* __libc_calloc(size_t count, size_t size);
-void* malloc(size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_malloc(size);
-}
-void* calloc(size_t count, size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_calloc(count, size);
-}
-}
 
 namespace {
 
@@ -56,43 +42,10 @@ constexpr const char* kStageNames[kNumStages] = {"rates",          "prb_features
                                                  "resolve",        "retransmissions", "ladder",
                                                  "power_features", "power_agent",     "spread"};
 
-// What a base station sets up once: the link's tables and the exported agents.
+// What a base station sets up once: the cell's tables and the exported agents.
 class Decider {
  public:
-  Decider(const Cell& cell, int users, int prbs) : users_(users), prbs_(prbs) {
-    const PrbPowerOptions& options = cell.options();
-    const radio::LinkTables link({.mcs_table = static_cast<int>(options.link.mcs_table),
-                                  .num_prb = prbs,
-                                  .re_per_prb = static_cast<int>(options.link.re_per_prb)});
-    const int num_mcs = link.num_mcs();
-    thresholds_.assign(static_cast<size_t>(num_mcs) * (prbs + 1), 3e38f);
-    bits_.assign(thresholds_.size(), 0);
-    for (int m = 0; m < num_mcs; ++m) {
-      betas_.push_back(link.beta(m));
-      for (int n = 1; n <= prbs; ++n) {
-        const float db = m < link.min_mcs()
-                             ? INFINITY
-                             : link.threshold_db(m, n, static_cast<float>(options.link.bler_target));
-        const size_t at = static_cast<size_t>(n) * num_mcs + m;
-        if (std::isfinite(db)) thresholds_[at] = std::pow(10.0f, db / 10);
-        bits_[at] = link.tb_size(m, n);
-      }
-    }
-    setup_ = {.num_prb = prbs,
-              .rbg_size = 1,
-              .max_users_per_slot = 0,
-              .max_power_w = static_cast<float>(std::pow(10.0, options.cell.tx_power_dbm / 10) * 1e-3),
-              .num_mcs = num_mcs,
-              .min_mcs = link.min_mcs(),
-              .threshold_sinr = thresholds_.data(),
-              .beta = betas_.data(),
-              .bits = bits_.data(),
-              .max_efficiency = static_cast<float>(link.mcs(num_mcs - 1).spectral_efficiency()),
-              .min_sinr = thresholds_[static_cast<size_t>(4) * num_mcs + link.min_mcs()],
-              .fairness_exponent = 1,
-              .levelling = static_cast<float>(options.cell.levelling),
-              .report_ceiling_sinr = 0,
-              .probe_db = 0};
+  Decider(const Cell& cell, int users, int prbs) : users_(users), setup_(cell.setup()) {
     open_agents(cell);
     memory_.resize(static_cast<size_t>(tt_cell_scratch_floats(users, prbs)) + 16);
     float* aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) / 64 * 64);
@@ -129,7 +82,7 @@ class Decider {
     for (int u = 0; u < users_; ++u) mask_[u] = counts_[u] > 0;
     tt_decide(controller_, 1, context_.data(), items_.data(), mask_.data(), users_, shares_.data());
     mark(kPowerAgent);
-    tt_spread_power(shares_.data(), users_, owner_.data(), prbs_, setup_.max_power_w, prb_power_.data());
+    tt_cell_spread_power(&setup_, &slot, shares_.data(), owner_.data(), &scratch_, prb_power_.data());
     mark(kSpread);
   }
   float watts() const {
@@ -158,10 +111,8 @@ class Decider {
     }
   }
 
-  int users_, prbs_;
-  std::vector<float> thresholds_, betas_;
-  std::vector<int32_t> bits_;
-  tt_cell_setup setup_{};
+  int users_;
+  tt_cell_setup setup_;  // its tables are the cell's
   tt_controller* controller_ = nullptr;
   tt_cell_scratch scratch_{};
   std::vector<float> memory_, context_, items_, shares_, weight_, prb_power_;
@@ -213,7 +164,7 @@ int main(int argc, char** argv) {
     for (int t = 0; t < slots; ++t) {
       if (t % options.episode_slots == 0) cell.reset(state, {.seed = 1, .episode = episode++ % 4});
       const tt_cell_slot slot = view(state, users);
-      const uint64_t before = g_allocations.load();
+      const int64_t before = ::allocations();
       const auto begin = Clock::now();
       decider.decide(slot, [](Stage) {});
       times.push_back(us(Clock::now() - begin));
@@ -223,7 +174,7 @@ int main(int argc, char** argv) {
         stages[stage].push_back(us(now - last));
         last = now;
       });
-      allocations += g_allocations.load() - before;
+      allocations += ::allocations() - before;
       watts += decider.watts();
       cell.schedule(state, prb_rule("pf"));  // the cell itself moves on by proportional fair
       cell.split_power(state, PowerRule::kEqual);

@@ -11,7 +11,6 @@
 #include <x86intrin.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -23,33 +22,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/test/count_allocations.h"
 #include "trimtab/runtime.h"
-
-// Every allocation of the process, libraries included, passes here and is counted.
-static std::atomic<uint64_t> g_allocations{0};
-extern "C" {
-void* __libc_malloc(size_t size);
-void* __libc_calloc(size_t count, size_t size);
-void* __libc_realloc(void* memory, size_t size);
-void* __libc_memalign(size_t alignment, size_t size);
-void* malloc(size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_malloc(size);
-}
-void* calloc(size_t count, size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_calloc(count, size);
-}
-void* realloc(void* memory, size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_realloc(memory, size);
-}
-void* memalign(size_t alignment, size_t size) {
-  return g_allocations.fetch_add(1, std::memory_order_relaxed), __libc_memalign(alignment, size);
-}
-void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
-int posix_memalign(void** memory, size_t alignment, size_t size) {
-  *memory = memalign(alignment, size);
-  return *memory ? 0 : 12;
-}
-}
 
 namespace {
 
@@ -234,9 +208,9 @@ void serve(const std::string& folder, const char* library, int calls) {
     std::nth_element(overheads.begin(), overheads.begin() + 500, overheads.end());
     uint64_t allocations = 0;
     for (int done = 0; done < calls; done += kBlock) {
-      const uint64_t before = g_allocations.load();
+      const int64_t before = allocations();
       time_calls(ours, cases, kBlock, our_times);
-      allocations += g_allocations.load() - before;
+      allocations += ::allocations() - before;
       time_calls(peer, cases, kBlock, peer_times);
     }
     const auto overhead = static_cast<double>(overheads[500]);

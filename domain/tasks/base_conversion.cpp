@@ -87,7 +87,7 @@ struct BaseConversionOptions : SuiteOptions {
     f.integers("bases", bases, {.low = 2, .high = 16, .doc = "the bases beside 10: 2, 8, 16"});
   }
   void validate() const {
-    validate_common();
+    SuiteOptions::validate();
     const auto known = [](int64_t base) { return base == 2 || base == 8 || base == 16; };
     if (bases.empty() || !std::all_of(bases.begin(), bases.end(), known))
       throw ConfigError("bases must be some of 2, 8, 16");

@@ -38,7 +38,6 @@ Chain parse(std::string_view prompt) {
 struct ChainedArithmeticOptions : SuiteOptions {
   ChainedArithmeticOptions() { tiers = {2, 3, 4, 5}; }
   void describe(Fields& f) { describe_common(f, 1, 10); }
-  void validate() const { validate_common(); }
 };
 
 class ChainedArithmetic final : public Suite {

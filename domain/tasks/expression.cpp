@@ -43,7 +43,6 @@ size_t innermost(const std::string& text) {
 struct ExpressionOptions : SuiteOptions {
   ExpressionOptions() { tiers = {2, 3, 4, 5}; }
   void describe(Fields& f) { describe_common(f, 1, 12); }
-  void validate() const { validate_common(); }
 };
 
 class Expression final : public Suite {

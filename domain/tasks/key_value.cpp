@@ -63,7 +63,6 @@ struct KeyValueOptions : SuiteOptions {
                .unit = "characters",
                .doc = "the table has as many entries (6 characters each) as fit"});
   }
-  void validate() const { validate_common(); }
 };
 
 class KeyValue final : public Suite {

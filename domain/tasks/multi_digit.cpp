@@ -84,7 +84,6 @@ struct MultiDigitOptions : SuiteOptions {
     describe_common(f, 1, 6);
     f.choice("operations", operations, {"add", "multiply", "both"}, "what is asked for");
   }
-  void validate() const { validate_common(); }
 };
 
 class MultiDigit final : public Suite {

@@ -26,7 +26,6 @@ struct SortingOptions : SuiteOptions {
     describe_common(f, 2, 9);
     f.choice("items", items, {"digits", "words", "both"}, "what is sorted; all items of a list differ");
   }
-  void validate() const { validate_common(); }
 };
 
 class Sorting final : public Suite {

@@ -43,13 +43,13 @@ void SuiteOptions::describe_common(Fields& f, int lowest, int highest) {
   f.block("corpus", corpus, "how noisy the supervised replies are");
 }
 
-void SuiteOptions::validate_common() const {
+void SuiteOptions::validate() const {
   if (tiers.empty()) throw ConfigError("tiers needs at least one difficulty, such as [2, 3]");
 }
 
 Suite::Suite(std::string name, SuiteOptions options, int lowest_tier)
     : name_(std::move(name)), options_(std::move(options)), lowest_tier_(lowest_tier) {
-  options_.validate_common();
+  options_.validate();
 }
 
 Split Suite::split_of(std::string_view prompt) const { return split_of_text(prompt); }

@@ -55,7 +55,7 @@ struct SuiteOptions {
   std::vector<int64_t> tiers;
   CorpusOptions corpus;
   void describe_common(Fields& f, int lowest, int highest);
-  void validate_common() const;  // ConfigError
+  void validate() const;  // ConfigError
 };
 
 class Suite {

@@ -73,6 +73,7 @@ class Cell {
 
   const EnvSpec& spec() const { return spec_; }
   const PrbPowerOptions& options() const { return options_; }
+  const tt_cell_setup& setup() const { return setup_; }   // what the runtime's functions are given; points into this cell
   int num_users() const { return num_users_; }
   int num_prb() const { return num_prb_; }
   double slot_s() const { return slot_s_; }

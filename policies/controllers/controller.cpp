@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "policies/controllers/heads.h"
 #include "policies/controllers/net.h"
 #include "policies/controllers/normaliser.h"
@@ -39,13 +40,6 @@ struct Workspace final : ControllerWorkspace {
   bool evaluated = false;         // backward may run
 };
 
-// A word that tells the networks of one run apart: FNV-1a of the agent's name.
-uint32_t owner_word(const std::string& name) {
-  uint32_t hash = 2166136261u;
-  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 16777619u;
-  return hash;
-}
-
 NetShape net_shape(const ObservationSpec& view, const ControllerOptions& options) {
   NetShape shape;
   shape.context = view.context_size();
@@ -77,7 +71,7 @@ class NetController final : public Controller {
     name_parameters("log_std", log_std_, coefficient_, options.init_log_std);
     name_parameters("residual", coefficient_, num_parameters_, options.residual_init);
     initialise_orthogonal(net_, agent ? options.last_layer_gain : 1.0, seed,
-                          owner_word(agent ? "policy." + agent->name : "critic"), parameters_.data());
+                          fnv1a(agent ? "policy." + agent->name : "critic"), parameters_.data());
   }
 
   std::span<float> parameters() override {

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/text.h"
 #include "policies/language/ops/attention_trie.h"
 
 namespace trimtab {
@@ -22,13 +23,6 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cosine, const at::Tenso
 }
 
 bool ends_residual_branch(const std::string& name) { return name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"); }
-
-// FNV-1a: the stream counter of a parameter's draws, the same for every layout of the flat buffer.
-uint32_t key_of(const std::string& name) {
-  uint32_t h = 2166136261u;
-  for (const char c : name) h = (h ^ static_cast<uint8_t>(c)) * 16777619u;
-  return h;
-}
 
 }  // namespace
 
@@ -99,7 +93,7 @@ Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType
       continue;
     }
     const double deviation = 0.02 / (ends_residual_branch(name) ? std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 1.0);
-    Draws draws(seed, Stream::kInitialise, key_of(name));
+    Draws draws(seed, Stream::kInitialise, fnv1a(name));   // the same for every layout of the flat buffer
     at::Tensor values = at::empty(parameter.sizes(), at::kFloat);
     float* x = values.data_ptr<float>();
     for (int64_t i = 0; i < values.numel(); ++i) x[i] = static_cast<float>(deviation) * draws.normal();

@@ -5,15 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "simd.h"
 #include "trimtab/glue.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define TT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TT_CLONES
-#endif
-
-#define TT_INLINE static inline __attribute__((always_inline)) /* into a clone, so that it is compiled for its processor */
 
 #define LANES 16
 static const float kTinyShare = 0.1f; /* PRBs a user with none counts as in log features */
@@ -620,8 +613,9 @@ void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const 
   float beta[TT_CELL_MAX_STEPS];
   for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) beta[m] = m < setup->num_mcs ? setup->beta[m] : 1.0f;
   gather_gains(setup, slot, owner, counts, scratch);
+  const int probes = setup->probe_db > 0 && setup->report_ceiling_sinr > 0;
   float* at_ceiling = scratch->user;
-  share_at_least(setup, slot, owner, counts, setup->probe_db > 0 && setup->report_ceiling_sinr > 0 ? 0.999f * setup->report_ceiling_sinr : kOutOfReach, at_ceiling);
+  if (probes) share_at_least(setup, slot, owner, counts, 0.999f * setup->report_ceiling_sinr, at_ceiling);
   const float* gain = scratch->gain;
   for (int32_t u = 0; u < slot->num_users; gain += counts[u++]) {
     float* out = scratch->power + (int64_t)u * TT_CELL_MAX_STEPS;
@@ -630,7 +624,7 @@ void tt_cell_ladder(const tt_cell_setup* setup, const tt_cell_slot* slot, const 
     if (counts[u] == 0) continue;
     for (int32_t m = 0; m < setup->num_mcs; ++m) bits[m] = (float)setup->bits[(int64_t)counts[u] * setup->num_mcs + m];
     user_ladder(setup, slot, u, gain, counts[u], beta, out);
-    if (at_ceiling[u] > 0 && slot->retx_prbs[u] == 0) {
+    if (probes && at_ceiling[u] > 0 && slot->retx_prbs[u] == 0) {
       const float less = db_to_linear(-setup->probe_db * at_ceiling[u]);
       for (int32_t m = 0; m < TT_CELL_MAX_STEPS; ++m) out[m] = out[m] < 1e30f ? out[m] * less : out[m];
     }

@@ -14,7 +14,7 @@ typedef struct Linear {
 } Linear;
 
 /* Rows r .. r+rows of outputs o .. o+blocks vectors, sums in registers: unrolled for constant arguments. */
-static inline __attribute__((always_inline)) void tile(const Linear* l, int r, int o, const int rows, const int blocks) {
+TT_INLINE void tile(const Linear* l, int r, int o, const int rows, const int blocks) {
   tt_vector sum[12];
   const float* x = l->x + (size_t)r * (size_t)l->x_stride;
   for (int k = 0; k < rows; ++k)
@@ -31,7 +31,7 @@ static inline __attribute__((always_inline)) void tile(const Linear* l, int r, i
 }
 
 /* One row into one vector: four partial sums, since one would wait for itself at each input. */
-static inline __attribute__((always_inline)) void narrow_row(const Linear* l, int r, int o) {
+TT_INLINE void narrow_row(const Linear* l, int r, int o) {
   const float* x = l->x + (size_t)r * (size_t)l->x_stride;
   tt_vector sum[4] = {*(const tt_vector*)(const void*)(l->base + o)};
   int i = 0;
@@ -43,7 +43,7 @@ static inline __attribute__((always_inline)) void narrow_row(const Linear* l, in
 }
 
 /* One output: its weights are contiguous, and the vectors run along the inputs. */
-static inline __attribute__((always_inline)) void single_output(const Linear* l) {
+TT_INLINE void single_output(const Linear* l) {
   const int whole = l->in / TT_LANE * TT_LANE;
   for (int r = 0; r < l->rows; ++r) {
     const float* x = l->x + (size_t)r * (size_t)l->x_stride;

@@ -12,4 +12,7 @@
 #define TT_CLONES
 #endif
 
+/* For what a clone calls, so that it is compiled for the clone's instruction set. */
+#define TT_INLINE static inline __attribute__((always_inline))
+
 #endif

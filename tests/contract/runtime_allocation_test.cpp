@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -15,38 +14,10 @@
 
 #include "core/random.h"
 #include "policies/controllers/export.h"
+#include "runtime/test/count_allocations.h"
 #include "trimtab/cell.h"
 #include "trimtab/glue.h"
 #include "trimtab/runtime.h"
-
-// glibc's own names stand behind the counting ones. A sanitizer has a malloc of its own that must stay in
-// place.
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define TT_COUNTS_ALLOCATIONS 1
-static std::atomic<int64_t> g_allocations{0};
-extern "C" {
-void* __libc_malloc(size_t size);
-void* __libc_calloc(size_t count, size_t size);
-void* __libc_realloc(void* p, size_t size);
-void* __libc_memalign(size_t alignment, size_t size);
-void* malloc(size_t size) { return ++g_allocations, __libc_malloc(size); }
-void* calloc(size_t count, size_t size) { return ++g_allocations, __libc_calloc(count, size); }
-void* realloc(void* p, size_t size) { return ++g_allocations, __libc_realloc(p, size); }
-void* memalign(size_t alignment, size_t size) { return ++g_allocations, __libc_memalign(alignment, size); }
-void* aligned_alloc(size_t alignment, size_t size) {
-  return ++g_allocations, __libc_memalign(alignment, size);
-}
-int posix_memalign(void** p, size_t alignment, size_t size) {
-  ++g_allocations;
-  *p = __libc_memalign(alignment, size);
-  return *p ? 0 : 12;  // ENOMEM
-}
-}
-static int64_t allocations() { return g_allocations; }
-#else
-#define TT_COUNTS_ALLOCATIONS 0
-static int64_t allocations() { return 0; }
-#endif
 
 namespace trimtab {
 namespace {
