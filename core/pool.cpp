@@ -1,5 +1,5 @@
 // Threads that wait for a round number to change; see pool.h.
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 
 #include <utility>
 

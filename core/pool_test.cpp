@@ -1,5 +1,5 @@
 // Every task once, errors out, nested runs.
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 
 #include <gtest/gtest.h>
 

@@ -22,6 +22,7 @@ enum class Stream : uint32_t {
   kArrival = 7,      // traffic
   kBootstrap = 8,    // resampling in evaluation
   kTest = 9,         // cases of property tests
+  kToken = 10,       // sampled tokens of language models: (prompt key, sample, position)
 };
 
 struct Counter {

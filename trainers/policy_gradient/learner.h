@@ -15,7 +15,7 @@
 #include "core/ranks.h"
 #include "policies/controllers/controller.h"
 #include "trainers/fit/value_normaliser.h"
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 #include "trainers/policy_gradient/network.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/rollout.h"

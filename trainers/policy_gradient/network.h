@@ -14,7 +14,7 @@
 #include "core/safetensors.h"
 #include "policies/controllers/controller.h"
 #include "trainers/fit/adam.h"
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/store.h"
 

@@ -12,7 +12,7 @@
 
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/store.h"
 

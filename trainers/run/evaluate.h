@@ -10,7 +10,7 @@
 
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
-#include "trainers/parallel/pool.h"
+#include "core/pool.h"
 
 namespace trimtab {
 
