@@ -75,12 +75,6 @@ Subject from_runs(const SubjectOptions& options) {
   return out;
 }
 
-std::string indented(const std::string& yaml) {
-  std::string out;
-  for (const std::string& line : split(yaml, '\n')) out += "  " + line + "\n";
-  return out;
-}
-
 bool is_artefact(const std::string& name) { return name.ends_with(".safetensors") || name.ends_with(".ttc"); }
 
 Subject from_artefact(const SubjectOptions& options) {

@@ -33,6 +33,7 @@ class Registry {
     throw ConfigError(fmt::format("unknown {} '{}'{}; `trimtab list` shows what there is", kind, name,
                                   near.empty() ? "" : fmt::format(", did you mean '{}'?", near)));
   }
+  bool has(const std::string& name) const { return entries_.contains(name); }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
     for (const auto& [name, entry] : entries_) out.push_back(name);

@@ -51,6 +51,14 @@ std::vector<std::string> split(std::string_view text, char separator) {
   }
 }
 
+std::string indented(const std::string& lines) {
+  std::string out;
+  for (const std::string& line : split(lines, '\n')) {
+    if (!line.empty()) out += "  " + line + "\n";
+  }
+  return out;
+}
+
 std::string join(const std::vector<std::string>& words, std::string_view separator) {
   std::string out;
   for (size_t i = 0; i < words.size(); ++i) {

@@ -19,14 +19,6 @@ std::string_view question_of(std::string_view prompt) {
   return prompt.substr(prompt.rfind('\n') + 1);  // npos + 1 is 0
 }
 
-std::string indented(const std::string& yaml) {
-  std::string out;
-  for (const std::string& line : split(yaml, '\n')) {
-    if (!line.empty()) out += "  " + line + "\n";
-  }
-  return out;
-}
-
 }  // namespace
 
 class FewShot final : public Suite {

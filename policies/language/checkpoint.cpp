@@ -86,7 +86,7 @@ Transformer Transformer::read(const std::filesystem::path& folder, at::ScalarTyp
   if (promised > there)   // no dtype is below a byte
     throw DataError(fmt::format("{}: config.json describes {} parameters, but the files beside it have {} bytes: shards are missing or "
                                 "config.json is another model's", folder.string(), promised, there));
-  Transformer model(config, dtype);
+  Transformer model(config, at::zeros({count_parameters(config)}, dtype));
   std::set<std::string> missing;
   for (const auto& [name, parameter] : model.parameters_) missing.insert(name);
   for (const std::string& file : files) {

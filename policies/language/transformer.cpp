@@ -53,14 +53,16 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> parameter_shapes(const
   return out;
 }
 
-Transformer::Transformer(TransformerConfig config, at::ScalarType dtype) : config_(std::move(config)) {
-  const auto shapes = parameter_shapes(config_);
+int64_t count_parameters(const TransformerConfig& config) {
   int64_t total = 0;
-  for (const auto& [name, shape] : shapes) total += c10::multiply_integers(shape);
-  flat_ = at::zeros({total}, dtype);
-  flat_gradient_ = at::zeros_like(flat_);
+  for (const auto& [name, shape] : parameter_shapes(config)) total += c10::multiply_integers(shape);
+  return total;
+}
+
+Transformer::Transformer(TransformerConfig config, at::Tensor flat)
+    : config_(std::move(config)), flat_(std::move(flat)), flat_gradient_(at::zeros_like(flat_)) {
   int64_t first = 0;
-  for (const auto& [name, shape] : shapes) {
+  for (const auto& [name, shape] : parameter_shapes(config_)) {
     const int64_t n = c10::multiply_integers(shape);
     at::Tensor view = flat_.narrow(0, first, n).view(shape).detach();
     view.set_requires_grad(true);
@@ -85,14 +87,18 @@ Transformer::Transformer(TransformerConfig config, at::ScalarType dtype) : confi
   frequencies_ = rope_frequencies(config_.rope, config_.head_dim);
 }
 
-Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype) : Transformer(std::move(config), dtype) {
+Transformer Transformer::replica() const { return Transformer(config_, flat_); }
+
+Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype, Initialisation initial)
+    : Transformer(config, at::zeros({count_parameters(config)}, dtype)) {
   const torch::NoGradGuard no_grad;
   for (const auto& [name, parameter] : parameters_) {
     if (parameter.dim() == 1) {
       parameter.fill_(name.ends_with("bias") ? 0.0 : 1.0);
       continue;
     }
-    const double deviation = 0.02 / (ends_residual_branch(name) ? std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 1.0);
+    const double full = name == "model.embed_tokens.weight" ? initial.embedding : initial.weight;
+    const double deviation = full / (ends_residual_branch(name) ? std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 1.0);
     Draws draws(seed, Stream::kInitialise, fnv1a(name));   // the same for every layout of the flat buffer
     at::Tensor values = at::empty(parameter.sizes(), at::kFloat);
     float* x = values.data_ptr<float>();

@@ -15,11 +15,18 @@
 
 namespace trimtab {
 
+// Deviations of a new model's weights; 0.02 is Hugging Face's.
+struct Initialisation {
+  double weight = 0.02, embedding = 0.02;
+};
+
 class Transformer {
  public:
-  // Parameters drawn by key (seed, name): normal with deviation 0.02 as Hugging Face does, the projections that end a residual
-  // branch scaled by 1 / sqrt(2 layers) (GPT-2), norms 1, biases 0. dtype: f32, or f64 for proofs.
-  Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype = at::kFloat);
+  // Parameters drawn by key (seed, name): normal, the projections that end a residual branch scaled by 1 / sqrt(2 layers) (GPT-2),
+  // norms 1, biases 0. dtype: f32, or f64 for proofs.
+  Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype = at::kFloat, Initialisation initial = {});
+  // The same parameters (shared: what changes one changes both) with gradients of its own, for work side by side.
+  Transformer replica() const;
 
   // FOLDER/config.json with model.safetensors, or shards and their index; f16, bf16, f32 and f64 become `dtype`. DataError
   // naming file and tensor when one is missing, unknown, doubled, of the wrong shape or not finite.
@@ -44,7 +51,7 @@ class Transformer {
     at::Tensor input_norm, post_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias, q_norm, k_norm, gate, up, down, gate_bias, up_bias,
         down_bias;
   };
-  Transformer(TransformerConfig config, at::ScalarType dtype);   // parameters allocated, not set
+  Transformer(TransformerConfig config, at::Tensor flat);   // parameters are views of `flat` [num_parameters]
   at::Tensor layer(const Layer& l, const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine, const Trie& trie) const;
 
   TransformerConfig config_;
@@ -56,5 +63,6 @@ class Transformer {
 
 // Names and shapes of a model's parameters, in the order of the flat buffer.
 std::vector<std::pair<std::string, std::vector<int64_t>>> parameter_shapes(const TransformerConfig& config);
+int64_t count_parameters(const TransformerConfig& config);
 
 }  // namespace trimtab

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/registry.h"
+#include "core/text.h"
 
 namespace trimtab {
 namespace {
@@ -17,30 +18,26 @@ struct NoOptions {
   void describe(Fields&) {}
 };
 
-std::string indented(const std::string& yaml) {
-  std::string out, line;
-  for (std::istringstream in(yaml); std::getline(in, line);) out += line.empty() ? "\n" : "  " + line + "\n";
-  return out;
-}
-
 template <class Options>
 std::string block(const std::string& name, const Options& options) {
   return name + ":\n" + indented(yaml_of(options));
 }
 
-// One line of YAML: every map and list in flow style.
+// Every map and list in flow style.
 void set_flow(YAML::Node node) {
   node.SetStyle(YAML::EmitterStyle::Flow);
   for (auto child : node) set_flow(node.IsMap() ? child.second : YAML::Node(child));
 }
-std::string flow(YAML::Node node) {
+
+}  // namespace
+
+std::string flow_yaml(const std::string& yaml) {
+  const YAML::Node node = YAML::Load(yaml);
   set_flow(node);
   YAML::Emitter out;
   out << node;
   return out.c_str();
 }
-
-}  // namespace
 
 void RunOptions::describe(Fields& f) {
   f.text("name", name, {.doc = "name of the run; its folder is NAME-DATE-TIME"});
@@ -130,8 +127,7 @@ void Job::read_phases() {
     PhaseOptions options;
     phase.read(options, {"env", "trainer"});  // a phase's own env and trainer keys go over the run's
     const Config whole = config_.merged_with(phase);
-    const YAML::Node node = YAML::Load(phase.yaml());
-    add(whole, options, flow(node));
+    add(whole, options, flow_yaml(phase.yaml()));
   }
 }
 
@@ -148,10 +144,11 @@ int64_t Job::total_steps() const {
   return total;
 }
 
-int Job::threads() const {
-  return run.threads > 0 ? static_cast<int>(run.threads)
-                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+int thread_count(int64_t wanted) {
+  return wanted > 0 ? static_cast<int>(wanted) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
+
+int Job::threads() const { return thread_count(run.threads); }
 
 ControllerOptions Job::controller_options(const std::string& agent) const {
   ControllerOptions options;
@@ -208,7 +205,5 @@ std::string Job::resolved() const {
   }
   return out + block("eval", eval) + block("checkpoint", checkpoint);
 }
-
-std::string resolve_config(const Config& config) { return Job(config).resolved(); }
 
 }  // namespace trimtab

@@ -15,6 +15,8 @@
 
 namespace trimtab {
 
+int thread_count(int64_t wanted);  // run.threads; 0: as many as the machine has
+
 struct DataOptions {
   std::vector<std::string> train, validation;
   void describe(Fields& f);
@@ -69,6 +71,7 @@ class Job {
   Config config_;
 };
 
+std::string flow_yaml(const std::string& yaml);  // the same on one line
 // The trainer block with its preset filled in.
 TrainerOptions read_trainer(const Config& trainer);
 

@@ -9,10 +9,12 @@
 #include <optional>
 
 #include "core/checkpoint.h"
+#include "core/registry.h"
 #include "core/run_folder.h"
 #include "trainers/policy_gradient/learner.h"
 #include "trainers/policy_gradient/spec_json.h"
 #include "trainers/run/evaluate.h"
+#include "trainers/run/family.h"
 #include "trainers/run/job.h"
 
 namespace trimtab {
@@ -230,9 +232,14 @@ Checkpoint load_checkpoint(const std::filesystem::path& run_folder, const std::s
   return folder.load(which);
 }
 
-}  // namespace
+TT_REGISTER(LearnerFamily, controllers,
+            {.name = "controllers",
+             .doc = "small networks by on-policy policy gradients",
+             .trains = [](const std::string& environment) { return Registry<EnvironmentEntry>::instance().has(environment); },
+             .resolve = [](const Config& config) { return Job(config).resolved(); },
+             .train = [](const Config& config, const TrainHooks& hooks) { return Trainer(config, hooks).run(); }});
 
-TrainResult train(const Config& config, const TrainHooks& hooks) { return Trainer(config, hooks).run(); }
+}  // namespace
 
 Policies load_policies(const std::filesystem::path& run_folder, const std::string& which) {
   return policies_from(load_checkpoint(run_folder, which), Job(Config::load(run_folder / "config.yaml")));

@@ -1,0 +1,1 @@
+set(unit_libraries PkgConfig::pcre2 PkgConfig::utf8proc)

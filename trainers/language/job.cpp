@@ -1,0 +1,126 @@
+#include "trainers/language/job.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/text.h"
+
+namespace trimtab {
+namespace {
+
+struct NoOptions {
+  void describe(Fields&) {}
+};
+
+const TextEnvironmentEntry& environment_entry(const Config& env) {
+  return Registry<TextEnvironmentEntry>::instance().get(env.text("type", ""), "environment");
+}
+
+TokenizerFiles tokenizer_files(const std::string& path) {
+  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
+  return tokenizer->files();
+}
+
+}  // namespace
+
+void LanguagePolicyOptions::describe(Fields& f) {
+  f.text("model", model, {.doc = "a run or a Hugging Face model folder to start from; empty: a new model"});
+  f.text("tokenizer", tokenizer, {.doc = "tokenizer.json or its folder, for a new model; empty: the characters of the environment's suite"});
+  f.block("architecture", architecture, "what a new model is made of");
+}
+
+void LanguageEvalOptions::describe(Fields& f) {
+  f.integer("every", every, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates between evaluations on validation problems; 0: a tenth of the run"});
+  f.integer("episodes", episodes, {.low = 0, .high = 1e6, .unit = "problems", .doc = "validation problems; 0: never evaluate"});
+  f.integer("samples", samples, {.low = 1, .high = 1e4, .doc = "sampled replies per problem"});
+  f.integer("max_tokens", max_tokens, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "longest reply in an evaluation"});
+  f.flag("greedy", greedy, "also evaluate the likeliest reply");
+}
+
+const LanguageLearnerEntry& learner_of(const Config& trainer) {
+  const std::string preset = trainer.text("preset", "grpo");
+  const auto& learners = Registry<LanguageLearnerEntry>::instance();
+  return learners.get(learners.has(preset) ? preset : "group", "trainer preset");
+}
+
+Config with_preset(const Config& trainer) {
+  const std::string name = trainer.text("preset", "grpo");
+  if (Registry<LanguageLearnerEntry>::instance().has(name) && name != "group") return trainer;
+  const TrainerPreset& preset = Registry<TrainerPreset>::instance().get(name, "trainer preset");
+  if (preset.language.empty())
+    trainer.fail("preset", fmt::format("'{}' trains controllers; for language models there are: sft, grpo, dr_grpo, dapo, gspo, rloo, dler, dcpo", name));
+  return Config::parse(preset.common, "preset " + name).merged_with(Config::parse(preset.language, "preset " + name)).merged_with(trainer);
+}
+
+LanguageJob::LanguageJob(const Config& config) : config_(config) {
+  NoOptions none;
+  config.read(none, {"run", "data", "env", "policy", "trainer", "phases", "eval", "checkpoint"});
+  run = RunOptions::of(config);
+  config.at("data").read(data);
+  config.at("policy").read(policy);
+  config.at("eval").read(eval);
+  config.at("checkpoint").read(checkpoint);
+  read_phases();
+  const int64_t tenth = std::max<int64_t>(total_steps() / 10, 1);
+  if (eval.every == 0) eval.every = tenth;
+  if (checkpoint.every == 0) checkpoint.every = tenth;
+}
+
+void LanguageJob::read_phases() {
+  const auto add = [&](const Config& whole, PhaseOptions options, std::string yaml) {
+    LanguagePhase phase{std::move(options), whole.at("env"), with_preset(whole.at("trainer")), std::move(yaml)};
+    environment_entry(phase.env).resolved(phase.env);   // checks every key
+    learner_of(phase.trainer).resolved(phase.trainer);
+    if (phase.options.steps == 0) phase.options.steps = learner_of(phase.trainer).steps(phase.trainer);
+    if (phase.options.steps == 0) whole.fail("trainer.steps", "missing: how many updates to train for (or give phases)");
+    phases.push_back(std::move(phase));
+  };
+  const std::vector<Config> list = config_.list("phases");
+  if (list.empty()) add(config_, {.name = "main", .steps = 0, .learn = {}}, "");
+  for (const Config& phase : list) {
+    PhaseOptions options;
+    phase.read(options, {"env", "trainer"});
+    if (!options.learn.empty()) phase.fail("learn", "a language run has one model, which always learns; leave this key out");
+    add(config_.merged_with(phase), options, flow_yaml(phase.yaml()));
+  }
+}
+
+int64_t LanguageJob::total_steps() const {
+  int64_t total = 0;
+  for (const LanguagePhase& phase : phases) total += phase.options.steps;
+  return total;
+}
+
+std::unique_ptr<TextEnvironment> LanguageJob::make_environment(const Config& env) const {
+  return environment_entry(env).make(env, {.train = data.train, .validation = data.validation});
+}
+
+LanguageModel LanguageJob::make_model() const {
+  if (!policy.model.empty()) return LanguageModel::load(policy.model);
+  if (!policy.tokenizer.empty())
+    return LanguageModel::create(policy.architecture, tokenizer_files(policy.tokenizer), static_cast<uint64_t>(run.seed));
+  std::string alphabet;
+  for (const LanguagePhase& phase : phases) alphabet += make_environment(phase.env)->alphabet();
+  if (alphabet.empty())
+    config_.fail("policy.tokenizer", "missing: a new model on JSONL data needs a tokenizer.json; or name a model to start from in policy.model");
+  return LanguageModel::create(policy.architecture, {{"tokenizer.json", character_tokenizer_json(sorted_alphabet(alphabet))}},
+                               static_cast<uint64_t>(run.seed));
+}
+
+std::string LanguageJob::resolved() const {
+  const auto block = [](const std::string& name, const auto& options) { return name + ":\n" + indented(yaml_of(options)); };
+  const Config env = config_.at("env"), trainer = with_preset(config_.at("trainer"));
+  std::string out = block("run", run) + block("data", data);
+  out += "env:\n  type: " + env.text("type", "") + "\n" + indented(environment_entry(env).resolved(env));
+  out += block("policy", policy);
+  out += "trainer:\n  preset: " + trainer.text("preset", "grpo") + "\n" + indented(learner_of(trainer).resolved(trainer));
+  if (!config_.list("phases").empty()) {
+    out += "phases:\n";
+    for (const LanguagePhase& phase : phases) out += "  - " + phase.yaml + "\n";
+  }
+  return out + block("eval", eval) + block("checkpoint", checkpoint);
+}
+
+}  // namespace trimtab

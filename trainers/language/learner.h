@@ -1,0 +1,69 @@
+// What learns in a language run: one object per phase, one call per update. Kinds register themselves (supervised, group-relative);
+// the run around them (job.h, run.cpp) does phases, evaluation, checkpoints and metrics.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/checkpoint.h"
+#include "core/config.h"
+#include "core/pool.h"
+#include "envs/text_environment.h"
+#include "policies/language/pretrained.h"
+#include "trainers/fit/adam.h"
+
+namespace trimtab {
+
+// What a learner works with; all of it outlives the learner.
+struct LanguageContext {
+  LanguageModel* model = nullptr;
+  TextEnvironment* environment = nullptr;
+  Pool* pool = nullptr;
+  uint64_t seed = 0;
+  uint64_t phase = 0;                  // phases never meet each other's problems or draws
+  std::filesystem::path run_folder;    // sample completions and dumps go here
+};
+
+class LanguageLearner {
+ public:
+  using Metrics = std::vector<std::pair<std::string, double>>;
+  virtual ~LanguageLearner() = default;
+  // Update number `update` of the phase, which is `progress` through it (0 to 1).
+  virtual Metrics update(int64_t update, double progress) = 0;
+  // Everything but the model's parameters that the next update depends on.
+  virtual void save(Checkpoint& checkpoint) = 0;
+  virtual void load(const Checkpoint& checkpoint) = 0;
+  virtual int64_t steps() const = 0;             // of the phase
+  virtual double until_accuracy() const { return 0; }   // greedy validation accuracy that ends the phase early; 0: none
+  virtual double temperature() const { return 1; }      // what evaluation samples at
+};
+
+// A kind of learner with its options. `trainer` is the trainer block with its preset filled in.
+struct LanguageLearnerEntry {
+  std::string name, doc;
+  std::function<std::unique_ptr<LanguageLearner>(const Config& trainer, const LanguageContext& context)> make;
+  std::function<std::string(const Config& trainer)> resolved;   // every key; checks them, and needs nothing else
+  std::function<int64_t(const Config& trainer)> steps;
+  std::function<std::vector<FieldLine>(const std::string& preset)> help;
+};
+
+// AdamW over a model's flat parameters, with clipping by the global norm and a check that everything is finite.
+class FlatOptimiser {
+ public:
+  FlatOptimiser(const Transformer& model, const AdamOptions& options);
+  // One step with the model's flat_gradient(), which is zero afterwards. Returns the gradient's norm before clipping. RunError
+  // naming the parameter when the gradient is not finite; the batch is the caller's to dump.
+  double step(double lr, double max_grad_norm);
+  void save(Checkpoint& checkpoint) const;
+  void load(const Checkpoint& checkpoint);
+
+ private:
+  const Transformer& model_;
+  mutable Adam adam_;
+};
+
+}  // namespace trimtab

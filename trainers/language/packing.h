@@ -1,0 +1,43 @@
+// From prompts and replies to micro-batches: tries of token segments with the rows that a loss is taken on.
+//
+// A group is a prompt with the replies to it. With a shared prefix it is one root with a child per reply; without, one root per reply
+// (the repeated forward, what a framework without tries does). Groups never attend to each other.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "policies/language/ops/trie.h"
+
+namespace trimtab {
+
+struct PackedReply {
+  std::span<const int32_t> tokens;
+  int64_t first_row = 0;               // the update's row of tokens[0]; token t is row first_row + t
+  int64_t loss_begin = 0, loss_end = 0;   // tokens that are scored; empty: the reply is left out
+};
+struct PackedGroup {
+  std::span<const int32_t> prompt;
+  std::vector<PackedReply> replies;
+};
+
+struct MicroBatch {
+  Trie trie;
+  at::Tensor tokens;                       // [T] i64
+  at::Tensor predictor, target;            // [R] i64: row of `tokens` whose output predicts, and the token predicted
+  std::vector<int64_t> row;                // [R] rows of the update
+};
+
+struct PackingOptions {
+  int64_t token_budget = 4096;   // tokens of one micro-batch, unless one sequence alone is longer
+  int64_t at_least = 1;          // cut into this many parts of about equal size where there is enough to cut
+  bool shared_prefix = true;
+};
+
+// A first token without anything before it (an empty prompt) cannot be scored and is left out.
+std::vector<MicroBatch> pack(std::span<const PackedGroup> groups, const PackingOptions& options);
+
+}  // namespace trimtab

@@ -1,0 +1,117 @@
+// Supervised training: next-token loss on the replies of worked examples, documents packed without attention between them, so that
+// a run can start from nothing.
+//
+// A small model learns a procedural suite as a phase change that facts and clean texts bring forward: the first `facts` updates show
+// single facts (loss on the result alone), the next `clean` ones short texts without slips, the rest the verbose noisy corpus. Short
+// texts come in larger numbers: 6 and 2 times `rows`.
+#include "core/registry.h"
+#include "policies/language/ops/linear_logprob.h"
+#include "trainers/language/learner.h"
+#include "trainers/language/scorer.h"
+#include "trainers/policy_gradient/options.h"
+
+namespace trimtab {
+namespace {
+
+struct SftOptions {
+  int64_t steps = 0, rows = 40, facts = 0, clean = 0, token_budget = 4096, shards = 4;
+  double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
+  ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
+  AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
+
+  void describe(Fields& f) {
+    f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
+    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts per update"});
+    f.integer("facts", facts, {.low = 0, .high = 1e9, .unit = "updates", .doc = "first updates on single facts, 6 x rows of them (suites)"});
+    f.integer("clean", clean, {.low = 0, .high = 1e9, .unit = "updates", .doc = "next updates on short texts without slips, 2 x rows of them (suites)"});
+    f.number("until_accuracy", until_accuracy,
+             {.low = 0, .high = 1, .doc = "end the phase once greedy validation accuracy reaches this; 0: train for all steps"});
+    f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
+    f.block("schedule", schedule, "the step size over a phase");
+    f.block("adam", adam, "the optimiser");
+    f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
+    f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
+    f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
+  }
+};
+
+class SftLearner final : public LanguageLearner {
+ public:
+  SftLearner(SftOptions options, const LanguageContext& context)
+      : options_(std::move(options)),
+        context_(context),
+        scorer_(*context.model->transformer, options_.shards),
+        optimiser_(*context.model->transformer, options_.adam.options()) {}
+
+  Metrics update(int64_t update, double progress) override {
+    const std::vector<TokenExample> examples = draw(update);
+    std::vector<PackedGroup> groups;
+    int64_t rows = 0;
+    for (const TokenExample& e : examples) {
+      groups.push_back({e.prompt, {{e.reply, rows, e.loss_begin, e.loss_end}}});
+      rows += static_cast<int64_t>(e.reply.size());
+    }
+    const std::vector<MicroBatch> batches = pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
+    int64_t scored = 0, tokens = 0;
+    for (const MicroBatch& b : batches) scored += b.target.numel(), tokens += b.tokens.numel();
+    std::vector<double> losses(batches.size());
+    scorer_.backward(batches, 1.0, [&](int64_t i, const Scorer::Rows& r) {
+      for (size_t k = 0; k < r.logp.size(); ++k) {
+        losses[i] -= r.logp[k];
+        r.d_logp[k] = -1.0f / static_cast<float>(scored);
+      }
+    }, *context_.pool);
+    double loss = 0;
+    for (const double l : losses) loss += l / static_cast<double>(scored);
+    const double lr = options_.schedule.at(options_.lr, progress);
+    const double norm = optimiser_.step(lr, options_.max_grad_norm);
+    return {{"train/loss", loss}, {"train/grad_norm", norm}, {"train/lr", lr}, {"train/tokens", static_cast<double>(tokens)}};
+  }
+  void save(Checkpoint& checkpoint) override { optimiser_.save(checkpoint); }
+  void load(const Checkpoint& checkpoint) override { optimiser_.load(checkpoint); }
+  int64_t steps() const override { return options_.steps; }
+  double until_accuracy() const override { return options_.until_accuracy; }
+
+ private:
+  std::vector<TokenExample> draw(int64_t update) const {
+    const Stage stage = update < options_.facts ? Stage::kFacts : update < options_.facts + options_.clean ? Stage::kClean : Stage::kVerbose;
+    const int64_t rows = options_.rows * (stage == Stage::kFacts ? 6 : stage == Stage::kClean ? 2 : 1);
+    std::vector<TokenExample> out;
+    for (int64_t i = 0; i < rows; ++i) {
+      const uint64_t index = (context_.phase << 48) + static_cast<uint64_t>(update * options_.rows * 6 + i);
+      out.push_back(context_.environment->example(*context_.model->tokenizer, stage, {.seed = context_.seed, .index = index}));
+      check_length(out.back());
+    }
+    return out;
+  }
+  void check_length(const TokenExample& e) const {
+    const int64_t length = static_cast<int64_t>(e.prompt.size() + e.reply.size()), most = context_.model->transformer->config().max_positions;
+    if (length > most)
+      throw DataError(fmt::format("a text of the corpus has {} tokens, but the model has {} positions; raise policy.architecture.max_positions "
+                                  "or leave long texts out", length, most));
+  }
+
+  SftOptions options_;
+  LanguageContext context_;
+  Scorer scorer_;
+  FlatOptimiser optimiser_;
+};
+
+SftOptions read(const Config& trainer) {
+  SftOptions options;
+  trainer.read(options, {"preset"});
+  return options;
+}
+
+TT_REGISTER(LanguageLearnerEntry, sft,
+            {.name = "sft",
+             .doc = "supervised next-token training on worked examples",
+             .make = [](const Config& trainer, const LanguageContext& context) -> std::unique_ptr<LanguageLearner> {
+               return std::make_unique<SftLearner>(read(trainer), context);
+             },
+             .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
+             .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .help = [](const std::string&) { return help_of<SftOptions>(); }});
+
+}  // namespace
+}  // namespace trimtab
