@@ -74,10 +74,10 @@ std::vector<UnitLine> presets() {
   return out;
 }
 
-// Every key of the trainer block, with the preset's values as defaults.
+// Every key of the trainer block of a controller, with the preset's values as defaults.
 std::vector<FieldLine> help_of_preset(const TrainerPreset& preset) {
   TrainerOptions options;
-  Config::parse(preset.yaml, "preset " + preset.name).read(options);
+  controller_preset(preset).read(options);
   return help_of(options);
 }
 

@@ -63,10 +63,12 @@ void reward_to_go(int64_t steps, int64_t instances, const T* reward, const uint8
   }
 }
 
+// What is added to a group's deviation: verl adds 1e-6 (core_algos.py), TRL 1e-4 (grpo_trainer.py).
+constexpr double kVerlStdEpsilon = 1e-6, kTrlStdEpsilon = 1e-4;
+
 enum class GroupBaseline {
   kMean,         // A = R - mean of the group
-  kMeanStd,      // A = (R - mean) / (std + 1e-6), Bessel-corrected std (GRPO, arXiv 2402.03300; constants of
-                 // verl)
+  kMeanStd,      // A = (R - mean) / (std + epsilon), Bessel-corrected std (GRPO, arXiv 2402.03300)
   kLeaveOneOut,  // A = R - mean of the others (RLOO, arXiv 2402.14740)
   kNone,         // A = R
 };
@@ -76,8 +78,7 @@ enum class GroupBaseline {
 // gets 0, except with kNone.
 template <class T>
 void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const T* score, const uint8_t* mask,
-                     T* advantage) {
-  constexpr double kEpsilon = 1e-6;
+                     T* advantage, double std_epsilon = kVerlStdEpsilon) {
   double sum = 0, squares = 0;
   int64_t count = 0;
   for (int64_t k = 0; k < members; ++k) {
@@ -94,7 +95,7 @@ void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const 
     const int64_t r = k * stride;
     double a = score[r] - mean;
     if (kind == GroupBaseline::kNone) a = score[r];
-    if (kind == GroupBaseline::kMeanStd) a /= deviation + kEpsilon;
+    if (kind == GroupBaseline::kMeanStd) a /= deviation + std_epsilon;
     if (kind == GroupBaseline::kLeaveOneOut) a = count > 1 ? a * count / (count - 1) : 0;
     advantage[r] = mask[r] ? static_cast<T>(a) : 0;
   }
@@ -105,18 +106,25 @@ void group_advantage(GroupBaseline kind, int64_t members, int64_t stride, const 
 // N]: 1 while the episode lives.
 template <class T>
 void group_reward_to_go(GroupBaseline kind, int64_t steps, int64_t instances, int64_t group, const T* to_go,
-                        const uint8_t* mask, T* advantage) {
+                        const uint8_t* mask, T* advantage, double std_epsilon = kVerlStdEpsilon) {
   for (int64_t t = 0; t < steps; ++t) {
     for (int64_t first = t * instances; first < (t + 1) * instances; first += group) {
-      group_advantage(kind, group, 1, to_go + first, mask + first, advantage + first);
+      group_advantage(kind, group, 1, to_go + first, mask + first, advantage + first, std_epsilon);
     }
   }
 }
 
-// Subtracts the mean and divides by the (population) standard deviation + 1e-8 over rows with mask 1 (null:
-// all) of all ranks.
+enum class Whitening {
+  kPopulation,  // (a - mean) / (std + 1e-8), population standard deviation
+  kBessel,  // (a - mean) * rsqrt(var + 1e-8), Bessel-corrected variance, as DLER does it (arXiv 2510.15110;
+            // verl's masked_whiten): by row, so that a long episode counts for more
+};
+
+// Mean 0 and deviation 1 over rows with mask 1 (null: all) of all ranks. Fewer than two rows stay as they
+// are.
 template <class T>
-void whiten(int64_t rows, const uint8_t* mask, T* advantage, Ranks& ranks = one_process()) {
+void whiten(int64_t rows, const uint8_t* mask, T* advantage, Ranks& ranks = one_process(),
+            Whitening kind = Whitening::kPopulation) {
   std::array<double, 2> sums = {};  // and how many
   auto& [sum, count] = sums;
   double squares = 0;
@@ -132,10 +140,18 @@ void whiten(int64_t rows, const uint8_t* mask, T* advantage, Ranks& ranks = one_
     if (!mask || mask[r]) squares += (advantage[r] - mean) * (advantage[r] - mean);
   }
   ranks.sum(std::span(&squares, 1));
-  const double scale = 1 / (std::sqrt(squares / count) + 1e-8);
+  const double scale = kind == Whitening::kBessel ? 1 / std::sqrt(squares / (count - 1) + 1e-8)
+                                                  : 1 / (std::sqrt(squares / count) + 1e-8);
   for (int64_t r = 0; r < rows; ++r) {
     if (!mask || mask[r]) advantage[r] = static_cast<T>((advantage[r] - mean) * scale);
   }
+}
+
+// DLER's second script (correct_sample_advantage_boost_value): `boost` more for every row of a correct
+// response. After everything else, so that no normalisation takes it away again.
+template <class T>
+void boost_correct(int64_t rows, const uint8_t* correct, double boost, T* advantage) {
+  for (int64_t r = 0; r < rows; ++r) advantage[r] += correct[r] ? static_cast<T>(boost) : T(0);
 }
 
 }  // namespace trimtab

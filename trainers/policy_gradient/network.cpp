@@ -104,10 +104,12 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& r
     sums.add(scratch_[p].sums);
     for (size_t i = 0; i < gradient_.size(); ++i) gradient_[i] += scratch_[p].gradient[i];
   }
-  std::array<double, 5> all = {sums.loss, sums.surrogate, sums.entropy, sums.kl, sums.clipped};
+  std::array<double, 9> all = {sums.loss,         sums.surrogate,    sums.entropy,
+                               sums.kl,           sums.clipped,      sums.clipped_low,
+                               sums.clipped_high, sums.clipped_dual, sums.reference_kl};
   ranks.sum(all);
   ranks.sum(gradient_);
-  return {all[0], all[1], all[2], all[3], all[4]};
+  return {all[0], all[1], all[2], all[3], all[4], all[5], all[6], all[7], all[8]};
 }
 
 template <class Chunk>
@@ -210,8 +212,7 @@ void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Mi
   controller_->evaluate(view, s.raw.data(), logp, entropy, *s.workspace);
   const PolicyRows<float> in{
       .rows = n, .logp = logp, .logp_old = old, .entropy = entropy, .advantage = advantage, .weight = weight};
-  s.sums.add(
-      policy_loss(in, {options_.clip.options(), options_.entropy, options_.kl_coef}, d_logp, d_entropy));
+  s.sums.add(policy_loss(in, options_.loss_options(), d_logp, d_entropy));
   controller_->backward_policy(d_logp, d_entropy, s.gradient.data(), *s.workspace);
 }
 

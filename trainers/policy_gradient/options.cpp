@@ -7,37 +7,6 @@
 
 namespace trimtab {
 
-void ClipBlock::describe(Fields& f) {
-  f.choice("kind", kind, {"none", "symmetric", "asymmetric", "dual"},
-           "bound of the probability ratio: symmetric uses low on both sides, dual also bounds the loss of "
-           "bad actions");
-  f.number("low", low, {.low = 0, .high = 1, .doc = "the ratio is kept above 1 - low"});
-  f.number("high", high, {.low = 0, .doc = "the ratio is kept below 1 + high (asymmetric, dual)"});
-  f.number("dual", dual, {.low = 1, .doc = "largest ratio that counts for a negative advantage (dual)"});
-}
-
-ClipOptions ClipBlock::options() const {
-  const ClipKind k = kind == "none"         ? ClipKind::kNone
-                     : kind == "asymmetric" ? ClipKind::kAsymmetric
-                     : kind == "dual"       ? ClipKind::kDual
-                                            : ClipKind::kSymmetric;
-  return {k, low, high, dual};
-}
-
-void ScheduleBlock::describe(Fields& f) {
-  f.choice("kind", kind, {"constant", "linear", "cosine"}, "how the step size moves over a phase");
-  f.number("end", end, {.low = 0, .high = 1, .doc = "last step size as a share of lr (linear, cosine)"});
-  f.number("warmup", warmup,
-           {.low = 0, .high = 0.9, .doc = "share of the phase over which the step size rises from 0"});
-}
-
-double ScheduleBlock::at(double start, double progress) const {
-  const Schedule k = kind == "linear"   ? Schedule::kLinear
-                     : kind == "cosine" ? Schedule::kCosine
-                                        : Schedule::kConstant;
-  return scheduled(k, start, start * end, warmup, progress);
-}
-
 void ValueBlock::describe(Fields& f) {
   f.choice("loss", loss, {"mse", "huber"}, "loss of the value function");
   f.number("huber_delta", huber_delta, {.low = 1e-6, .doc = "error beyond which the Huber loss is linear"});
@@ -49,14 +18,6 @@ void ValueBlock::describe(Fields& f) {
 }
 
 ValueLossOptions ValueBlock::options() const { return {loss == "huber", huber_delta, clip_range, coef}; }
-
-void AdamBlock::describe(Fields& f) {
-  f.number("beta1", beta1, {.low = 0, .high = 0.99999, .doc = "decay of the first moment"});
-  f.number("beta2", beta2, {.low = 0, .high = 0.999999, .doc = "decay of the second moment"});
-  f.number("epsilon", epsilon, {.low = 1e-12, .high = 1, .doc = "added to the root of the second moment"});
-  f.number("weight_decay", weight_decay,
-           {.low = 0, .high = 1, .doc = "decoupled weight decay, times the step size"});
-}
 
 void TrainerOptions::describe(Fields& f) {
   f.integer("steps", steps,
@@ -71,6 +32,10 @@ void TrainerOptions::describe(Fields& f) {
       {.low = 0, .high = 1e7, .unit = "steps", .doc = "steps per instance and update; 0: a whole episode"});
   f.integer("group_size", group_size,
             {.low = 1, .high = 1e5, .doc = "instances that share a world (group advantages)"});
+  f.integer("worlds", worlds,
+            {.low = 0,
+             .high = 1e15,
+             .doc = "different worlds of the groups, taken in turn; 0: every update has new ones"});
   f.integer("shards", shards,
             {.low = 1,
              .high = 1024,
@@ -78,22 +43,18 @@ void TrainerOptions::describe(Fields& f) {
   f.block("reward", reward, "from reward terms to the reward");
   f.choice("critic", critic, {"central", "local", "none"},
            "value function over the privileged view, over each agent's view, or none");
-  f.choice("advantage", advantage, {"gae", "group_mean", "group_mean_std", "leave_one_out", "none"},
-           "how advantages are made; all but gae compare reward-to-go within a group");
-  f.choice("normalise_advantage", normalise_advantage, {"minibatch", "batch", "none"},
-           "where advantages get mean 0 and deviation 1");
+  describe_advantage(f, true);
+  f.choice("group_score", group_score, {"to_go", "return"},
+           "what members of a group are compared by: at each step the reward from there on, or the whole "
+           "episode's for all its steps");
   f.number("gamma", gamma, {.low = 0, .high = 1, .doc = "discount per step"});
   f.number("lambda", lambda, {.low = 0, .high = 1, .doc = "decay of the generalised advantage estimate"});
-  f.block("clip", clip, "bound of the probability ratio");
-  f.choice("aggregation", aggregation, {"row_mean", "episode_mean", "constant", "group_mean"},
-           "what counts alike in the loss: rows, episodes, episodes over a constant length, groups");
-  f.number("aggregation_constant", aggregation_constant,
-           {.low = 1e-9, .unit = "steps", .doc = "the constant length (constant)"});
+  describe_ratio(f);
+  describe_aggregation(f);
   f.flag("sequential", sequential,
          "update agents one after the other, weighted by the ratios of those before (HAPPO)");
   f.block("value", value, "the value function's fit");
-  f.number("entropy", entropy, {.low = 0, .doc = "weight of the entropy bonus"});
-  f.number("kl_coef", kl_coef, {.low = 0, .doc = "weight of the divergence from the sampling policy"});
+  describe_coefficients(f);
   f.number("target_kl", target_kl,
            {.low = 0, .doc = "stop an agent's epochs when the divergence passes 1.5 times this; 0: never"});
   f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size of the policies"});
@@ -115,7 +76,7 @@ void TrainerOptions::validate() const {
   if (!grouped() && !has_critic()) {
     throw ConfigError("advantage 'gae' needs a critic; set critic: central (or local), or a group advantage");
   }
-  if (grouped() && advantage != "none" && group_size < 2) {
+  if (needs_group() && group_size < 2) {
     throw ConfigError(
         fmt::format("advantage '{}' compares members of a group; set group_size to 2 or more", advantage));
   }
@@ -125,20 +86,20 @@ void TrainerOptions::validate() const {
   if (!grouped() && group_size != 1) {
     throw ConfigError("group_size is for group advantages; with advantage: gae leave it at 1");
   }
-}
-
-GroupBaseline TrainerOptions::group_baseline() const {
-  if (advantage == "group_mean") return GroupBaseline::kMean;
-  if (advantage == "group_mean_std") return GroupBaseline::kMeanStd;
-  if (advantage == "leave_one_out") return GroupBaseline::kLeaveOneOut;
-  return GroupBaseline::kNone;
-}
-
-Aggregation TrainerOptions::aggregation_kind() const {
-  if (aggregation == "episode_mean") return Aggregation::kSequenceMean;
-  if (aggregation == "constant") return Aggregation::kConstant;
-  if (aggregation == "group_mean") return Aggregation::kPromptMean;
-  return Aggregation::kTokenMean;
+  if (!grouped() && worlds != 0) {
+    throw ConfigError(
+        "worlds is for group advantages; with advantage: gae an episode begins where one ended");
+  }
+  if (smooth() && worlds == 0) {
+    throw ConfigError("advantage 'smooth' remembers worlds it meets again; set worlds to how many there are");
+  }
+  if (smooth() && group_score != "return") {
+    throw ConfigError("advantage 'smooth' keeps one score per world; set group_score: return");
+  }
+  validate_ratio();
+  if (ratio != "token" && !grouped()) {
+    throw ConfigError(fmt::format("ratio '{}' is of whole episodes; it needs a group advantage", ratio));
+  }
 }
 
 int64_t TrainerOptions::num_minibatches(int64_t rows) const {

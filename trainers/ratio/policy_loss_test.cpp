@@ -53,7 +53,7 @@ const ClipKind kKinds[] = {ClipKind::kNone, ClipKind::kSymmetric, ClipKind::kAsy
 TEST(PolicyLoss, DerivativesMatchFiniteDifferences) {
   constexpr double kStep = 1e-6;
   for (const ClipKind kind : kKinds) {
-    const PolicyLossOptions options{{kind, 0.2, 0.3, 1.8}, 0.02, 0.1};
+    const PolicyLossOptions options{{kind, 0.2, 0.3, 1.8}, 0.02, 0.1, 0.07};
     Batch b = random_batch(200);
     std::vector<double> d_logp(200), d_entropy(200);
     b.loss(options, &d_logp, &d_entropy);

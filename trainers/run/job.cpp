@@ -91,7 +91,7 @@ TrainerOptions read_trainer(const Config& trainer) {
   const std::string name = trainer.text("preset", "ppo");
   const TrainerPreset& preset = Registry<TrainerPreset>::instance().get(name, "trainer preset");
   TrainerOptions options;
-  Config::parse(preset.yaml, "preset " + name).merged_with(trainer).read(options, {"preset"});
+  controller_preset(preset).merged_with(trainer).read(options, {"preset"});
   return options;
 }
 
