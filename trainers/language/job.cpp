@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
+#include "trainers/seams/preset.h"
 
 namespace trimtab {
 namespace {
@@ -48,10 +49,7 @@ const LanguageLearnerEntry& learner_of(const Config& trainer) {
 Config with_preset(const Config& trainer) {
   const std::string name = trainer.text("preset", "grpo");
   if (Registry<LanguageLearnerEntry>::instance().has(name) && name != "group") return trainer;
-  const TrainerPreset& preset = Registry<TrainerPreset>::instance().get(name, "trainer preset");
-  if (preset.language.empty())
-    trainer.fail("preset", fmt::format("'{}' trains controllers; for language models there are: sft, grpo, dr_grpo, dapo, gspo, rloo, dler, dcpo", name));
-  return Config::parse(preset.common, "preset " + name).merged_with(Config::parse(preset.language, "preset " + name)).merged_with(trainer);
+  return language_preset(Registry<TrainerPreset>::instance().get(name, "trainer preset")).merged_with(trainer);
 }
 
 LanguageJob::LanguageJob(const Config& config) : config_(config) {

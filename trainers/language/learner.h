@@ -26,6 +26,7 @@ struct LanguageContext {
   uint64_t seed = 0;
   uint64_t phase = 0;                  // phases never meet each other's problems or draws
   std::filesystem::path run_folder;    // sample completions and dumps go here
+  std::function<LanguageModel()> load_start;   // the model the run started from, read again: a reference
 };
 
 class LanguageLearner {

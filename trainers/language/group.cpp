@@ -1,0 +1,349 @@
+// Group-relative RL of a language model: GRPO and its relatives, as choices over the seams that controllers use too.
+//
+// One update: a rollout (rollout.h), advantages per reply spread over its tokens, minibatches of whole groups, and for each the clipped
+// surrogate over packed tries with the prompt computed once (packing.h, scorer.h). The sampler's log-probabilities are the old ones:
+// it is our own, in the trainer's precision, and how far it is from the trainer is measured in the first minibatch of every update.
+#include <ATen/ATen.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+#include "core/registry.h"
+#include "core/text.h"
+#include "trainers/advantage/smooth.h"
+#include "trainers/language/rollout.h"
+#include "trainers/language/scorer.h"
+#include "trainers/seams/preset.h"
+
+namespace trimtab {
+namespace {
+
+// All rows (tokens of replies) of one update.
+struct UpdateRows {
+  std::vector<int64_t> sequence_begin = {0};   // [replies + 1]
+  std::vector<int32_t> sequence, group;        // [rows] the row's reply; [replies] the reply's group
+  std::vector<float> logp_sampler, logp_old, advantage, surrogate_weight, logp_reference;
+  std::vector<uint8_t> mask, correct;          // [rows]
+  int64_t rows() const { return sequence_begin.back(); }
+};
+
+UpdateRows rows_of(const std::vector<SampledGroup>& groups, bool filter) {
+  UpdateRows out;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (const SampledReply& r : groups[g].replies) {
+      const auto n = static_cast<int64_t>(r.tokens.size());
+      out.sequence.insert(out.sequence.end(), n, static_cast<int32_t>(out.group.size()));
+      out.group.push_back(static_cast<int32_t>(g));
+      out.sequence_begin.push_back(out.rows() + n);
+      out.logp_sampler.insert(out.logp_sampler.end(), r.logprobs.begin(), r.logprobs.end());
+      out.mask.insert(out.mask.end(), n, !(filter && r.finish == Finish::kLength));
+      out.correct.insert(out.correct.end(), n, r.verdict.outcome >= 1);
+    }
+  }
+  out.logp_old = out.logp_sampler;
+  return out;
+}
+
+double resident_gib() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+}
+
+class GroupLearner final : public LanguageLearner {
+ public:
+  GroupLearner(GroupOptions options, const LanguageContext& context)
+      : options_(std::move(options)),
+        context_(context),
+        rollout_(options_, context_),
+        scorer_(*context.model->transformer, options_.shards),
+        optimiser_(*context.model->transformer, options_.adam.options()) {
+    if (options_.seams.reference_kl > 0) reference_ = std::make_unique<LanguageModel>(context.load_start());
+  }
+
+  Metrics update(int64_t update, double progress) override {
+    Rollout::Result rollout = rollout_.collect(update);
+    log_samples(update, rollout.groups);
+    const auto start = std::chrono::steady_clock::now();
+    UpdateRows rows = rows_of(rollout.groups, options_.reward.filter_truncated);
+    const double used = set_advantages(rollout.groups, rows);
+    watch_patience(used, rollout.groups);
+    score_before(rollout.groups, rows);
+    Sums sums;
+    const double lr = options_.schedule.at(options_.lr, progress);
+    for (int64_t epoch = 0; epoch < options_.epochs; ++epoch)
+      for (const std::vector<int64_t>& part : minibatches(static_cast<int64_t>(rollout.groups.size()), update, epoch))
+        step(rollout.groups, part, rows, lr, sums);
+    return metrics(std::move(rollout.metrics), sums, used, lr, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+
+  void save(Checkpoint& checkpoint) override {
+    optimiser_.save(checkpoint);
+    rollout_.save(checkpoint);
+    checkpoint.counters["smooth"] = smooth_.to_json();
+    checkpoint.counters["idle"] = idle_;
+  }
+  void load(const Checkpoint& checkpoint) override {
+    optimiser_.load(checkpoint);
+    rollout_.load(checkpoint);
+    smooth_ = SmoothStatistics::from_json(checkpoint.counters.at("smooth"));
+    idle_ = checkpoint.counters.at("idle").get<int64_t>();
+    verified_ = true;
+  }
+  int64_t steps() const override { return options_.steps; }
+  double temperature() const override { return options_.sampling.temperature; }
+
+ private:
+  struct Sums {
+    PolicyLossSums loss;
+    MismatchSums mismatch;
+    double grad_norm = 0, tokens = 0;
+    int64_t steps = 0;
+  };
+
+  // Advantage of every reply, spread over its rows. Returns the share of replies that have one.
+  double set_advantages(const std::vector<SampledGroup>& groups, UpdateRows& rows) {
+    rows.advantage.assign(rows.rows(), 0);
+    size_t reply = 0, used = 0;
+    for (const SampledGroup& g : groups) {
+      const std::vector<double> a = advantages_of(g);
+      for (size_t i = 0; i < g.replies.size(); ++i, ++reply) {
+        used += a[i] != 0;
+        std::fill(rows.advantage.begin() + rows.sequence_begin[reply], rows.advantage.begin() + rows.sequence_begin[reply + 1], static_cast<float>(a[i]));
+      }
+    }
+    const std::string& where = options_.seams.normalise_advantage;
+    if (where != "none" && used > 0)
+      whiten(rows.rows(), rows.mask.data(), rows.advantage.data(), one_process(), where == "batch_rows" ? Whitening::kBessel : Whitening::kPopulation);
+    if (options_.seams.correct_boost > 0) boost_correct(rows.rows(), rows.correct.data(), options_.seams.correct_boost, rows.advantage.data());
+    return reply == 0 ? 0 : static_cast<double>(used) / static_cast<double>(reply);
+  }
+
+  std::vector<double> advantages_of(const SampledGroup& group) {
+    const auto n = static_cast<int64_t>(group.replies.size());
+    std::vector<double> rewards, out(n);
+    for (const SampledReply& r : group.replies) rewards.push_back(r.reward);
+    const std::vector<uint8_t> all(n, 1);
+    if (options_.seams.smooth()) {
+      const SmoothVisit visit = smooth_.visit(group.problem.id, group_moments<double>(n, 1, rewards.data(), nullptr));
+      for (int64_t i = 0; i < n; ++i) out[i] = visit.advantage(rewards[i]);
+    } else {
+      group_advantage(options_.seams.group_baseline(), n, 1, rewards.data(), all.data(), out.data(), options_.seams.std_epsilon);
+    }
+    return out;
+  }
+
+  void watch_patience(double used, const std::vector<SampledGroup>& groups) {
+    idle_ = used > 0 ? 0 : idle_ + 1;
+    if (idle_ < options_.patience) return;
+    throw RunError(fmt::format("{} updates in a row had no group with different rewards (problems such as '{}'): there is nothing to learn from; choose easier or "
+                               "harder problems in env, a larger group_size, or a better model to start from", idle_,
+                               groups.empty() ? std::string() : groups[0].problem.prompt.substr(0, 60)));
+  }
+
+  // What needs a forward before the first step: a correction for the sampler, a reference model.
+  void score_before(const std::vector<SampledGroup>& groups, UpdateRows& rows) {
+    rows.surrogate_weight.assign(rows.rows(), 1);
+    std::vector<int64_t> all(groups.size());
+    std::iota(all.begin(), all.end(), 0);
+    const auto score_with = [&](Scorer& scorer, std::vector<float>& into) {
+      into.assign(rows.rows(), 0);
+      scorer.score(pack(packed(groups, all, rows, false), packing()), options_.sampling.temperature,
+                   [&](int64_t, const Scorer::Rows& r) { for (size_t k = 0; k < r.row.size(); ++k) into[r.row[k]] = r.logp[k]; }, *context_.pool);
+    };
+    if (options_.seams.mismatch.kind != "none") {
+      score_with(scorer_, rows.logp_old);
+      mismatch_weights(options_.seams.mismatch.options(), rows.sequence_begin, rows.logp_old.data(), rows.logp_sampler.data(), rows.mask.data(),
+                       rows.surrogate_weight.data());
+    }
+    if (!reference_) return;
+    Scorer reference(*reference_->transformer, 1);
+    score_with(reference, rows.logp_reference);
+  }
+
+  std::vector<std::vector<int64_t>> minibatches(int64_t groups, int64_t update, int64_t epoch) const {
+    std::vector<int64_t> order(groups);
+    std::iota(order.begin(), order.end(), 0);
+    Draws draws(context_.seed, Stream::kShuffle, static_cast<uint32_t>(context_.phase), static_cast<uint32_t>(update), static_cast<uint32_t>(2 + epoch));
+    for (int64_t i = groups; i > 1; --i) std::swap(order[i - 1], order[draws.below(static_cast<uint32_t>(i))]);
+    const int64_t parts = std::min(options_.minibatches, groups);
+    std::vector<std::vector<int64_t>> out;
+    for (int64_t p = 0; p < parts; ++p) out.emplace_back(order.begin() + p * groups / parts, order.begin() + (p + 1) * groups / parts);
+    return out;
+  }
+
+  PackingOptions packing() const {
+    return {.token_budget = options_.token_budget, .at_least = options_.shards, .shared_prefix = options_.shared_prefix};
+  }
+  // Replies without any effect on the gradient are left out when `only_useful`.
+  std::vector<PackedGroup> packed(const std::vector<SampledGroup>& groups, const std::vector<int64_t>& part, const UpdateRows& rows, bool only_useful) const {
+    const bool everywhere = options_.seams.entropy > 0 || options_.seams.kl_coef > 0 || options_.seams.reference_kl > 0;
+    std::vector<PackedGroup> out;
+    for (const int64_t g : part) {
+      PackedGroup packed{.prompt = groups[g].prompt, .replies = {}};
+      for (size_t i = 0; i < groups[g].replies.size(); ++i) {
+        const int64_t reply = g * options_.group_size + static_cast<int64_t>(i), first = rows.sequence_begin[reply];
+        const auto n = static_cast<int64_t>(groups[g].replies[i].tokens.size());
+        const bool useful = n > 0 && rows.mask[first] && (everywhere || rows.advantage[first] != 0);
+        if (n > 0 && (useful || !only_useful)) packed.replies.push_back({groups[g].replies[i].tokens, first, 0, n});
+      }
+      if (!packed.replies.empty()) out.push_back(std::move(packed));
+    }
+    return out;
+  }
+
+  // Weights of the rows of one minibatch: its normaliser counts every row that is not masked, also those left out of the packing.
+  std::vector<float> weights(const std::vector<int64_t>& part, const UpdateRows& rows) const {
+    std::vector<uint8_t> mask(rows.rows(), 0);
+    for (const int64_t g : part) {
+      const int64_t first = rows.sequence_begin[g * options_.group_size], end = rows.sequence_begin[(g + 1) * options_.group_size];
+      std::copy(rows.mask.begin() + first, rows.mask.begin() + end, mask.begin() + first);
+    }
+    std::vector<float> out(rows.rows());
+    row_weights(options_.seams.aggregation_kind(), options_.seams.aggregation_constant, std::span<const uint8_t>(mask), std::span<const int32_t>(rows.sequence),
+                static_cast<int64_t>(rows.group.size()), std::span<const int32_t>(rows.group), static_cast<int64_t>(rows.group.size()) / options_.group_size, out.data());
+    return out;
+  }
+
+  void step(const std::vector<SampledGroup>& groups, const std::vector<int64_t>& part, const UpdateRows& rows, double lr, Sums& sums) {
+    const std::vector<PackedGroup> chosen = packed(groups, part, rows, true);
+    if (chosen.empty()) return;
+    const std::vector<MicroBatch> batches = pack(chosen, packing());
+    verify(chosen);
+    const std::vector<float> weight = weights(part, rows);
+    std::vector<Sums> each(batches.size());
+    const bool measure = sums.steps == 0;   // the weights are still those that sampled
+    scorer_.backward(batches, options_.sampling.temperature,
+                     [&](int64_t i, const Scorer::Rows& r) { each[i] = loss_of(r, rows, weight, measure); }, *context_.pool);
+    for (size_t i = 0; i < each.size(); ++i) {
+      sums.loss.add(each[i].loss), sums.mismatch.add(each[i].mismatch);
+      sums.tokens += static_cast<double>(batches[i].tokens.numel());
+    }
+    sums.grad_norm += take_step(lr, part, groups);
+    ++sums.steps;
+  }
+
+  double take_step(double lr, const std::vector<int64_t>& part, const std::vector<SampledGroup>& groups) {
+    try {
+      return optimiser_.step(lr, options_.max_grad_norm);
+    } catch (const RunError&) {
+      nlohmann::json dump = nlohmann::json::array();
+      for (const int64_t g : part)
+        for (const SampledReply& r : groups[g].replies)
+          dump.push_back({{"prompt", groups[g].prompt}, {"tokens", r.tokens}, {"logprobs", r.logprobs}, {"reward", r.reward}});
+      write_file_atomically(context_.run_folder / "nonfinite.json", dump.dump(1));
+      throw;
+    }
+  }
+
+  Sums loss_of(const Scorer::Rows& r, const UpdateRows& rows, const std::vector<float>& weight, bool measure) const {
+    const size_t n = r.row.size();
+    std::vector<float> old(n), advantage(n), w(n), surrogate(n), reference(rows.logp_reference.empty() ? 0 : n), sampler(n);
+    std::vector<int64_t> begin;
+    for (size_t k = 0; k < n; ++k) {
+      const int64_t row = r.row[k];
+      old[k] = rows.logp_old[row], advantage[k] = rows.advantage[row], w[k] = weight[row], surrogate[k] = rows.surrogate_weight[row];
+      sampler[k] = rows.logp_sampler[row];
+      if (!reference.empty()) reference[k] = rows.logp_reference[row];
+      if (k == 0 || rows.sequence[row] != rows.sequence[r.row[k - 1]]) begin.push_back(static_cast<int64_t>(k));
+    }
+    const auto sequences = static_cast<int64_t>(begin.size());
+    begin.push_back(static_cast<int64_t>(n));
+    Sums out;
+    out.loss = policy_loss<float>({.rows = static_cast<int64_t>(n), .logp = r.logp.data(), .logp_old = old.data(), .entropy = r.entropy.data(),
+                                   .advantage = advantage.data(), .weight = w.data(), .logp_ref = reference.empty() ? nullptr : reference.data(),
+                                   .surrogate_weight = surrogate.data(), .sequence_begin = begin.data(), .num_sequences = sequences},
+                                  options_.seams.loss_options(), r.d_logp.data(), r.d_entropy.data());
+    if (measure) {
+      const std::vector<uint8_t> mask(n, 1);
+      std::vector<float> unused(n);
+      out.mismatch = mismatch_weights<float>(options_.seams.mismatch.options(), begin, r.logp.data(), sampler.data(), mask.data(), unused.data());
+    }
+    return out;
+  }
+
+  void verify(const std::vector<PackedGroup>& chosen);
+
+  Metrics metrics(Metrics out, const Sums& sums, double used, double lr, double seconds) const {
+    const double n = std::max<double>(1, static_cast<double>(sums.steps));
+    const auto add = [&](const char* name, double value) { out.push_back({name, value}); };
+    add("train/used_replies", used);
+    add("train/loss", sums.loss.loss / n);
+    add("train/entropy", sums.loss.entropy / n);
+    add("train/clipped_low", sums.loss.clipped_low / n);
+    add("train/clipped_high", sums.loss.clipped_high / n);
+    add("train/clipped_dual", sums.loss.clipped_dual / n);
+    add("train/kl", sums.loss.kl / n);
+    if (reference_) add("train/reference_kl", sums.loss.reference_kl / n);
+    add("train/mismatch", sums.mismatch.mean());
+    add("train/mismatch_max", sums.mismatch.largest);
+    if (options_.seams.mismatch.kind != "none") add("train/mismatch_masked", sums.mismatch.masked_share());
+    add("train/grad_norm", sums.grad_norm / n);
+    add("train/lr", lr);
+    add("time/train_s", seconds);
+    add("time/train_tokens_per_s", sums.tokens / std::max(seconds, 1e-9));
+    add("memory/peak_gib", resident_gib());
+    return out;
+  }
+
+  void log_samples(int64_t update, const std::vector<SampledGroup>& groups);
+
+  GroupOptions options_;
+  LanguageContext context_;
+  Rollout rollout_;
+  Scorer scorer_;
+  FlatOptimiser optimiser_;
+  std::unique_ptr<LanguageModel> reference_;
+  SmoothStatistics smooth_;
+  int64_t idle_ = 0;       // updates in a row without anything to learn from
+  bool verified_ = false;
+};
+
+// Samples people read: the first two replies of an update's first group, in samples.jsonl.
+void GroupLearner::log_samples(int64_t update, const std::vector<SampledGroup>& groups) {
+  if (context_.run_folder.empty() || groups.empty()) return;
+  const std::filesystem::path file = context_.run_folder / "samples.jsonl";
+  std::ofstream out(file, update == 0 && context_.phase == 0 ? std::ios::trunc : std::ios::app);
+  const SampledGroup& g = groups[0];
+  for (size_t i = 0; i < std::min<size_t>(2, g.replies.size()); ++i)
+    out << nlohmann::json({{"phase", context_.phase}, {"update", update}, {"prompt", g.problem.prompt}, {"reply", g.replies[i].text}, {"reward", g.replies[i].reward}}).dump() << "\n";
+}
+
+// Both forwards of the first group, compared; see scorer.h.
+void GroupLearner::verify(const std::vector<PackedGroup>& chosen) {
+  const bool wanted = options_.shared_prefix && (options_.verify_shared_prefix == "always" || (options_.verify_shared_prefix == "first" && !verified_));
+  if (!wanted) return;
+  verified_ = true;
+  verify_packing(*context_.model->transformer, std::span(chosen).first(1), options_.sampling.temperature);
+}
+
+GroupOptions read(const Config& trainer) {
+  GroupOptions options;
+  trainer.read(options, {"preset"});
+  return options;
+}
+
+TT_REGISTER(LanguageLearnerEntry, group,
+            {.name = "group",
+             .doc = "group-relative RL from verifiable rewards",
+             .make = [](const Config& trainer, const LanguageContext& context) -> std::unique_ptr<LanguageLearner> {
+               return std::make_unique<GroupLearner>(read(trainer), context);
+             },
+             .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
+             .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .help =
+                 [](const std::string& preset) {
+                   GroupOptions options;
+                   language_preset(Registry<TrainerPreset>::instance().get(preset, "trainer preset")).read(options);
+                   return help_of(options);
+                 }});
+
+}  // namespace
+}  // namespace trimtab

@@ -1,0 +1,65 @@
+#include "trainers/language/group_options.h"
+
+#include "core/error.h"
+
+namespace trimtab {
+
+void ShapingBlock::describe(Fields& f) {
+  f.choice("kind", kind, {"outcome", "hierarchical"},
+           "outcome: the verifier's, and terms beside it; hierarchical: a format fault is -1 and nothing else, cost counts for right replies alone (Router-R1)");
+  f.number("format", format, {.low = 0, .high = 10, .doc = "reward of a well-formed reply, right or wrong"});
+  f.number("stop_properly", stop_properly, {.low = 0, .high = 1, .doc = "factor on the reward of a reply that the token limit cut off (DLER: 0.1)"});
+  f.integer("overlong_cache", overlong_cache,
+            {.low = 0, .high = 1e6, .unit = "tokens", .doc = "over the last so many tokens before the limit the reward falls by up to 1 (DAPO); 0: not"});
+  f.flag("filter_truncated", filter_truncated, "replies that were cut off teach nothing (overlong filtering)");
+  f.number("cost_share", cost_share, {.low = 0, .high = 1, .doc = "share of a right reply's reward that few tokens earn (hierarchical)"});
+}
+
+void DifficultyBlock::describe(Fields& f) {
+  f.flag("enabled", enabled, "a token limit for each prompt, tighter where it is solved (DA-DLER; the schedule is ours)");
+  f.integer("low", low, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "tightest limit; the loosest is sampling.max_tokens"});
+  f.number("factor", factor, {.low = 0.1, .high = 0.99, .doc = "a visit that solves more tightens the limit by this"});
+  f.number("decay", decay, {.low = 0, .high = 0.99, .doc = "weight of the past in a prompt's solved share"});
+}
+
+void CarryOverBlock::describe(Fields& f) {
+  f.integer("tokens", tokens, {.low = 0, .high = 1e9, .unit = "tokens", .doc = "new tokens of a rollout, after which open replies wait for the next; 0: all are finished"});
+  f.integer("staleness", staleness, {.low = 1, .high = 1000, .unit = "updates", .doc = "a reply that is still open after so many updates is dropped with its group"});
+}
+
+void GroupOptions::describe(Fields& f) {
+  f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
+  f.integer("prompts", prompts, {.low = 1, .high = 1e6, .doc = "prompts per update"});
+  f.integer("group_size", group_size, {.low = 1, .high = 1e4, .doc = "replies per prompt"});
+  f.integer("prompt_pool", prompt_pool, {.low = 0, .high = 1e9, .doc = "train on so many different prompts, again and again; 0: all of a file, always new ones of a suite"});
+  f.block("sampling", sampling, "how replies are sampled");
+  f.integer("dynamic_sampling", dynamic_sampling,
+            {.low = 0, .high = 1000, .doc = "drop groups whose verdicts are all equal and draw others, up to so many batches per update (DAPO); 0: keep all"});
+  f.integer("patience", patience, {.low = 1, .high = 1e6, .unit = "updates", .doc = "stop with an error after so many updates in a row without anything to learn from"});
+  f.block("carry_over", carry_over, "rollouts that end at a number of tokens");
+  f.block("reward", reward, "from verdicts to rewards");
+  f.block("difficulty", difficulty, "a token limit for each prompt");
+  seams.describe(f);
+  f.integer("epochs", epochs, {.low = 1, .high = 100, .doc = "passes over a rollout"});
+  f.integer("minibatches", minibatches, {.low = 1, .high = 1e6, .doc = "parts of a rollout per pass, whole groups each"});
+  f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
+  f.block("schedule", schedule, "the step size over a phase");
+  f.block("adam", adam, "the optimiser");
+  f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
+  f.flag("shared_prefix", shared_prefix, "compute a group's prompt once; false: once per reply, the same result for more time");
+  f.choice("verify_shared_prefix", verify_shared_prefix, {"first", "never", "always"}, "compare the shared with the repeated forward: at the first update, never, at every one");
+  f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
+  f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
+}
+
+void GroupOptions::validate() const {
+  seams.validate();
+  if (seams.needs_group() && group_size < 2)
+    throw ConfigError(fmt::format("advantage '{}' compares the replies of a group; set group_size to 2 or more (or advantage: none)", seams.advantage));
+  if (minibatches > prompts) throw ConfigError(fmt::format("minibatches {} is more than prompts {}: every part needs a group", minibatches, prompts));
+  if (sampling.temperature <= 0) throw ConfigError("sampling.temperature must be above 0: replies that are all the same teach nothing");
+  if (seams.advantage == "smooth" && dynamic_sampling > 0)
+    throw ConfigError("advantage 'smooth' learns from groups with equal verdicts too; leave dynamic_sampling at 0");
+}
+
+}  // namespace trimtab

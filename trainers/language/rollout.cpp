@@ -1,0 +1,222 @@
+#include "trainers/language/rollout.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace trimtab {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+LanguageLearner::Metrics metrics_of(const std::vector<SampledGroup>& groups) {
+  double replies = 0, reward = 0, outcome = 0, solved = 0, tokens = 0, longest = 0, truncated = 0, formed = 0, flat = 0;
+  for (const SampledGroup& g : groups) {
+    flat += !g.has_spread();
+    for (const SampledReply& r : g.replies) {
+      const double length = static_cast<double>(r.tokens.size());
+      ++replies, reward += r.reward, outcome += r.verdict.outcome, solved += r.verdict.outcome >= 1, formed += r.verdict.well_formed;
+      tokens += length, longest = std::max(longest, length), truncated += r.finish == Finish::kLength;
+    }
+  }
+  const double n = std::max(replies, 1.0);
+  return {{"train/reward", reward / n}, {"train/outcome", outcome / n}, {"train/solved", solved / n}, {"train/well_formed", formed / n},
+          {"train/response_tokens", tokens / n}, {"train/response_tokens_max", longest}, {"train/truncated", truncated / n},
+          {"train/zero_spread", flat / std::max<double>(1.0, static_cast<double>(groups.size()))}, {"train/replies", replies}};
+}
+
+}  // namespace
+
+bool SampledGroup::finished() const {
+  return std::none_of(replies.begin(), replies.end(), [](const SampledReply& r) { return r.finish == Finish::kUnfinished; });
+}
+bool SampledGroup::has_spread() const {
+  return std::any_of(replies.begin(), replies.end(), [&](const SampledReply& r) { return r.verdict.outcome != replies[0].verdict.outcome; });
+}
+double SampledGroup::solved_share() const {
+  double solved = 0;
+  for (const SampledReply& r : replies) solved += r.verdict.outcome >= 1;
+  return solved / static_cast<double>(replies.size());
+}
+
+Rollout::Rollout(const GroupOptions& options, const LanguageContext& context)
+    : options_(options),
+      context_(context),
+      generator_(*context.model->transformer, {.max_sequences = 256, .token_budget = options.carry_over.tokens}),
+      limits_({.start = options.sampling.max_tokens, .low = std::min(options.difficulty.low, options.sampling.max_tokens),
+               .high = options.sampling.max_tokens, .factor = options.difficulty.factor, .decay = options.difficulty.decay}) {}
+
+// A pool is gone through in passes, each in an order of its own.
+Problem Rollout::next_problem() {
+  const uint64_t visit = cursor_++;
+  const int64_t size = context_.environment->size(Split::kTrain);
+  uint64_t pool = options_.prompt_pool > 0 ? static_cast<uint64_t>(options_.prompt_pool) : static_cast<uint64_t>(size);
+  if (size > 0) pool = std::min(pool, static_cast<uint64_t>(size));
+  if (pool == 0) return context_.environment->problem(Split::kTrain, context_.seed, (context_.phase << 48) + visit);
+  const uint64_t pass = visit / pool;
+  if (pass != order_pass_) {
+    order_.resize(pool);
+    for (uint32_t i = 0; i < pool; ++i) order_[i] = i;
+    Draws draws(context_.seed, Stream::kShuffle, static_cast<uint32_t>(context_.phase), static_cast<uint32_t>(pass), 1);
+    for (uint64_t i = pool; i > 1; --i) std::swap(order_[i - 1], order_[draws.below(static_cast<uint32_t>(i))]);
+    order_pass_ = pass;
+  }
+  return context_.environment->problem(Split::kTrain, context_.seed, order_[visit % pool]);
+}
+
+SampledGroup Rollout::begin_group(int64_t update) {
+  SampledGroup group;
+  group.key = (context_.phase << 48) + cursor_;
+  group.problem = next_problem();
+  group.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, group.problem);
+  group.limit = options_.difficulty.enabled ? limits_.limit(group.problem.id) : options_.sampling.max_tokens;
+  group.update = update;
+  group.replies.resize(options_.group_size);
+  return group;
+}
+
+void Rollout::sample(std::vector<SampledGroup>& groups) {
+  std::vector<GenerationRequest> requests;
+  std::vector<size_t> group_of;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const SampledGroup& group = groups[g];
+    const auto open = [&](const SampledReply& r) { return r.finish == Finish::kUnfinished; };
+    const bool fresh = std::all_of(group.replies.begin(), group.replies.end(), [&](const SampledReply& r) { return open(r) && r.tokens.empty(); });
+    GenerationRequest request;
+    request.prompt = group.prompt, request.key = group.key, request.max_tokens = group.limit;
+    if (fresh) {
+      request.samples = static_cast<int64_t>(group.replies.size());
+      requests.push_back(request), group_of.push_back(g);
+      continue;
+    }
+    for (size_t i = 0; i < group.replies.size(); ++i) {   // what is left of a group that was carried over
+      if (!open(group.replies[i])) continue;
+      request.first_sample = static_cast<int64_t>(i);
+      request.begun = {{group.replies[i].tokens, group.replies[i].logprobs}};
+      requests.push_back(request), group_of.push_back(g);
+    }
+  }
+  const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(),
+                       context_.model->tokenizer.get()};
+  for (Completion& c : generator_.generate(requests, options_.sampling, stop, context_.seed, *context_.pool)) {
+    SampledReply& reply = groups[group_of[c.request]].replies[c.sample];
+    reply.tokens = std::move(c.tokens), reply.logprobs = std::move(c.logprobs), reply.finish = c.finish;
+  }
+}
+
+void Rollout::score(std::vector<SampledGroup>& groups) {
+  std::vector<Problem> problems;
+  std::vector<std::string> texts;
+  for (SampledGroup& g : groups) {
+    for (SampledReply& r : g.replies) {
+      r.text = context_.model->tokenizer->decode(r.tokens, {.skip_special = true});
+      problems.push_back(g.problem), texts.push_back(r.text);
+    }
+  }
+  const std::vector<Verdict> verdicts = context_.environment->score(problems, texts);
+  size_t i = 0;
+  for (SampledGroup& g : groups) {
+    for (SampledReply& r : g.replies) {
+      r.verdict = verdicts[i++];
+      if (!std::isfinite(r.verdict.outcome))
+        throw RunError(fmt::format("the reward of problem {} is {}: give a finite number for every reply", g.problem.id, r.verdict.outcome));
+      costs_.record(static_cast<double>(r.tokens.size()));
+      r.reward = reward_of(g, r);
+    }
+    if (options_.difficulty.enabled) limits_.record(g.problem.id, g.solved_share());
+  }
+}
+
+double Rollout::reward_of(const SampledGroup& group, const SampledReply& reply) {
+  const ShapingBlock& shaping = options_.reward;
+  const auto length = static_cast<int64_t>(reply.tokens.size());
+  const double format = reply.verdict.well_formed ? shaping.format : 0;
+  double reward = shaping.kind == "hierarchical"
+                      ? hierarchical_reward(reply.verdict.well_formed, reply.verdict.outcome, format, costs_.score(static_cast<double>(length)), shaping.cost_share)
+                      : reply.verdict.outcome + format;
+  reward = stop_properly(reward, reply.finish == Finish::kStop, shaping.stop_properly);
+  if (shaping.overlong_cache > 0) reward += soft_overlong(length, group.limit, shaping.overlong_cache);
+  return reward;
+}
+
+// One batch of groups whose replies are all finished; those with open ones go to waiting_, the stale ones are dropped.
+std::vector<SampledGroup> Rollout::batch(int64_t update) {
+  std::vector<SampledGroup> groups = std::move(waiting_), done;
+  waiting_.clear();
+  std::erase_if(groups, [&](const SampledGroup& g) { return update - g.update > options_.carry_over.staleness; });
+  while (static_cast<int64_t>(groups.size()) < options_.prompts) groups.push_back(begin_group(update));
+  sample(groups);
+  for (SampledGroup& g : groups) (g.finished() ? done : waiting_).push_back(std::move(g));
+  score(done);
+  return done;
+}
+
+Rollout::Result Rollout::collect(int64_t update) {
+  const auto start = std::chrono::steady_clock::now();
+  Result out;
+  std::vector<SampledGroup> all;
+  double tokens = 0;
+  const int64_t tries = std::max<int64_t>(1, options_.dynamic_sampling);
+  int64_t batches = 0;
+  while (batches < tries && static_cast<int64_t>(out.groups.size()) < options_.prompts) {
+    for (SampledGroup& g : batch(update)) {
+      for (const SampledReply& r : g.replies) tokens += static_cast<double>(r.tokens.size());
+      const bool keep = (options_.dynamic_sampling == 0 || g.has_spread()) && static_cast<int64_t>(out.groups.size()) < options_.prompts;
+      if (keep) out.groups.push_back(g);
+      all.push_back(std::move(g));
+    }
+    ++batches;
+  }
+  if (options_.dynamic_sampling > 0 && out.groups.empty())
+    throw RunError(fmt::format("{} batches of {} prompts held no group with both right and wrong replies (solved {:.0f} % of the last, such as '{}'); choose "
+                               "easier or harder problems in env, a larger group_size, or a better model to start from",
+                               batches, options_.prompts, all.empty() ? 0.0 : 100 * all.back().solved_share(),
+                               all.empty() ? std::string() : all.back().problem.prompt.substr(0, 60)));
+  out.metrics = metrics_of(all);
+  const double seconds = seconds_since(start);
+  out.metrics.push_back({"train/batches", static_cast<double>(batches)});
+  out.metrics.push_back({"train/waiting", static_cast<double>(waiting_.size())});
+  out.metrics.push_back({"time/rollout_s", seconds});
+  out.metrics.push_back({"time/rollout_tokens_per_s", tokens / std::max(seconds, 1e-9)});
+  return out;
+}
+
+void Rollout::save(Checkpoint& checkpoint) const {
+  nlohmann::json waiting = nlohmann::json::array();
+  for (const SampledGroup& g : waiting_) {
+    nlohmann::json replies = nlohmann::json::array();
+    for (const SampledReply& r : g.replies) replies.push_back({{"tokens", r.tokens}, {"logprobs", r.logprobs}, {"finish", static_cast<int>(r.finish)}});
+    waiting.push_back({{"id", g.problem.id}, {"prompt", g.problem.prompt}, {"answer", g.problem.answer}, {"tier", g.problem.tier},
+                       {"tokens", g.prompt}, {"key", g.key}, {"limit", g.limit}, {"update", g.update}, {"replies", replies}});
+  }
+  checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}};
+}
+
+void Rollout::load(const Checkpoint& checkpoint) {
+  const nlohmann::json& json = checkpoint.counters.at("rollout");
+  cursor_ = json.at("cursor").get<uint64_t>();
+  limits_.restore(json.at("limits"));
+  costs_ = CostHistory::from_json(json.at("costs"));
+  waiting_.clear();
+  for (const nlohmann::json& w : json.at("waiting")) {
+    SampledGroup g;
+    g.problem = {.id = w.at("id"), .prompt = w.at("prompt"), .answer = w.at("answer"), .tier = w.at("tier")};
+    g.prompt = w.at("tokens").get<std::vector<int32_t>>();
+    g.key = w.at("key"), g.limit = w.at("limit"), g.update = w.at("update");
+    for (const nlohmann::json& r : w.at("replies")) {
+      SampledReply reply;
+      reply.tokens = r.at("tokens").get<std::vector<int32_t>>();
+      reply.logprobs = r.at("logprobs").get<std::vector<float>>();
+      reply.finish = static_cast<Finish>(r.at("finish").get<int>());
+      g.replies.push_back(std::move(reply));
+    }
+    waiting_.push_back(std::move(g));
+  }
+}
+
+}  // namespace trimtab

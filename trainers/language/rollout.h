@@ -1,0 +1,64 @@
+// Rollouts of group-relative RL: which prompts come next, their replies, verdicts and rewards; groups that are kept, and replies that
+// wait to be finished.
+#pragma once
+
+#include <deque>
+
+#include "core/checkpoint.h"
+#include "trainers/language/group_options.h"
+#include "trainers/language/learner.h"
+
+namespace trimtab {
+
+struct SampledReply {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;   // of the sampler
+  Finish finish = Finish::kUnfinished;
+  std::string text;
+  Verdict verdict;
+  double reward = 0;
+};
+struct SampledGroup {
+  Problem problem;
+  std::vector<int32_t> prompt;
+  uint64_t key = 0;              // of its draws: one per visit of a prompt
+  int64_t limit = 0;             // tokens
+  int64_t update = 0;            // whose policy began it
+  std::vector<SampledReply> replies;
+  bool finished() const;
+  bool has_spread() const;       // not all verdicts are equal
+  double solved_share() const;
+};
+
+class Rollout {
+ public:
+  Rollout(const GroupOptions& options, const LanguageContext& context);
+  struct Result {
+    std::vector<SampledGroup> groups;     // to learn from
+    LanguageLearner::Metrics metrics;     // of everything sampled, kept or not
+  };
+  // RunError naming the environment when dynamic sampling finds no group to learn from.
+  Result collect(int64_t update);
+  void save(Checkpoint& checkpoint) const;
+  void load(const Checkpoint& checkpoint);
+
+ private:
+  Problem next_problem();
+  SampledGroup begin_group(int64_t update);
+  void sample(std::vector<SampledGroup>& groups);
+  void score(std::vector<SampledGroup>& groups);
+  double reward_of(const SampledGroup& group, const SampledReply& reply);
+  std::vector<SampledGroup> batch(int64_t update);
+
+  const GroupOptions& options_;
+  const LanguageContext& context_;
+  Generator generator_;
+  uint64_t cursor_ = 0;                   // prompts drawn so far
+  std::vector<uint32_t> order_;           // of the prompt pool in the present pass
+  uint64_t order_pass_ = UINT64_MAX;
+  std::vector<SampledGroup> waiting_;     // carried over
+  DifficultyLimit limits_;
+  CostHistory costs_;
+};
+
+}  // namespace trimtab
