@@ -170,6 +170,7 @@ Learner::Metrics Learner::update(double progress) {
   accumulate_statistics();
   const TrainerOptions& t = phase_.options;
   FitPlan plan{.rows = live_,
+               .sequence_begin = sequence_begin_,
                .weight = weight_.data(),
                .total_rows = total_live_,
                .seed = setup_.seed,
@@ -198,6 +199,7 @@ void Learner::save_networks(Checkpoint& checkpoint) {
     checkpoint.state.tensors["returns." + name] = Tensor::f64({3}, normaliser.state());
   }
   checkpoint.counters["updates"] = updates_;
+  if (smooth_.prompts() > 0) checkpoint.counters["worlds"] = smooth_.to_json();
   checkpoint.counters["agents"] = nlohmann::json::array();
   for (const AgentSpec& agent : agents_) checkpoint.counters["agents"].push_back(to_json(agent));
   checkpoint.counters["critics"] = nlohmann::json::object();
@@ -244,6 +246,8 @@ void Learner::restore_networks(const Checkpoint& checkpoint) {
   }
   for (Critic& critic : critics_) critic.normaliser = saved_normalisers_[critic.network->name()];
   updates_ = checkpoint.counters.at("updates").get<uint32_t>();
+  if (checkpoint.counters.contains("worlds"))
+    smooth_ = SmoothStatistics::from_json(checkpoint.counters.at("worlds"));
 }
 
 void Learner::restore_environments(const Checkpoint& checkpoint) {

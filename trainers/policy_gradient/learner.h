@@ -12,10 +12,11 @@
 #include <vector>
 
 #include "core/checkpoint.h"
+#include "core/pool.h"
 #include "core/ranks.h"
 #include "policies/controllers/controller.h"
+#include "trainers/advantage/smooth.h"
 #include "trainers/fit/value_normaliser.h"
-#include "core/pool.h"
 #include "trainers/policy_gradient/network.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/rollout.h"
@@ -91,6 +92,10 @@ class Learner {
   void estimate_values(Critic& critic);
   void estimate_advantages(Critic& critic);
   void compare_groups();
+  void compare_shard(int64_t shard);
+  void remember_worlds();
+  void normalise_advantages(float* advantage, const uint8_t* mask);
+  void list_episodes();
   void weigh_rows();
   void fit(const FitPlan& plan, const FitPlan& critic_plan);
   void fit_agents_in_sequence(const FitPlan& plan);
@@ -114,6 +119,9 @@ class Learner {
   std::vector<float> factor_, log_factor_, new_logp_;  // [rows] sequential updates
   std::vector<uint32_t> live_;                         // rows that count
   int64_t total_live_ = 0;                             // of all ranks
+  std::vector<int64_t> sequence_begin_;                // episodes in live_, for ratios of whole episodes
+  std::vector<SmoothVisit> visits_;                    // [groups of this rank] of this update (smooth)
+  SmoothStatistics smooth_;                            // of worlds: the same on all ranks
   uint32_t updates_ = 0;
 };
 

@@ -60,33 +60,96 @@ void Learner::estimate_advantages(Critic& critic) {
   } else {
     critic.target = critic.returns;
   }
-  if (phase_.options.normalise_advantage == "batch")
-    whiten<float>(rows, nullptr, critic.advantage.data(), *setup_.ranks);
+  normalise_advantages(critic.advantage.data(), nullptr);
+}
+
+void Learner::normalise_advantages(float* advantage, const uint8_t* mask) {
+  const std::string& scope = phase_.options.normalise_advantage;
+  if (scope == "batch") whiten<float>(rollout_->rows(), mask, advantage, *setup_.ranks);
+  if (scope == "batch_rows")
+    whiten<float>(rollout_->rows(), mask, advantage, *setup_.ranks, Whitening::kBessel);
 }
 
 void Learner::compare_groups() {
-  const TrainerOptions& t = phase_.options;
   pool_.run(rollout_->num_shards(), [&](int64_t s) {
     const int64_t base = rollout_->base(s), count = rollout_->count(s), rows = rollout_->horizon() * count;
     std::vector<uint8_t> ended(rows);
-    std::vector<float> to_go(rows);
     for (int64_t r = 0; r < rows; ++r)
       ended[r] = rollout_->terminated[base + r] | rollout_->truncated[base + r];
-    reward_to_go<float>(rollout_->horizon(), count, rollout_->reward.data() + base, ended.data(), t.gamma,
-                        to_go.data());
-    group_reward_to_go<float>(t.group_baseline(), rollout_->horizon(), count, t.group_size, to_go.data(),
-                              rollout_->alive.data() + base, group_advantage_.data() + base);
+    reward_to_go<float>(rollout_->horizon(), count, rollout_->reward.data() + base, ended.data(),
+                        phase_.options.gamma, group_advantage_.data() + base);
   });
-  if (t.normalise_advantage == "batch")
-    whiten<float>(rollout_->rows(), rollout_->alive.data(), group_advantage_.data(), *setup_.ranks);
+  if (phase_.options.smooth()) remember_worlds();
+  pool_.run(rollout_->num_shards(), [&](int64_t s) { compare_shard(s); });
+  normalise_advantages(group_advantage_.data(), rollout_->alive.data());
+}
+
+// From reward-to-go to advantages, in place. By episode, all rows of an episode get what its first one gets.
+void Learner::compare_shard(int64_t s) {
+  const TrainerOptions& t = phase_.options;
+  const int64_t horizon = rollout_->horizon(), count = rollout_->count(s);
+  float* advantage = group_advantage_.data() + rollout_->base(s);
+  const uint8_t* alive = rollout_->alive.data() + rollout_->base(s);
+  const bool by_episode = t.group_score == "return";
+  if (t.smooth()) {
+    for (int64_t i = 0; i < count; ++i)
+      advantage[i] =
+          static_cast<float>(visits_[(rollout_->first(s) + i) / t.group_size].advantage(advantage[i]));
+  } else {
+    group_reward_to_go<float>(t.group_baseline(), by_episode ? 1 : horizon, count, t.group_size, advantage,
+                              alive, advantage, t.std_epsilon);
+  }
+  if (!by_episode) return;
+  for (int64_t r = count; r < horizon * count; ++r) advantage[r] = alive[r] ? advantage[r % count] : 0;
+}
+
+// DCPO: what the groups' returns add to the statistics of their worlds. Every rank counts those of all, so
+// that the statistics are the same wherever a world comes back.
+void Learner::remember_worlds() {
+  const int64_t size = phase_.options.group_size, groups = rollout_->instances() / size;
+  const int64_t all = rollout_->all_groups(), first = rollout_->first_group();
+  std::vector<double> moments(2 * all);
+  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+    for (int64_t i = 0; i < rollout_->count(s); i += size) {
+      const RewardMoments own =
+          group_moments<float>(size, 1, group_advantage_.data() + rollout_->base(s) + i, nullptr);
+      const int64_t g = first + (rollout_->first(s) + i) / size;
+      moments[2 * g] = own.mean, moments[2 * g + 1] = own.variance;
+    }
+  }
+  setup_.ranks->sum(moments);
+  visits_.resize(groups);
+  for (int64_t g = 0; g < all; ++g) {
+    const SmoothVisit visit =
+        smooth_.visit(std::to_string(rollout_->world(updates_, g)), {moments[2 * g], moments[2 * g + 1]});
+    if (g >= first && g < first + groups) visits_[g - first] = visit;
+  }
+}
+
+// Rows that count, episode after episode: every instance has one.
+void Learner::list_episodes() {
+  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+    const int64_t count = rollout_->count(s), end = rollout_->base(s) + rollout_->horizon() * count;
+    for (int64_t i = 0; i < count; ++i) {
+      sequence_begin_.push_back(static_cast<int64_t>(live_.size()));
+      for (int64_t r = rollout_->base(s) + i; r < end && rollout_->alive[r]; r += count)
+        live_.push_back(static_cast<uint32_t>(r));
+    }
+  }
+  sequence_begin_.push_back(static_cast<int64_t>(live_.size()));
 }
 
 // Rows that count, and their weights relative to a mean of 1 over those of all ranks.
 void Learner::weigh_rows() {
   const int64_t rows = rollout_->rows();
   live_.clear();
-  for (int64_t r = 0; r < rows; ++r) {
-    if (rollout_->alive[r]) live_.push_back(static_cast<uint32_t>(r));
+  sequence_begin_.clear();
+  if (phase_.options.ratio == "token") {
+    for (int64_t r = 0; r < rows; ++r) {
+      if (rollout_->alive[r]) live_.push_back(static_cast<uint32_t>(r));
+    }
+  } else {
+    list_episodes();
   }
   double total = static_cast<double>(live_.size());
   setup_.ranks->sum(std::span(&total, 1));
@@ -202,6 +265,9 @@ Learner::Metrics Learner::metrics(double fit_seconds) const {
     out.push_back({"entropy/" + name, s.loss.entropy / n});
     out.push_back({"kl/" + name, s.loss.kl / n});
     out.push_back({"clip_fraction/" + name, s.loss.clipped / n});
+    out.push_back({"clip_fraction_low/" + name, s.loss.clipped_low / n});
+    out.push_back({"clip_fraction_high/" + name, s.loss.clipped_high / n});
+    out.push_back({"clip_fraction_dual/" + name, s.loss.clipped_dual / n});
     out.push_back({"grad_norm/" + name, s.grad_norm / n});
     out.push_back({"minibatches/" + name, n});
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 
 #include "core/error.h"
@@ -84,9 +85,38 @@ void Network::shuffle(const FitPlan& plan, uint32_t epoch) {
     std::swap(order_[i - 1], order_[draws.below(i)]);
 }
 
-// The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
+void Network::shuffle_sequences(const FitPlan& plan, uint32_t epoch) {
+  std::vector<uint32_t> sequence(plan.sequence_begin.size() - 1);
+  std::iota(sequence.begin(), sequence.end(), 0u);
+  Draws draws(plan.seed, Stream::kShuffle, plan.update, epoch);
+  for (uint32_t i = static_cast<uint32_t>(sequence.size()); i > 1; --i)
+    std::swap(sequence[i - 1], sequence[draws.below(i)]);
+  order_.clear();
+  order_begin_.assign(1, 0);
+  for (const uint32_t i : sequence) {
+    const int64_t first = plan.sequence_begin[i], end = plan.sequence_begin[i + 1];
+    order_.insert(order_.end(), plan.rows.begin() + first, plan.rows.begin() + end);
+    order_begin_.push_back(static_cast<int64_t>(order_.size()));
+  }
+}
+
+// Part k of the rows in their present order; episodes stay whole where there are any.
+Network::Minibatch Network::minibatch(const FitPlan& plan, int64_t k, int64_t parts) const {
+  const int64_t units = static_cast<int64_t>(order_begin_.empty() ? order_.size() : order_begin_.size() - 1);
+  int64_t first = units * k / parts, end = units * (k + 1) / parts;
+  Minibatch batch;
+  if (!order_begin_.empty()) {
+    batch.sequence_begin = std::span(order_begin_).subspan(first, end - first + 1);
+    first = batch.sequence_begin.front(), end = batch.sequence_begin.back();
+  }
+  batch.rows = std::span(order_).subspan(first, end - first);
+  batch.total_rows = over_ranks(static_cast<int64_t>(batch.rows.size()), *plan.ranks);
+  return batch;
+}
+
+// chunk(rows, scratch) over at most kChunk rows at a time, each part by one thread. Returns how many parts.
 template <class Chunk>
-PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk) {
+int64_t Network::over_chunks(const Minibatch& batch, Pool& pool, Chunk&& chunk) {
   const int64_t rows = static_cast<int64_t>(batch.rows.size());
   const int64_t parts =
       std::clamp<int64_t>((rows + kChunk - 1) / kChunk, 1, static_cast<int64_t>(scratch_.size()));
@@ -95,9 +125,17 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& r
     s.sums = {};
     std::fill(s.gradient.begin(), s.gradient.end(), 0.0f);
     for (int64_t first = rows * p / parts, end = rows * (p + 1) / parts; first < end; first += kChunk) {
-      chunk(batch, batch.rows.subspan(first, std::min(kChunk, end - first)), s);
+      chunk(batch.rows.subspan(first, std::min(kChunk, end - first)), s);
     }
   });
+  return parts;
+}
+
+// The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
+template <class Chunk>
+PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk) {
+  const int64_t parts =
+      over_chunks(batch, pool, [&](std::span<const uint32_t> rows, Scratch& s) { chunk(batch, rows, s); });
   PolicyLossSums sums = scratch_[0].sums;
   std::swap(gradient_, scratch_[0].gradient);  // each part clears its own before adding to it
   for (int64_t p = 1; p < parts; ++p) {
@@ -112,18 +150,25 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& r
   return {all[0], all[1], all[2], all[3], all[4], all[5], all[6], all[7], all[8]};
 }
 
-template <class Chunk>
-FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chunk&& chunk) {
+// before(batch), then the gradient by chunk(batch, rows, scratch), then a step; for every minibatch of every
+// epoch.
+template <class Before, class Chunk>
+FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Before&& before, Chunk&& chunk) {
   FitStats stats;
-  const int64_t rows = static_cast<int64_t>(plan.rows.size());
-  const int64_t parts = options_.num_minibatches(plan.total_rows);  // the same on every rank
+  const bool whole = !plan.sequence_begin.empty();
+  int64_t parts = options_.num_minibatches(plan.total_rows);  // the same on every rank
+  if (whole) parts = std::min(parts, static_cast<int64_t>(plan.sequence_begin.size()) - 1);
+  order_begin_.clear();
   for (int64_t epoch = 0; epoch < options_.epochs && !stats.stopped_early && plan.total_rows > 0; ++epoch) {
-    shuffle(plan, static_cast<uint32_t>(epoch));
+    if (whole)
+      shuffle_sequences(plan, static_cast<uint32_t>(epoch));
+    else
+      shuffle(plan, static_cast<uint32_t>(epoch));
     for (int64_t k = 0; k < parts; ++k) {
-      Minibatch batch{std::span(order_).subspan(rows * k / parts, rows * (k + 1) / parts - rows * k / parts)};
-      batch.total_rows = over_ranks(static_cast<int64_t>(batch.rows.size()), *plan.ranks);
+      Minibatch batch = minibatch(plan, k, parts);
       if (whiten && batch.total_rows > 1)
         std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows, batch.total_rows, *plan.ranks);
+      before(batch);
       const PolicyLossSums sums = gradient_of(batch, pool, *plan.ranks, chunk);
       const double squares = squared_norm(gradient_.data(), static_cast<int64_t>(gradient_.size()));
       const double norm = std::sqrt(squares);
@@ -147,9 +192,18 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Chun
 FitStats Network::fit_policy(const FitPlan& plan, const PolicyData& data, Pool& pool) {
   const float* whiten = options_.normalise_advantage == "minibatch" ? data.advantage : nullptr;
   try {
-    return fit(plan, whiten, pool, [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
-      policy_chunk(plan, data, batch, rows, s);
-    });
+    if (!plan.sequence_begin.empty()) {
+      return fit(
+          plan, whiten, pool, [&](const Minibatch& batch) { whole_loss(plan, data, batch, pool); },
+          [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+            whole_chunk(plan, data, batch, rows, s);
+          });
+    }
+    return fit(
+        plan, whiten, pool, [](const Minibatch&) {},
+        [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+          policy_chunk(plan, data, batch, rows, s);
+        });
   } catch (const NonFinite& bad) {
     TensorFile file;
     dump_observations(file, *data.observation, bad.rows);
@@ -162,9 +216,11 @@ FitStats Network::fit_policy(const FitPlan& plan, const PolicyData& data, Pool& 
 
 FitStats Network::fit_value(const FitPlan& plan, const ValueData& data, Pool& pool) {
   try {
-    return fit(plan, nullptr, pool, [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
-      value_chunk(plan, data, batch, rows, s);
-    });
+    return fit(
+        plan, nullptr, pool, [](const Minibatch&) {},
+        [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+          value_chunk(plan, data, batch, rows, s);
+        });
   } catch (const NonFinite& bad) {
     TensorFile file;
     dump_observations(file, *data.observation, bad.rows);
@@ -194,12 +250,12 @@ std::string Network::non_finite_tensor(double loss) const {
   return std::isfinite(loss) ? "the gradient's norm" : "the loss";
 }
 
-void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
-                           std::span<const uint32_t> rows, Scratch& s) const {
+// The rows' observations and actions, and their columns of the loss in c, d and e.
+void Network::load_policy_rows(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                               std::span<const uint32_t> rows, Scratch& s) const {
   const int64_t n = static_cast<int64_t>(rows.size()), width = controller_->raw_width();
   const float per_row = 1.0f / static_cast<float>(batch.total_rows);
-  float *logp = s.a.data(), *entropy = s.b.data(), *old = s.c.data(), *advantage = s.d.data(),
-        *weight = s.e.data(), *d_logp = s.f.data(), *d_entropy = s.g.data();
+  float *old = s.c.data(), *advantage = s.d.data(), *weight = s.e.data();
   data.observation->gather(rows, s.observation);
   for (int64_t i = 0; i < n; ++i) {
     const int64_t r = rows[i];
@@ -208,12 +264,63 @@ void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Mi
     advantage[i] = (data.advantage[r] - batch.shift) * batch.scale * (data.factor ? data.factor[r] : 1.0f);
     weight[i] = plan.weight[r] * per_row;
   }
-  const ObservationBatch view = s.observation.batch(0, n);
-  controller_->evaluate(view, s.raw.data(), logp, entropy, *s.workspace);
-  const PolicyRows<float> in{
-      .rows = n, .logp = logp, .logp_old = old, .entropy = entropy, .advantage = advantage, .weight = weight};
-  s.sums.add(policy_loss(in, options_.loss_options(), d_logp, d_entropy));
-  controller_->backward_policy(d_logp, d_entropy, s.gradient.data(), *s.workspace);
+}
+
+void Network::policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                           std::span<const uint32_t> rows, Scratch& s) const {
+  const int64_t n = static_cast<int64_t>(rows.size());
+  load_policy_rows(plan, data, batch, rows, s);
+  controller_->evaluate(s.observation.batch(0, n), s.raw.data(), s.a.data(), s.b.data(), *s.workspace);
+  const PolicyRows<float> in{.rows = n,
+                             .logp = s.a.data(),
+                             .logp_old = s.c.data(),
+                             .entropy = s.b.data(),
+                             .advantage = s.d.data(),
+                             .weight = s.e.data()};
+  s.sums.add(policy_loss(in, options_.loss_options(), s.f.data(), s.g.data()));
+  controller_->backward_policy(s.f.data(), s.g.data(), s.gradient.data(), *s.workspace);
+}
+
+void Network::Whole::resize(size_t rows) {
+  for (auto* column : {&logp, &old, &entropy, &advantage, &weight, &d_logp, &d_entropy}) column->resize(rows);
+}
+
+// The loss and its derivatives for a whole minibatch, into whole_.
+void Network::whole_loss(const FitPlan& plan, const PolicyData& data, const Minibatch& batch, Pool& pool) {
+  whole_.resize(batch.rows.size());
+  over_chunks(batch, pool, [&](std::span<const uint32_t> rows, Scratch& s) {
+    const int64_t n = static_cast<int64_t>(rows.size()), at = rows.data() - batch.rows.data();
+    load_policy_rows(plan, data, batch, rows, s);
+    controller_->evaluate(s.observation.batch(0, n), s.raw.data(), whole_.logp.data() + at,
+                          whole_.entropy.data() + at, *s.workspace);
+    std::copy_n(s.c.data(), n, whole_.old.data() + at);
+    std::copy_n(s.d.data(), n, whole_.advantage.data() + at);
+    std::copy_n(s.e.data(), n, whole_.weight.data() + at);
+  });
+  whole_.sequence_begin.clear();
+  for (const int64_t begin : batch.sequence_begin)
+    whole_.sequence_begin.push_back(begin - batch.sequence_begin.front());
+  const PolicyRows<float> in{.rows = static_cast<int64_t>(batch.rows.size()),
+                             .logp = whole_.logp.data(),
+                             .logp_old = whole_.old.data(),
+                             .entropy = whole_.entropy.data(),
+                             .advantage = whole_.advantage.data(),
+                             .weight = whole_.weight.data(),
+                             .sequence_begin = whole_.sequence_begin.data(),
+                             .num_sequences = static_cast<int64_t>(whole_.sequence_begin.size()) - 1};
+  whole_.sums = policy_loss(in, options_.loss_options(), whole_.d_logp.data(), whole_.d_entropy.data());
+}
+
+// The gradient of rows whose derivatives are in whole_; their forward is made once more.
+void Network::whole_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                          std::span<const uint32_t> rows, Scratch& s) const {
+  const int64_t n = static_cast<int64_t>(rows.size()), at = rows.data() - batch.rows.data();
+  load_policy_rows(plan, data, batch, rows, s);
+  controller_->evaluate(s.observation.batch(0, n), s.raw.data(), s.a.data(), s.b.data(), *s.workspace);
+  if (at == 0) s.sums.add(whole_.sums);
+  std::copy_n(whole_.d_logp.data() + at, n, s.f.data());
+  std::copy_n(whole_.d_entropy.data() + at, n, s.g.data());
+  controller_->backward_policy(s.f.data(), s.g.data(), s.gradient.data(), *s.workspace);
 }
 
 void Network::value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch,

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "core/pool.h"
 #include "core/ranks.h"
 #include "core/safetensors.h"
 #include "policies/controllers/controller.h"
 #include "trainers/fit/adam.h"
-#include "core/pool.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/store.h"
 
@@ -36,8 +36,11 @@ struct ValueData {
 
 struct FitPlan {
   std::span<const uint32_t> rows;  // rows that count
-  const float* weight = nullptr;   // [rows of the rollout] relative weight, mean 1 over rows of all ranks
-  int64_t total_rows = 0;          // of all ranks
+  // Ratios of whole episodes: episode i is rows[sequence_begin[i]] up to rows[sequence_begin[i + 1]], and no
+  // minibatch cuts one. Empty: rows are on their own. As many on every rank.
+  std::span<const int64_t> sequence_begin = {};
+  const float* weight = nullptr;  // [rows of the rollout] relative weight, mean 1 over rows of all ranks
+  int64_t total_rows = 0;         // of all ranks
   uint64_t seed = 0;
   uint32_t update = 0;
   double lr = 0;
@@ -90,23 +93,40 @@ class Network {
     std::unique_ptr<ControllerWorkspace> workspace;
     PolicyLossSums sums;
   };
+  // A whole minibatch, where a row's loss needs other rows: the ratios of episodes.
+  struct Whole {
+    std::vector<float> logp, old, entropy, advantage, weight, d_logp, d_entropy;
+    std::vector<int64_t> sequence_begin;
+    PolicyLossSums sums;
+    void resize(size_t rows);
+  };
   struct Minibatch {
-    std::span<const uint32_t> rows;  // of this rank
-    int64_t total_rows = 0;          // of all ranks
-    float shift = 0, scale = 1;      // of advantages
+    std::span<const uint32_t> rows;           // of this rank
+    std::span<const int64_t> sequence_begin;  // in order_
+    int64_t total_rows = 0;                   // of all ranks
+    float shift = 0, scale = 1;               // of advantages
   };
 
   struct NonFinite {  // thrown inside fit, reported with the batch by its callers
     std::string what;
     std::vector<uint32_t> rows;
   };
+  template <class Before, class Chunk>
+  FitStats fit(const FitPlan& plan, const float* whiten, Pool& pool, Before&& before, Chunk&& chunk);
   template <class Chunk>
-  FitStats fit(const FitPlan& plan, const float* whiten, Pool& pool, Chunk&& chunk);
+  int64_t over_chunks(const Minibatch& batch, Pool& pool, Chunk&& chunk);
   template <class Chunk>
   PolicyLossSums gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk);
   void shuffle(const FitPlan& plan, uint32_t epoch);
+  void shuffle_sequences(const FitPlan& plan, uint32_t epoch);
+  Minibatch minibatch(const FitPlan& plan, int64_t k, int64_t parts) const;
+  void load_policy_rows(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                        std::span<const uint32_t> rows, Scratch& s) const;
   void policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
                     std::span<const uint32_t> rows, Scratch& s) const;
+  void whole_loss(const FitPlan& plan, const PolicyData& data, const Minibatch& batch, Pool& pool);
+  void whole_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
+                   std::span<const uint32_t> rows, Scratch& s) const;
   void value_chunk(const FitPlan& plan, const ValueData& data, const Minibatch& batch,
                    std::span<const uint32_t> rows, Scratch& s) const;
   template <class Block>
@@ -121,6 +141,8 @@ class Network {
   std::vector<float> gradient_;
   std::vector<Scratch> scratch_;
   std::vector<uint32_t> order_;
+  std::vector<int64_t> order_begin_;  // of episodes in it; empty: rows are on their own
+  Whole whole_;
 };
 
 }  // namespace trimtab

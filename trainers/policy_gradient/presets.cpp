@@ -1,7 +1,7 @@
-// The presets of the policy-gradient learner: a few lines each over TrainerOptions, any key of which can be
-// overridden.
+// The presets that are for controllers alone, with critics: a few lines each over TrainerOptions, any key of
+// which can be overridden. Those without a critic are in seams/presets.cpp.
 #include "core/registry.h"
-#include "trainers/policy_gradient/options.h"
+#include "trainers/seams/preset.h"
 
 namespace trimtab {
 
@@ -73,27 +73,6 @@ lr: 5e-4
 entropy: 0.01
 max_grad_norm: 10
 value: {loss: huber, huber_delta: 10, normalise: true}
-)"});
-
-// Shao et al., arXiv 2402.03300, for controllers: reward-to-go against the group's at the same step instead
-// of a critic.
-TT_REGISTER(
-    TrainerPreset, grpo,
-    {.name = "grpo",
-     .doc =
-         "group-relative policy optimisation: no critic; episodes of one world are compared with each other",
-     .yaml = R"(
-critic: none
-advantage: group_mean_std
-normalise_advantage: none
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
-epochs: 4
-lr: 5e-4
-entropy: 0.01
-max_grad_norm: 10
 )"});
 
 }  // namespace trimtab

@@ -100,19 +100,25 @@ void Rollout::set_actors(std::span<const Actor> actors) {
   }
 }
 
-void Rollout::start_worlds(Shard& shard, uint64_t first_episode) {
-  const int64_t group = options_.trainer.group_size;
+uint64_t Rollout::world(uint32_t update, int64_t group) const {
+  const uint64_t worlds = static_cast<uint64_t>(options_.trainer.worlds);
+  const uint64_t place =
+      uint64_t{update} * static_cast<uint64_t>(all_groups()) + static_cast<uint64_t>(group);
+  return options_.first_episode + (worlds > 0 ? place % worlds : place);
+}
+
+void Rollout::start_worlds(Shard& shard, uint32_t update) {
   std::vector<WorldKey> keys(shard.count);
   for (int64_t i = 0; i < shard.count; ++i) {
-    keys[i] = {options_.seed,
-               first_episode + static_cast<uint64_t>((first_instance() + shard.first + i) / group)};
+    const int64_t group = (first_instance() + shard.first + i) / options_.trainer.group_size;
+    keys[i] = {options_.seed, world(update, group)};
   }
   shard.env->reset(keys, static_cast<uint64_t>(all_groups()));
 }
 
 void Rollout::restart() {
   for (Shard& shard : shards_) {
-    start_worlds(shard, options_.first_episode);
+    start_worlds(shard, 0);
     shard.env->take_statistics();
   }
 }
@@ -129,7 +135,7 @@ void Rollout::run_shard(Shard& shard, uint32_t update) {
   const TrainerOptions& t = options_.trainer;
   const bool central = t.critic == "central";
   if (t.grouped()) {  // every update begins new episodes, so that members of a group stay in step
-    start_worlds(shard, options_.first_episode + uint64_t{update} * static_cast<uint64_t>(all_groups()));
+    start_worlds(shard, update);
   }
   const int64_t base = shard.first * horizon_;
   for (int64_t step = 0; step < horizon_; ++step) {

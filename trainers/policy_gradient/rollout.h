@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "core/pool.h"
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
-#include "core/pool.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/store.h"
 
@@ -51,6 +51,11 @@ class Rollout {
   int64_t first(int64_t shard) const { return shards_[shard].first; }
   int64_t count(int64_t shard) const { return shards_[shard].count; }
 
+  // The world that group `group` of all ranks' begins `update` in (group advantages).
+  uint64_t world(uint32_t update, int64_t group) const;
+  int64_t all_groups() const { return options_.ranks * instances() / options_.trainer.group_size; }
+  int64_t first_group() const { return first_instance() / options_.trainer.group_size; }  // of this rank
+
   void set_actors(std::span<const Actor> actors);  // in the order of the spec's agents
   void restart();                                  // every instance back to its first world
   void collect(uint32_t update, Pool& pool);       // fills everything below
@@ -84,8 +89,7 @@ class Rollout {
   };
   void make_shards(const MakeEnvironment& make);
   int64_t first_instance() const { return options_.rank * instances(); }
-  int64_t all_groups() const { return options_.ranks * instances() / options_.trainer.group_size; }
-  void start_worlds(Shard& shard, uint64_t first_episode);
+  void start_worlds(Shard& shard, uint32_t update);
   void run_shard(Shard& shard, uint32_t update);
   void decide(Shard& shard, size_t agent, int64_t row, uint32_t update, int64_t step);
   void note_outcome(Shard& shard, int64_t row);

@@ -9,7 +9,8 @@ namespace {
 Config merged(const TrainerPreset& preset, const std::string& own, const char* family) {
   if (own.empty()) throw ConfigError(fmt::format("preset '{}' does not train {}", preset.name, family));
   const std::string name = "preset " + preset.name;
-  return Config::parse(preset.common, name).merged_with(Config::parse(own, name));
+  const Config common = preset.common.empty() ? Config::empty(name) : Config::parse(preset.common, name);
+  return common.merged_with(Config::parse(own, name));
 }
 
 }  // namespace
