@@ -27,6 +27,12 @@ lr: 5e-4
 entropy: 0.01
 max_grad_norm: 10
 )",
+     .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 2
+lr: 1e-6
+)",
      .common = R"(
 advantage: group_mean_std
 normalise_advantage: none
@@ -51,6 +57,13 @@ lr: 5e-4
 entropy: 0.01
 max_grad_norm: 10
 )",
+             .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 2
+lr: 1e-6
+aggregation_constant: 256
+)",
              .common = R"(
 advantage: group_mean
 normalise_advantage: none
@@ -73,6 +86,13 @@ epochs: 4
 lr: 5e-4
 entropy: 0.01
 max_grad_norm: 10
+)",
+             .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 2
+lr: 1e-6
+dynamic_sampling: 10
 )",
              .common = R"(
 advantage: group_mean_std
@@ -98,6 +118,12 @@ lr: 5e-4
 entropy: 0.01
 max_grad_norm: 10
 )",
+             .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 4
+lr: 1e-6
+)",
              .common = R"(
 advantage: group_mean_std
 normalise_advantage: none
@@ -121,6 +147,12 @@ epochs: 1
 lr: 1e-3
 entropy: 0.01
 max_grad_norm: 10
+)",
+             .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 1
+lr: 1e-6
 )",
              .common = R"(
 advantage: leave_one_out
@@ -149,6 +181,14 @@ lr: 1e-3
 entropy: 0.01
 max_grad_norm: 10
 )",
+     .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 2
+lr: 1e-6
+dynamic_sampling: 10
+reward: {stop_properly: 0.1}
+)",
      .common = R"(
 advantage: group_mean
 normalise_advantage: batch_rows
@@ -176,6 +216,13 @@ epochs: 4
 lr: 1e-3
 entropy: 0.01
 max_grad_norm: 10
+)",
+     .language = R"(
+prompts: 32
+group_size: 8
+minibatches: 4
+lr: 1e-6
+prompt_pool: 1024
 )",
      .common = R"(
 advantage: smooth
