@@ -28,13 +28,13 @@ struct SamplingOptions {
 };
 
 struct StopRules {
-  std::vector<int32_t> ids;           // a sequence ends with any of these (it is part of the tokens)
-  std::vector<std::string> strings;   // or when its decoded text contains any of these
+  std::vector<int32_t> ids = {};      // a sequence ends with any of these (it is part of the tokens)
+  std::vector<std::string> strings = {};   // or when its decoded text contains any of these
   const Tokenizer* tokenizer = nullptr;   // needed for strings
 };
 
 struct GenerationRequest {
-  std::vector<int32_t> prompt;        // one token or more
+  std::vector<int32_t> prompt = {};   // one token or more
   int64_t samples = 1;
   uint64_t key = 0;                   // what the draws belong to: prompt, update, visit
   int64_t first_sample = 0;           // samples are numbered from here
@@ -42,10 +42,10 @@ struct GenerationRequest {
   // Sequences that go on where they were left (same prompt, key and sample: they continue as if never interrupted): tokens so far,
   // with their log-probabilities. Empty, or one entry per sample.
   struct Begun {
-    std::vector<int32_t> tokens;
-    std::vector<float> logprobs;
+    std::vector<int32_t> tokens = {};
+    std::vector<float> logprobs = {};
   };
-  std::vector<Begun> begun;
+  std::vector<Begun> begun = {};
 };
 
 enum class Finish { kStop, kLength, kUnfinished };   // kUnfinished: a token budget ended the call first

@@ -1,0 +1,53 @@
+// A Transformer's weights as decoding reads them: packed panels (kernels/packed_linear), projections that share an input in one
+// matrix, heads padded to whole vectors.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/pool.h"
+#include "engine/generation/region.h"
+#include "policies/language/transformer.h"
+
+namespace trimtab {
+
+struct PackedMatrix {
+  int64_t in = 0, panels = 0;
+  const float* weight = nullptr;   // [panels][in][32]
+  const float* bias = nullptr;     // [panels][32], or null
+};
+
+struct PackedLayer {
+  const float *input_norm = nullptr, *post_norm = nullptr;   // [hidden]
+  const float *q_norm = nullptr, *k_norm = nullptr;          // [head_dim], or null
+  PackedMatrix qkv;       // heads of q, then of k, then of v, each padded_head_dim outputs
+  PackedMatrix out;       // inputs: heads of padded_head_dim
+  PackedMatrix gate_up;   // 16 gates and 16 values in a panel
+  PackedMatrix down;
+};
+
+class PackedModel {
+ public:
+  // Packs all weights; `memory` is kept from call to call and must outlive the use. Norms and embeddings are read in place.
+  PackedModel(const Transformer& model, Region& memory, Pool& pool);
+
+  const TransformerConfig& config() const { return config_; }
+  int64_t head_stride() const { return head_stride_; }   // padded_head_dim
+  const std::vector<PackedLayer>& layers() const { return layers_; }
+  const PackedMatrix& head() const { return head_; }
+  const float* embedding(int32_t token) const { return embeddings_ + token * config_.hidden_size; }
+  const float* final_norm() const { return final_norm_; }
+  int64_t weight_bytes() const { return used_ * static_cast<int64_t>(sizeof(float)); }   // read once by a step
+
+ private:
+  struct Plan;
+  void plan_layer(Plan& plan, PackedLayer& layer, int64_t index);
+
+  TransformerConfig config_;
+  int64_t head_stride_ = 0, used_ = 0;
+  std::vector<PackedLayer> layers_;
+  PackedMatrix head_;
+  const float *embeddings_ = nullptr, *final_norm_ = nullptr;
+};
+
+}  // namespace trimtab
