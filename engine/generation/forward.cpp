@@ -182,7 +182,7 @@ void Forward::run_layer(int64_t index, const Block& block, const Member& m, Team
   float* const normed = m.own->normed;   // every thread norms all rows: cheaper than a barrier
   const auto wait = [&] { if (m.size > 1) team.barrier(); };
   const auto norm = [&](const float* weight) {
-    rms_norm({rows, config_.hidden_size, b.x, hidden_stride_, weight, static_cast<float>(config_.norm_eps), normed, hidden_stride_});
+    rms_norm(RmsNorm<float>{rows, config_.hidden_size, b.x, hidden_stride_, weight, config_.norm_eps, normed, hidden_stride_});
   };
   norm(l.input_norm);
   multiply({l.qkv, normed, hidden_stride_, PackedFinish::kStore, b.qkv, qkv_stride_}, rows, m.rank, m.size);
@@ -252,7 +252,7 @@ void Forward::attend_group(int64_t layer, int64_t kv_head, const Group& group, i
 void Forward::finish_hidden(const Block& block, const Member& m) {
   const size_t bytes = config_.hidden_size * sizeof(float);
   if (pass_->layers)
-    rms_norm({block.rows(), config_.hidden_size, m.shared->x, hidden_stride_, model_.final_norm(), static_cast<float>(config_.norm_eps),
+    rms_norm(RmsNorm<float>{block.rows(), config_.hidden_size, m.shared->x, hidden_stride_, model_.final_norm(), config_.norm_eps,
               m.own->normed, hidden_stride_});
   for (int64_t r = 0; r < block.rows(); ++r) {
     const PassRow& row = pass_->rows[block.first + r];
