@@ -34,11 +34,13 @@ def build_folder():
     return Path(os.environ.get("TRIMTAB_BENCH_BUILD", ROOT / "build" / "release"))
 
 
-def build(*targets):
-    """Builds our programs in the release build; returns the folder they lie in."""
+def build(*targets, torch=False):
+    """Builds our programs in the release build, with LibTorch where they need it; returns the folder they lie in."""
     folder = build_folder()
     options = ["-DTRIMTAB_BENCH=ON"]
-    if not (folder / "CMakeCache.txt").exists():
+    if torch:
+        options.append("-DTRIMTAB_TORCH=ON")
+    elif not (folder / "CMakeCache.txt").exists():
         options += ["-DTRIMTAB_TORCH=OFF", "-DTRIMTAB_TESTS=OFF"]
     say(f"building {' '.join(targets)}")
     with open(os.devnull, "w") as quiet:
