@@ -35,13 +35,14 @@ def build_folder():
 
 
 def build(*targets, torch=False):
-    """Builds our programs in the release build, with LibTorch where they need it; returns the folder they lie in."""
+    """Builds our programs in the release build, with LibTorch where `torch`; returns the folder they lie in."""
     folder = build_folder()
     options = ["-DTRIMTAB_BENCH=ON"]
     if torch:
-        options.append("-DTRIMTAB_TORCH=ON")
-    elif not (folder / "CMakeCache.txt").exists():
-        options += ["-DTRIMTAB_TORCH=OFF", "-DTRIMTAB_TESTS=OFF"]
+        subprocess.run([ROOT / "scripts" / "setup", "--torch"], check=True, stdout=sys.stderr)
+        options += ["-DTRIMTAB_TORCH=ON"]
+    if not (folder / "CMakeCache.txt").exists():
+        options += ["-DTRIMTAB_TESTS=OFF"] + ([] if torch else ["-DTRIMTAB_TORCH=OFF"])
     say(f"building {' '.join(targets)}")
     with open(os.devnull, "w") as quiet:
         subprocess.run(["cmake", "--preset", "release", "-B", folder, *options], cwd=ROOT, check=True, stdout=quiet)
