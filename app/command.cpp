@@ -25,6 +25,9 @@ class ParserArguments final : public Arguments {
   void integer(const std::string& names, int64_t& value, const std::string& doc) override {
     app_.add_option(names, value, doc)->capture_default_str();
   }
+  void number(const std::string& names, double& value, const std::string& doc) override {
+    app_.add_option(names, value, doc);
+  }
   void texts(const std::string& names, std::vector<std::string>& value, const std::string& doc) override {
     app_.add_option(names, value, doc);
   }
@@ -41,6 +44,7 @@ class NameCollector final : public Arguments {
   void flag(const std::string& names, bool&, const std::string&) override { out.push_back(names); }
   void text(const std::string& names, std::string&, const std::string&) override { out.push_back(names); }
   void integer(const std::string& names, int64_t&, const std::string&) override { out.push_back(names); }
+  void number(const std::string& names, double&, const std::string&) override { out.push_back(names); }
   void texts(const std::string& names, std::vector<std::string>&, const std::string&) override {
     out.push_back(names);
   }

@@ -24,6 +24,7 @@ class Arguments {
   virtual void flag(const std::string& names, bool& value, const std::string& doc) = 0;         // "--new"
   virtual void text(const std::string& names, std::string& value, const std::string& doc) = 0;  // "--out"
   virtual void integer(const std::string& names, int64_t& value, const std::string& doc) = 0;
+  virtual void number(const std::string& names, double& value, const std::string& doc) = 0;
   virtual void texts(const std::string& names, std::vector<std::string>& value,
                      const std::string& doc) = 0;  // takes several words
   virtual void words(const std::string& name, std::vector<std::string>& value,

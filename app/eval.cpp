@@ -1,7 +1,8 @@
 // `trimtab eval RUN|ARTEFACT|none... --data FILE...`: learned policies against the baselines on held-out
-// traces.
+// traces, language models on held-out problems.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -9,6 +10,7 @@
 #include "app/command.h"
 #include "app/document.h"
 #include "app/evaluation.h"
+#include "app/language_evaluation.h"
 #include "app/report.h"
 #include "app/subject.h"
 #include "core/files.h"
@@ -21,6 +23,10 @@ struct EvalOptions {
   std::string checkpoint = "best", config, json, report;
   int64_t episodes = 0, threads = 0, seed = 1;
   bool allow_validation = false;
+  // of language runs
+  int64_t samples = 0, max_tokens = 0;  // 0: as the doc says
+  double temperature = -1;
+  bool no_start = false;
 };
 
 // A run's own evaluation lies beside it unless another place is named; "-" is standard output.
@@ -30,28 +36,39 @@ std::string json_destination(const EvalOptions& options, const std::vector<std::
   return names.size() == 1 && std::filesystem::is_directory(run) ? (run / "evaluation.json").string() : "";
 }
 
-int eval(EvalOptions options) {
-  // `--data A B env.x=1` gives the override to --data, so both lists are searched.
-  SubjectOptions subject_options{.names = {},
-                                 .overrides = take_overrides(options.words),
-                                 .config_file = options.config,
-                                 .checkpoint = options.checkpoint};
-  for (const std::string& text : take_overrides(options.data)) subject_options.overrides.push_back(text);
-  subject_options.names = options.words;
-  if (options.data.empty()) throw ConfigError("nothing to evaluate on: give --data FILE...");
+nlohmann::json evaluate_language(const EvalOptions& options, const SubjectOptions& subject) {
+  if (!options.config.empty()) throw ConfigError("--config is for none; a run brings its own configuration");
+  if (options.episodes < 0 || options.samples < 0 || options.max_tokens < 0)
+    throw ConfigError("--episodes, --samples and --max-tokens must be 1 or more");
+  return evaluate_language_runs({.subject = subject,
+                                 .files = options.data,
+                                 .allow_validation = options.allow_validation,
+                                 .with_start = !options.no_start,
+                                 .episodes = options.episodes,
+                                 .samples = std::max<int64_t>(1, options.samples),
+                                 .max_tokens = options.max_tokens,
+                                 .threads = options.threads,
+                                 .temperature = options.temperature,
+                                 .seed = static_cast<uint64_t>(options.seed)});
+}
 
+nlohmann::json evaluate_controllers(const EvalOptions& options, const SubjectOptions& subject_options) {
+  if (options.data.empty()) throw ConfigError("nothing to evaluate on: give --data FILE...");
+  if (options.samples > 0 || options.max_tokens > 0 || options.temperature >= 0 || options.no_start)
+    throw ConfigError("--samples, --temperature, --max-tokens and --no-start are for language runs");
   const Subject subject = open_subject(subject_options);
-  EvaluationRequest request{.environment = subject.environment,
-                            .config = subject.config,
-                            .files = options.data,
-                            .splits = check_held_out(subject, options.data, options.allow_validation),
-                            .agents = subject.agents,
-                            .episodes = options.episodes,
-                            .threads = options.threads,
-                            .seed = static_cast<uint64_t>(options.seed)};
-  nlohmann::json evaluation = evaluate(request);
-  evaluation["subjects"] = options.words;
-  evaluation["overrides"] = subject_options.overrides;
+  return evaluate({.environment = subject.environment,
+                   .config = subject.config,
+                   .files = options.data,
+                   .splits = check_held_out(subject, options.data, options.allow_validation),
+                   .agents = subject.agents,
+                   .episodes = options.episodes,
+                   .threads = options.threads,
+                   .seed = static_cast<uint64_t>(options.seed)});
+}
+
+// Table to the console, the document and the report to their files.
+void deliver(const nlohmann::json& evaluation, const EvalOptions& options) {
   const std::string destination = json_destination(options, options.words);
   fmt::print(destination == "-" ? stderr : stdout, "{}", evaluation_table(evaluation));
   if (destination == "-") {
@@ -66,29 +83,53 @@ int eval(EvalOptions options) {
                                                        .runs = report_runs(options.words)}));
     fmt::print(destination == "-" ? stderr : stdout, "Written: {}\n", options.report);
   }
+}
+
+int eval(EvalOptions options) {
+  // `--data A B env.x=1` gives the override to --data, so both lists are searched.
+  SubjectOptions subject{.names = {},
+                         .overrides = take_overrides(options.words),
+                         .config_file = options.config,
+                         .checkpoint = options.checkpoint};
+  for (const std::string& text : take_overrides(options.data)) subject.overrides.push_back(text);
+  subject.names = options.words;
+  const bool is_language = !options.words.empty() && is_language_run(options.words[0]);
+  nlohmann::json evaluation =
+      is_language ? evaluate_language(options, subject) : evaluate_controllers(options, subject);
+  evaluation["subjects"] = options.words;
+  evaluation["overrides"] = subject.overrides;
+  deliver(evaluation, options);
   return 0;
 }
 
 TT_REGISTER(
     Verb, eval,
     {.name = "eval",
-     .doc = "Evaluate runs or an exported artefact on held-out traces against the baselines",
+     .doc = "Evaluate runs or an exported artefact on held-out data against the baselines",
      .declare = [](Arguments& a) {
        auto o = std::make_shared<EvalOptions>();
        a.words("SUBJECT", o->words,
                "run folders (several: training seeds of one experiment), an exported artefact, or none; and "
                "env.KEY=VALUE");
-       a.texts("--data", o->data, "trace files that training did not see");
+       a.texts("--data", o->data,
+               "trace or JSONL files that training did not see (a language run on a suite: default its test "
+               "split)");
        a.text("--config", o->config, "for none: the configuration whose env block counts");
        a.text("--checkpoint", o->checkpoint, "best (default), latest or a step");
        a.text("--json", o->json,
               "where to write the results; - is standard output (default for one run: RUN/evaluation.json)");
        a.text("--report", o->report, "where to write the report, one HTML file");
-       a.integer("--episodes", o->episodes, "episodes per file; 0: all drops of the file");
+       a.integer("--episodes", o->episodes,
+                 "episodes per file; 0: all drops or problems of the file, 512 of a suite");
        a.integer("--threads", o->threads, "threads; 0: one per core");
        a.integer("--seed", o->seed, "of the worlds' draws, equal for every policy");
+       a.integer("--samples", o->samples, "language: sampled replies per problem; 0: one");
+       a.number("--temperature", o->temperature,
+                "language: of the sampled replies (default: that of training)");
+       a.integer("--max-tokens", o->max_tokens, "language: longest reply; 0: that of the run's eval block");
+       a.flag("--no-start", o->no_start, "language: leave out the model the run started from");
        a.flag("--allow-validation", o->allow_validation,
-              "accept the run's validation traces (for tuning, not for claims)");
+              "accept the run's validation data (for tuning, not for claims)");
        return [o] { return eval(*o); };
      }});
 

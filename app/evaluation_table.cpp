@@ -74,22 +74,23 @@ std::string table_of(const json& evaluation, const std::string& file) {
 
 std::string evaluation_table(const json& evaluation) {
   std::string out;
+  const std::string unit = evaluation.value("episode", "episode");
   int64_t total = 0;
   for (const json& data : evaluation["data"]) {
     const int64_t episodes = data["episodes"];
     total += episodes;
-    out += fmt::format("\n{} ({}, n = {} independent episodes)\n{}", data["file"].get<std::string>(),
-                       data["split"].get<std::string>(), episodes, table_of(evaluation, data["file"]));
+    out += fmt::format("\n{} ({}, n = {} independent {}s)\n{}", data["file"].get<std::string>(),
+                       data["split"].get<std::string>(), episodes, unit, table_of(evaluation, data["file"]));
   }
   if (evaluation["data"].size() > 1)
-    out += fmt::format("\nall files (n = {} independent episodes)\n{}", total, table_of(evaluation, ""));
+    out += fmt::format("\nall files (n = {} independent {}s)\n{}", total, unit, table_of(evaluation, ""));
   const int64_t seeds = evaluation["seeds"];
   out += fmt::format(
-      "\nMean [95 % interval] by bootstrap over independent episodes{}; ratios are paired on matched "
-      "worlds.\n",
+      "\nMean [95 % interval] by bootstrap over independent {}s{}; ratios are paired on matched {}.\n", unit,
       seeds > 1    ? fmt::format(" crossed with {} training seeds", seeds)
       : seeds == 1 ? ", one training seed (its spread is not in the intervals)"
-                   : "");
+                   : "",
+      unit == "episode" ? "worlds" : unit + "s");
   return out;
 }
 

@@ -53,25 +53,12 @@ std::string experiment_of(const Config& config) {
 }
 
 Subject from_runs(const SubjectOptions& options) {
+  TrainedRuns runs = open_runs(options);
   Subject out;
-  std::string experiment;
-  for (const std::string& name : options.names) {
-    const fs::path run = name;
-    check_run_folder(name);
-    Config config = Config::load(run / "config.yaml");
-    if (experiment.empty()) experiment = experiment_of(config);
-    if (experiment_of(config) != experiment)
-      throw ConfigError(
-          fmt::format("{} and {} are not training seeds of one experiment: their configurations differ "
-                      "beyond the run block; "
-                      "evaluate them one by one",
-                      options.names[0], name));
-    for (const TrainingFile& file : training_manifest(name)) out.manifest.push_back(file);
-    out.agents.push_back(policy_agents(run, options.checkpoint));
-    apply_overrides(config, options.overrides);
-    out.environment = config.text("env.type", "");
-    out.config = config.at("env");
-  }
+  for (const std::string& run : options.names) out.agents.push_back(policy_agents(run, options.checkpoint));
+  out.environment = runs.config.text("env.type", "");
+  out.config = runs.config.at("env");
+  out.manifest = std::move(runs.manifest);
   return out;
 }
 
@@ -109,6 +96,25 @@ Subject open_subject(const SubjectOptions& options) {
   return is_artefact(options.names[0]) ? from_artefact(options) : from_runs(options);
 }
 
+TrainedRuns open_runs(const SubjectOptions& options) {
+  TrainedRuns out;
+  std::string experiment;
+  for (const std::string& name : options.names) {
+    check_run_folder(name);
+    out.config = Config::load(fs::path(name) / "config.yaml");
+    if (experiment.empty()) experiment = experiment_of(out.config);
+    if (experiment_of(out.config) != experiment)
+      throw ConfigError(
+          fmt::format("{} and {} are not training seeds of one experiment: their configurations differ "
+                      "beyond the run block; "
+                      "evaluate them one by one",
+                      options.names[0], name));
+    for (const TrainingFile& file : training_manifest(name)) out.manifest.push_back(file);
+  }
+  apply_overrides(out.config, options.overrides);
+  return out;
+}
+
 void check_run_folder(const std::string& folder) {
   if (!fs::exists(folder)) throw DataError(fmt::format("{}: no such run folder", folder));
   if (!fs::exists(fs::path(folder) / "config.yaml") || !fs::is_directory(fs::path(folder) / "checkpoints"))
@@ -130,27 +136,34 @@ std::vector<TrainingFile> training_manifest(const std::string& run_folder) {
   return out;
 }
 
-std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files,
-                                        bool allow_validation) {
+std::vector<std::string> check_held_out(const std::vector<TrainingFile>& manifest,
+                                        const std::vector<std::string>& files, bool allow_validation) {
   std::vector<std::string> splits;
   for (const std::string& file : files) {
     if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file", file));
-    std::string split = subject.agents.empty() ? "unchecked" : "held-out";
+    std::string split = "held-out";
     const std::string hash = hash_file(file);
-    for (const TrainingFile& seen : subject.manifest) {
+    for (const TrainingFile& seen : manifest) {
       if (seen.hash != hash) continue;
       if (seen.split == "validation" && allow_validation) {
         split = "validation";
         continue;
       }
       throw DataError(fmt::format(
-          "{}: this trace is in the run's training manifest ({} split, as {}), so a result on it would "
-          "not be held out; evaluate on another trace{}",
+          "{}: this file is in the run's training manifest ({} split, as {}), so a result on it would "
+          "not be held out; evaluate on another{}",
           file, seen.split, seen.file,
           seen.split == "validation" ? ", or give --allow-validation to tune on it" : ""));
     }
     splits.push_back(split);
   }
+  return splits;
+}
+
+std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files,
+                                        bool allow_validation) {
+  std::vector<std::string> splits = check_held_out(subject.manifest, files, allow_validation);
+  if (subject.agents.empty()) splits.assign(files.size(), "unchecked");
   return splits;
 }
 

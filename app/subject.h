@@ -29,13 +29,23 @@ struct SubjectOptions {
 
 Subject open_subject(const SubjectOptions& options);
 
+// Runs that are training seeds of one experiment: what they have in common, without their policies.
+struct TrainedRuns {
+  Config config = Config::empty("");  // the whole configuration, overrides applied
+  std::vector<TrainingFile> manifest;
+};
+// DataError for what is no run folder, ConfigError for runs of different experiments.
+TrainedRuns open_runs(const SubjectOptions& options);
+
 // DataError unless `folder` is a run: config.yaml and checkpoints/ are there.
 void check_run_folder(const std::string& folder);
 // The data files of a run's provenance.json; DataError when it does not say.
 std::vector<TrainingFile> training_manifest(const std::string& run_folder);
 
 // "held-out" or "validation" for each file. A file that training saw is a DataError; a validation file too,
-// unless allowed.
+// unless allowed. A subject that was not trained has nothing to check against: "unchecked".
+std::vector<std::string> check_held_out(const std::vector<TrainingFile>& manifest,
+                                        const std::vector<std::string>& files, bool allow_validation);
 std::vector<std::string> check_held_out(const Subject& subject, const std::vector<std::string>& files,
                                         bool allow_validation);
 

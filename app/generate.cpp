@@ -1,0 +1,210 @@
+// `trimtab generate MODEL --prompt TEXT | --prompts FILE.jsonl`: completions of a language model with their
+// tokens and log-probabilities.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "app/command.h"
+#include "app/document.h"
+#include "core/config.h"
+#include "core/files.h"
+#include "core/text.h"
+#include "trainers/language_tools.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct GenerateOptions {
+  std::vector<std::string> words, stop;
+  std::string prompts, prompt, chat, checkpoint = "best", json;
+  int64_t max_tokens = 256, top_k = 0, samples = 1, threads = 0, seed = 1;
+  double temperature = 1, top_p = 1;
+  bool tokens = false;
+};
+
+// One line of a prompts file: {"prompt": text}, {"question": text} or {"tokens": [ids]}; other keys are
+// ignored, so that a file of problems can be used as it is.
+class PromptReader {
+ public:
+  explicit PromptReader(std::string place) : place_(std::move(place)) {}
+
+  PromptLine read(const std::string& line) const {
+    const json object = json::parse(line, nullptr, false);
+    if (!object.is_object())
+      fail("not a JSON object; write {\"prompt\": \"...\"} or {\"tokens\": [1, 2, 3]}");
+    const char* found = nullptr;
+    for (const char* key : {"prompt", "question", "tokens"}) {
+      if (!object.contains(key)) continue;
+      if (found != nullptr) fail(fmt::format("has both '{}' and '{}'; keep one", found, key));
+      found = key;
+    }
+    if (found == nullptr) fail("needs 'prompt', 'question' or 'tokens'");
+    PromptLine out{.place = place_, .text = {}, .tokens = {}};
+    if (std::string_view(found) == "tokens") {
+      out.tokens = ids_of(object["tokens"]);
+    } else {
+      out.text = text_of(object[found], found);
+    }
+    return out;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw DataError(fmt::format("{}: {}", place_, what));
+  }
+  std::string text_of(const json& value, const char* key) const {
+    if (!value.is_string()) fail(fmt::format("'{}' must be text, got {}", key, value.type_name()));
+    if (value.get<std::string>().empty()) fail(fmt::format("'{}' is empty; give some text", key));
+    return value;
+  }
+  std::vector<int32_t> ids_of(const json& value) const {
+    if (!value.is_array() || value.empty()) fail("'tokens' must be a list of ids with one or more in it");
+    std::vector<int32_t> out;
+    for (const json& id : value) {
+      if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
+        fail(fmt::format("'tokens' holds {}, which is no id", id.dump()));
+      out.push_back(id);
+    }
+    return out;
+  }
+  std::string place_;
+};
+
+std::vector<PromptLine> read_prompts(const std::string& file) {
+  std::vector<PromptLine> out;
+  int64_t number = 0;
+  for (const std::string& line : split(read_file(file), '\n')) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    out.push_back(PromptReader(fmt::format("{}:{}", file, number)).read(line));
+  }
+  if (out.empty())
+    throw DataError(
+        fmt::format("{}: no prompts in it; one JSON object per line, such as {{\"prompt\": "
+                    "\"2+2=\"}} or {{\"tokens\": [1, 2, 3]}}",
+                    file));
+  return out;
+}
+
+std::vector<PromptLine> prompts_of(const GenerateOptions& options) {
+  if (options.prompt.empty() == options.prompts.empty())
+    throw ConfigError(options.prompt.empty()
+                          ? "what is to be continued? give --prompt TEXT or --prompts FILE.jsonl"
+                          : "--prompt and --prompts exclude each other; keep one");
+  if (!options.prompts.empty()) return read_prompts(options.prompts);
+  if (!is_utf8(options.prompt)) throw ConfigError("--prompt is not UTF-8 text");
+  return {{.place = "--prompt", .text = options.prompt, .tokens = {}}};
+}
+
+// A run is asked as it was trained: with the chat template, instruction and stop texts of its env block.
+void take_environment(const std::string& model, GenerateOrder& order) {
+  const fs::path file = fs::path(model) / "config.yaml";
+  if (!fs::exists(file)) return;
+  const Config config = Config::load(file);
+  order.chat = config.text("env.chat", "none");
+  order.instruction = config.text("env.instruction", "");
+  if (!order.stop.empty()) return;
+  for (size_t i = 0; i < config.list("env.stop").size(); ++i)
+    order.stop.push_back(config.text(fmt::format("env.stop.{}", i), ""));
+}
+
+GenerateOrder order_of(const GenerateOptions& options) {
+  if (options.words.size() != 1)
+    throw ConfigError(fmt::format(
+        "generate takes one model, got {}: trimtab generate RUN|FOLDER --prompt TEXT", options.words.size()));
+  if (options.samples < 1 || options.max_tokens < 1 || options.seed < 0 || options.threads < 0)
+    throw ConfigError("--samples and --max-tokens must be 1 or more, --seed and --threads 0 or more");
+  GenerateOrder out{.model = {options.words[0], options.checkpoint},
+                    .prompts = prompts_of(options),
+                    .samples = options.samples,
+                    .max_tokens = options.max_tokens,
+                    .top_k = options.top_k,
+                    .threads = options.threads,
+                    .temperature = options.temperature,
+                    .top_p = options.top_p,
+                    .seed = static_cast<uint64_t>(options.seed),
+                    .chat = "none",
+                    .instruction = "",
+                    .stop = options.stop};
+  if (options.chat.empty()) {
+    take_environment(options.words[0], out);
+  } else {
+    out.chat = options.chat;
+  }
+  return out;
+}
+
+json completions_json(const std::vector<GeneratedText>& texts) {
+  json list = json::array();
+  for (const GeneratedText& t : texts) {
+    list.push_back({{"prompt", t.prompt_text},
+                    {"prompt_tokens", t.prompt_tokens},
+                    {"sample", t.sample},
+                    {"tokens", t.tokens},
+                    {"logprobs", t.logprobs},
+                    {"text", t.text},
+                    {"finish", t.stopped ? "stop" : "length"}});
+  }
+  return {{"completions", list}};
+}
+
+void print_texts(std::FILE* out, const std::vector<GeneratedText>& texts, bool tokens) {
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const GeneratedText& t = texts[i];
+    if (t.sample == 0) fmt::print(out, "{}> {}\n", i == 0 ? "" : "\n", t.prompt_text);
+    fmt::print(out, "{}{}\n", t.text, t.stopped ? "" : " ... (token limit)");
+    if (tokens) fmt::print(out, "[{}]\n", fmt::join(t.tokens, ", "));
+  }
+}
+
+int generate(const GenerateOptions& options) {
+  const LanguageTools& tools = language_tools("sampling a language model");
+  const std::vector<GeneratedText> texts = tools.generate(order_of(options));
+  const bool to_stdout = options.json == "-";
+  print_texts(to_stdout ? stderr : stdout, texts, options.tokens);
+  if (to_stdout) {
+    fmt::print("{}", document_text(completions_json(texts)));
+  } else if (!options.json.empty()) {
+    write_file_atomically(options.json, document_text(completions_json(texts)));
+    fmt::print("Written: {}\n", options.json);
+  }
+  return 0;
+}
+
+TT_REGISTER(
+    Verb, generate,
+    {.name = "generate",
+     .doc = "Sample a language model: a run or a Hugging Face folder",
+     .declare = [](Arguments& a) {
+       auto o = std::make_shared<GenerateOptions>();
+       a.words("MODEL", o->words, "a run folder or a Hugging Face folder");
+       a.text("--prompt", o->prompt, "a text to continue");
+       a.text("--prompts", o->prompts,
+              "a file with one object per line: {\"prompt\": text}, {\"question\": text} or {\"tokens\": "
+              "[ids]}");
+       a.integer("--max-tokens", o->max_tokens, "longest completion, stop token included");
+       a.number("--temperature", o->temperature, "divides the logits (default 1); 0: the likeliest token");
+       a.integer("--top-k", o->top_k, "only the k likeliest tokens; 0: all");
+       a.number("--top-p", o->top_p,
+                "only the likeliest tokens that have this probability together (default 1)");
+       a.integer("--samples", o->samples, "completions per prompt");
+       a.integer("--seed", o->seed, "of the draws");
+       a.text(
+           "--chat", o->chat,
+           "none, chatml or llama3: the template around the prompt (default: that of the run's env block)");
+       a.texts("--stop", o->stop, "texts that end a completion");
+       a.text("--checkpoint", o->checkpoint, "of a run: best (default), latest or a step");
+       a.integer("--threads", o->threads, "threads; 0: one per core");
+       a.flag("--tokens", o->tokens, "also print the token ids");
+       a.text("--json", o->json, "where to write the completions; - is standard output");
+       return [o] { return generate(*o); };
+     }});
+
+}  // namespace
+}  // namespace trimtab

@@ -1,0 +1,191 @@
+// Language models for the command: generate, help and inspect; see trainers/language_tools.h. Evaluation is
+// in tools_evaluate.cpp.
+#include "trainers/language/tools.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+
+#include "core/checkpoint.h"
+#include "core/error.h"
+#include "core/run_folder.h"
+#include "engine/generation/generator.h"
+#include "policies/tokenizer/chat.h"
+#include "trainers/language/job.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<int32_t> read_prompt(const PromptLine& prompt, const GenerateOrder& order,
+                                 const Tokenizer& tokenizer) {
+  if (prompt.text.empty()) return prompt.tokens;
+  // The caller's own whole text: a special token written out in it is meant as one.
+  if (order.chat == "none")
+    return tokenizer.encode(order.instruction + prompt.text,
+                            {.allow_special = true, .add_special_tokens = true});
+  std::vector<ChatMessage> messages;
+  if (!order.instruction.empty()) messages.push_back({"system", order.instruction});
+  messages.push_back({"user", prompt.text});
+  return ChatTemplate(tokenizer, order.chat).encode(messages);
+}
+
+// Tells a mistake in what was asked by where it was asked; a character that the tokenizer lacks, too.
+std::vector<int32_t> checked_prompt(const PromptLine& prompt, const GenerateOrder& order,
+                                    const LanguageModel& model) {
+  std::vector<int32_t> ids;
+  try {
+    ids = read_prompt(prompt, order, *model.tokenizer);
+  } catch (const DataError& error) {
+    throw DataError(fmt::format("{}: {}", prompt.place, error.what()));
+  }
+  check_prompt(ids, order.max_tokens, *model.transformer, prompt.place);
+  return ids;
+}
+
+StopRules stop_rules(const GenerateOrder& order, const LanguageModel& model) {
+  std::vector<int32_t> ids = order.chat == "none" ? model.tokenizer->stop_ids()
+                                                  : ChatTemplate(*model.tokenizer, order.chat).stop_ids();
+  for (const int64_t id : model.transformer->config().eos_ids) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<int32_t>(id));
+  }
+  return {ids, order.stop, model.tokenizer.get()};
+}
+
+std::vector<GeneratedText> generate(const GenerateOrder& order) {
+  at::set_num_threads(1);  // threads are ours, so that sums have one order
+  const LanguageModel model = load_model(order.model);
+  std::vector<GenerationRequest> requests;
+  for (size_t i = 0; i < order.prompts.size(); ++i)
+    requests.push_back(
+        {.prompt = checked_prompt(order.prompts[i], order, model), .samples = order.samples, .key = i});
+  Pool pool(thread_count(order.threads));
+  const std::vector<Completion> completions =
+      Generator(*model.transformer)
+          .generate(requests,
+                    {.max_tokens = order.max_tokens,
+                     .temperature = order.temperature,
+                     .top_k = order.top_k,
+                     .top_p = order.top_p},
+                    stop_rules(order, model), order.seed, pool,
+                    reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
+  std::vector<GeneratedText> out;
+  for (const Completion& c : completions) {
+    const PromptLine& prompt = order.prompts[c.request];
+    const std::vector<int32_t>& ids = requests[c.request].prompt;
+    out.push_back({.prompt = c.request,
+                   .sample = c.sample,
+                   .prompt_text = prompt.text.empty() ? model.tokenizer->decode(ids) : prompt.text,
+                   .prompt_tokens = ids,
+                   .tokens = c.tokens,
+                   .logprobs = c.logprobs,
+                   .text = model.tokenizer->decode(c.tokens, {.skip_special = true}),
+                   .stopped = c.finish == Finish::kStop});
+  }
+  return out;
+}
+
+// "group" stands behind every preset of TrainerPreset and is none itself.
+std::vector<std::pair<std::string, std::string>> learners() {
+  std::vector<std::pair<std::string, std::string>> out;
+  const auto& registry = Registry<LanguageLearnerEntry>::instance();
+  for (const std::string& name : registry.names()) {
+    if (name != "group") out.push_back({name, registry.get(name, "trainer preset").doc});
+  }
+  return out;
+}
+
+std::vector<FieldLine> trainer_help(const std::string& preset) {
+  return learner_of(Config::parse("preset: " + preset, "preset " + preset)).help(preset);
+}
+
+nlohmann::json inspect(const std::string& folder) {
+  const LanguageModel model = LanguageModel::load(folder);
+  const TransformerConfig& c = model.transformer->config();
+  std::vector<std::string> templates;
+  for (const std::string& name : chat_template_names()) {
+    try {
+      ChatTemplate(*model.tokenizer, name);
+      templates.push_back(name);
+    } catch (const ConfigError&) {  // its markers are not in this vocabulary
+    }
+  }
+  return {{"kind", "language model"},
+          {"file", folder},
+          {"family", c.family},
+          {"parameters", model.transformer->num_parameters()},
+          {"vocabulary", c.vocab_size},
+          {"context", c.max_positions},
+          {"layers", c.num_layers},
+          {"hidden_size", c.hidden_size},
+          {"heads", c.num_heads},
+          {"kv_heads", c.num_kv_heads},
+          {"tied_embeddings", c.tied_embeddings},
+          {"tokenizer",
+           {{"tokens", model.tokenizer->vocab_size()},
+            {"stop_ids", model.tokenizer->stop_ids()},
+            {"chat_templates", templates},
+            {"hash", model.tokenizer->hash()}}}};
+}
+
+TT_REGISTER(LanguageTools, libtorch,
+            {.name = "libtorch",
+             .doc = "transformers on the CPU",
+             .generate = generate,
+             .evaluate = evaluate_runs,
+             .learners = learners,
+             .trainer_help = trainer_help,
+             .policy_help = [] { return help_of<LanguagePolicyOptions>(); },
+             .inspect = inspect});
+
+}  // namespace
+
+LanguageModel load_model(const ModelChoice& choice) {
+  const fs::path path = choice.path;
+  const bool is_run = fs::exists(path / "config.yaml");
+  if (!is_run && choice.checkpoint != "best")
+    throw ConfigError(fmt::format("{}: has no checkpoint '{}', it is no run; leave --checkpoint out",
+                                  choice.path, choice.checkpoint));
+  LanguageModel model = LanguageModel::load(path);
+  if (choice.checkpoint == "best") return model;
+  const Checkpoint checkpoint = CheckpointFolder(path / "checkpoints").load(choice.checkpoint);
+  const auto found = checkpoint.state.tensors.find("parameters");
+  const at::Tensor& flat = model.transformer->flat();
+  if (found == checkpoint.state.tensors.end() ||
+      static_cast<int64_t>(found->second.as_f32().size()) != flat.numel())
+    throw CheckpointError(fmt::format("{}: step {} does not hold the {} parameters of the run's model",
+                                      (path / "checkpoints").string(), checkpoint.step, flat.numel()));
+  const std::span<const float> saved = found->second.as_f32();
+  std::copy(saved.begin(), saved.end(), flat.data_ptr<float>());
+  return model;
+}
+
+void check_prompt(const std::vector<int32_t>& ids, int64_t max_tokens, const Transformer& transformer,
+                  const std::string& place) {
+  const TransformerConfig& config = transformer.config();
+  if (ids.empty()) throw DataError(fmt::format("{}: the prompt has no tokens; give some text", place));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config.vocab_size)
+      throw DataError(fmt::format("{}: token {} is {}, but the model's vocabulary has {}: ids 0 to {}", place,
+                                  i, ids[i], config.vocab_size, config.vocab_size - 1));
+  }
+  const auto length = static_cast<int64_t>(ids.size());
+  if (length + max_tokens > config.max_positions)
+    throw DataError(
+        fmt::format("{}: the prompt has {} tokens, which with --max-tokens {} is more than the "
+                    "model's {} positions; shorten one",
+                    place, length, max_tokens, config.max_positions));
+}
+
+std::function<void(int64_t, int64_t)> reply_progress(const std::string& label, int64_t replies) {
+  const auto progress = std::make_shared<Progress>(label, replies, "replies");
+  return [progress](int64_t tokens, int64_t finished) {
+    if (interrupted()) throw Interrupted("interrupted; nothing was written");
+    progress->update(finished, fmt::format("{} tokens", tokens));
+  };
+}
+
+}  // namespace trimtab

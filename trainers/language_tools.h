@@ -1,0 +1,101 @@
+// What the command asks of language models, in types that need no LibTorch: the command is built with and
+// without it. A build with LibTorch registers one entry (trainers/language/tools.cpp); without it there is
+// none, and language_tools() says how to get it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/config.h"
+#include "core/registry.h"
+#include "envs/evaluation.h"
+
+namespace trimtab {
+
+// A model: a run folder, or a Hugging Face folder.
+struct ModelChoice {
+  std::string path;
+  std::string checkpoint = "best";  // of a run: best, latest or a step
+};
+
+// ---- generate ----
+struct PromptLine {
+  std::string place;            // for messages: "prompts.jsonl:3", "--prompt"
+  std::string text;             // UTF-8; empty when tokens are given
+  std::vector<int32_t> tokens;  // the prompt as ids, taken as they are
+};
+struct GenerateOrder {
+  ModelChoice model;
+  std::vector<PromptLine> prompts;
+  int64_t samples = 1, max_tokens = 256, top_k = 0, threads = 0;  // threads 0: one per core
+  double temperature = 1, top_p = 1;
+  uint64_t seed = 1;
+  std::string chat = "none", instruction;  // as in envs/reasoning
+  std::vector<std::string> stop;
+};
+struct GeneratedText {
+  int64_t prompt = 0, sample = 0;
+  std::string prompt_text;             // as given, or decoded
+  std::vector<int32_t> prompt_tokens;  // what the model read
+  std::vector<int32_t> tokens;         // stop token included
+  std::vector<float> logprobs;         // ln p under softmax(logits / temperature); greedy: at temperature 1
+  std::string text;                    // of the tokens, special ones left out
+  bool stopped = false;                // false: the token limit ended it
+};
+
+// ---- eval ----
+struct LanguageEvaluationOrder {
+  Config config = Config::empty("");  // of the runs, overrides applied
+  std::vector<ModelChoice> runs;      // training seeds of one experiment
+  std::string start;                  // the model they started from; empty: none to compare with
+  std::vector<std::string> files;     // JSONL; empty: the test split of the environment's own suite
+  bool allow_validation = false;      // accept problems of the validation split
+  int64_t episodes = 0;               // problems per file; 0: all, of a suite 512
+  int64_t samples = 1;                // per problem, of the sampled policies
+  int64_t max_tokens = 0;             // 0: that of the run's eval block
+  double temperature = -1;            // below 0: that of training
+  int64_t threads = 0;
+  uint64_t seed = 1;  // of the suite's problems and of all draws
+};
+// One number per metric, model and problem; NaN where the metric is not defined.
+struct LanguageScores {
+  struct File {
+    std::string name, sha256;
+    int64_t problems = 0;
+  };
+  struct Policy {
+    EvaluatedPolicy policy;
+    std::vector<std::vector<std::vector<double>>> values;  // [metric][training seed][problem of all files]
+  };
+  std::vector<MetricInfo> metrics;
+  std::vector<File> files;
+  std::vector<Policy> policies;  // "sampled", "greedy", and of the start "start", "start_greedy"
+  double temperature = 1;        // what was asked for, or that of training
+  int64_t max_tokens = 0;
+};
+
+// ---- list, help, inspect ----
+struct LanguageTools {
+  std::string name, doc;
+  // ConfigError, DataError naming the prompt's place. Shows progress.
+  std::function<std::vector<GeneratedText>(const GenerateOrder& order)> generate;
+  // DataError also for problems that training saw. Shows progress.
+  std::function<LanguageScores(const LanguageEvaluationOrder& order)> evaluate;
+  // Presets beside those of TrainerPreset: (name, doc).
+  std::function<std::vector<std::pair<std::string, std::string>>()> learners;
+  std::function<std::vector<FieldLine>(const std::string& preset)> trainer_help;
+  std::function<std::vector<FieldLine>()> policy_help;
+  // Reads every weight of a Hugging Face folder and its tokenizer. DataError when it cannot be used.
+  std::function<nlohmann::json(const std::string& folder)> inspect;
+};
+
+bool has_language_tools();
+// ConfigError in a build without LibTorch, with the cure; `wish` begins the sentence: "sampling a language
+// model".
+const LanguageTools& language_tools(const std::string& wish);
+
+}  // namespace trimtab
