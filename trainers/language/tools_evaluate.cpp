@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <set>
 
@@ -143,7 +144,7 @@ class RunEvaluation {
                        .temperature = temperature(),
                        .max_tokens = max_tokens()};
     out.policies = {policy("sampled", "learned"), policy("greedy", "learned")};
-    for (const ModelChoice& run : order_.runs) add(run, "", out.policies[0], out.policies[1]);
+    for (const ModelChoice& run : order_.runs) add(run, label_of(run), out.policies[0], out.policies[1]);
     if (order_.start.empty()) return out;
     out.policies.push_back(policy("start", "baseline"));
     out.policies.push_back(policy("start_greedy", "baseline"));
@@ -152,6 +153,10 @@ class RunEvaluation {
   }
 
  private:
+  // In front of the progress bar: which of several runs.
+  std::string label_of(const ModelChoice& run) const {
+    return order_.runs.size() == 1 ? "" : std::filesystem::path(run.path).filename().string() + " ";
+  }
   LanguageScores::Policy policy(const char* name, const char* kind) const {
     return {{name, kind}, std::vector<std::vector<std::vector<double>>>(table_.metrics().size())};
   }
