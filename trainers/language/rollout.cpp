@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "trainers/language/prompt.h"
 
 namespace trimtab {
 namespace {
@@ -75,6 +76,7 @@ SampledGroup Rollout::begin_group(int64_t update) {
   group.problem = next_problem();
   group.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, group.problem);
   group.limit = options_.difficulty.enabled ? limits_.limit(group.problem.id) : options_.sampling.max_tokens;
+  check_prompt(group.prompt, group.limit, *context_.model->transformer, "training, " + named(group.problem));
   group.update = update;
   group.replies.resize(options_.group_size);
   return group;

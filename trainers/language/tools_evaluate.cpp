@@ -164,21 +164,11 @@ class RunEvaluation {
   void add(const ModelChoice& choice, const std::string& label, LanguageScores::Policy& sampled,
            LanguageScores::Policy& greedy) {
     const LanguageModel model = load_model(choice);
-    check_lengths(model);
     add_row(sampled, table_.values(replies(model, label + "sampled", temperature(), order_.samples)));
     add_row(greedy, table_.values(replies(model, label + "greedy", 0, 1)));
   }
   static void add_row(LanguageScores::Policy& policy, std::vector<std::vector<double>> values) {
     for (size_t m = 0; m < values.size(); ++m) policy.values[m].push_back(std::move(values[m]));
-  }
-
-  void check_lengths(const LanguageModel& model) const {
-    size_t problem = 0;
-    for (const LanguageScores::File& file : set_.files) {
-      for (int64_t i = 0; i < file.problems; ++i, ++problem)
-        check_prompt(environment_->prompt_tokens(*model.tokenizer, set_.problems[problem]), max_tokens(),
-                     *model.transformer, fmt::format("{}: problem {}", file.name, i + 1));
-    }
   }
 
   LanguageEvaluation replies(const LanguageModel& model, const std::string& label, double temperature,
