@@ -34,12 +34,15 @@ def build_folder():
     return Path(os.environ.get("TRIMTAB_BENCH_BUILD", ROOT / "build" / "release"))
 
 
-def build(*targets):
-    """Builds our programs in the release build; returns the folder they lie in."""
+def build(*targets, torch=False):
+    """Builds our programs in the release build, with LibTorch where `torch`; returns the folder they lie in."""
     folder = build_folder()
     options = ["-DTRIMTAB_BENCH=ON"]
+    if torch:
+        subprocess.run([ROOT / "scripts" / "setup", "--torch"], check=True, stdout=sys.stderr)
+        options += ["-DTRIMTAB_TORCH=ON"]
     if not (folder / "CMakeCache.txt").exists():
-        options += ["-DTRIMTAB_TORCH=OFF", "-DTRIMTAB_TESTS=OFF"]
+        options += ["-DTRIMTAB_TESTS=OFF"] + ([] if torch else ["-DTRIMTAB_TORCH=OFF"])
     say(f"building {' '.join(targets)}")
     with open(os.devnull, "w") as quiet:
         subprocess.run(["cmake", "--preset", "release", "-B", folder, *options], cwd=ROOT, check=True, stdout=quiet)

@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kQueries = 16;            // that one call of the attention kernel gets
 constexpr int64_t kGroupRows = 8;           // of sequences with one prompt that attend together
 constexpr int64_t kLogits = int64_t{1} << 22;   // numbers that a thread holds at a time
+constexpr int64_t kApartRows = 32;          // of each thread, from which on it need not share the reading of weights
+constexpr int64_t kAloneRows = 8;           // of a small model, that are not worth handing out
 constexpr int64_t kSmallWeights = int64_t{3} << 19;   // bytes that stay in a core's second-level cache
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -94,15 +96,16 @@ float* Forward::cache_keys(const CacheView& view, int64_t layer, int64_t kv_head
   return view.base + (layer * config_.num_kv_heads + kv_head) * view.capacity * (head_dim_ + head_stride_);
 }
 
-// Rows of a block when each of `size` threads takes whole blocks; 0: better all together on one block after the other.
+// Rows of a block when each of `size` threads takes whole blocks; 0: better all together on one block after the other, which is
+// for weights that no core's cache holds. A step of smaller ones is over before others have joined in.
 int64_t Forward::block_rows(int size) const {
   const int64_t rows = static_cast<int64_t>(pass_->rows.size());
-  if (size == 1) return kMostRows;
-  const int64_t enough = model_.weight_bytes() <= kSmallWeights ? 4 : 32;
-  if (rows < enough * size) return 0;
+  const bool small = model_.weight_bytes() <= kSmallWeights;
+  if (size == 1 || (small && rows < kAloneRows)) return kMostRows;
+  if (!small && rows < kApartRows * size) return 0;
   int64_t longest = 0, run = 0;
   for (const PassRow& row : pass_->rows) run = row.joined ? run + 1 : 1, longest = std::max(longest, run);
-  if (longest * size > rows + rows / 4) return 0;
+  if (longest * size > rows + rows / 4) return small ? kMostRows : 0;
   const int64_t blocks = round_up((rows + kMostRows - 1) / kMostRows, size);
   return (rows + blocks - 1) / blocks;
 }
@@ -182,7 +185,7 @@ void Forward::run_layer(int64_t index, const Block& block, const Member& m, Team
   float* const normed = m.own->normed;   // every thread norms all rows: cheaper than a barrier
   const auto wait = [&] { if (m.size > 1) team.barrier(); };
   const auto norm = [&](const float* weight) {
-    rms_norm({rows, config_.hidden_size, b.x, hidden_stride_, weight, static_cast<float>(config_.norm_eps), normed, hidden_stride_});
+    rms_norm(RmsNorm<float>{rows, config_.hidden_size, b.x, hidden_stride_, weight, config_.norm_eps, normed, hidden_stride_});
   };
   norm(l.input_norm);
   multiply({l.qkv, normed, hidden_stride_, PackedFinish::kStore, b.qkv, qkv_stride_}, rows, m.rank, m.size);
@@ -252,7 +255,7 @@ void Forward::attend_group(int64_t layer, int64_t kv_head, const Group& group, i
 void Forward::finish_hidden(const Block& block, const Member& m) {
   const size_t bytes = config_.hidden_size * sizeof(float);
   if (pass_->layers)
-    rms_norm({block.rows(), config_.hidden_size, m.shared->x, hidden_stride_, model_.final_norm(), static_cast<float>(config_.norm_eps),
+    rms_norm(RmsNorm<float>{block.rows(), config_.hidden_size, m.shared->x, hidden_stride_, model_.final_norm(), config_.norm_eps,
               m.own->normed, hidden_stride_});
   for (int64_t r = 0; r < block.rows(); ++r) {
     const PassRow& row = pass_->rows[block.first + r];

@@ -60,7 +60,8 @@ struct Completion {
 };
 
 struct GeneratorOptions {
-  int64_t max_sequences = 256;   // decoded at the same time; more wait their turn
+  // Decoded at the same time at most; more wait their turn. Without a token budget fewer are, where that is faster.
+  int64_t max_sequences = 256;
   int64_t token_budget = 0;      // new tokens in one call after which everything still open is returned kUnfinished; 0: none
 };
 

@@ -156,6 +156,23 @@ TEST(generator, many_rows_of_a_small_model_equal_one_at_a_time) {
   for (const int threads : {1, 2, 3}) expect_equal(generate(model, requests, {}, {}, {.max_sequences = 256}, threads), expected, "256");
 }
 
+// Weights beyond a core's cache: threads share every matrix when there are few rows.
+TEST(generator, few_rows_of_a_large_model_do_not_depend_on_threads) {
+  Draws draws(test_seed(), Stream::kTest, 160);
+  TransformerConfig config = small();
+  config.hidden_size = 256, config.head_dim = 40, config.intermediate_size = 500, config.vocab_size = 300, config.qk_norm = true, config.family = "qwen3";
+  const Transformer model(config, 3);
+  stir(model, draws, 3);
+  std::vector<GenerationRequest> requests;
+  for (const int64_t length : {150, 5, 1})
+    requests.push_back({.prompt = random_prompt(length, config, draws), .samples = 3, .key = uint64_t(length), .max_tokens = 6});
+  const auto expected = generate(model, requests, {}, {}, {.max_sequences = 1});
+  for (const int threads : {1, 2, 3})
+    for (const int64_t sequences : {1, 9}) expect_equal(generate(model, requests, {}, {}, {.max_sequences = sequences}, threads), expected, "large");
+  const at::Tensor logp = reference(model, requests[0].prompt, expected[0].tokens, 1);
+  for (int64_t i = 0; i < 6; ++i) EXPECT_NEAR(logp[i][expected[0].tokens[i]].item<double>(), expected[0].logprobs[i], 2e-5);
+}
+
 TEST(generator, works_inside_a_task_of_the_pool) {
   const World w = random_world(130);
   const auto expected = generate(w.model, w.requests, {});

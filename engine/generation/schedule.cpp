@@ -12,6 +12,8 @@ namespace trimtab {
 namespace {
 
 constexpr int64_t kReportEvery = 4096;   // tokens
+constexpr int64_t kCachedBytes = int64_t{16} << 20;   // of keys and values that a thread's sequences may fill
+constexpr int64_t kEnoughRows = 4 * 14;  // of a thread, for its matrix products to run at full speed
 constexpr int64_t kReadRows = 1024;      // of prompts in one pass, about
 
 }  // namespace
@@ -32,7 +34,7 @@ Schedule::Schedule(const ScheduleInputs& in, const PackedModel& model, Region& c
   for (const std::string& text : in.stop.strings) longest_string_ = std::max(longest_string_, static_cast<int64_t>(text.size()));
   prompt_capacity_ = key_blocks_of(most_prompt_) * kKeyBlock, own_capacity_ = key_blocks_of(std::max<int64_t>(most_own_, 1)) * kKeyBlock;
   prompt_numbers_ = Forward::cache_numbers(model, prompt_capacity_), own_numbers_ = Forward::cache_numbers(model, own_capacity_);
-  const int64_t slots = std::min<int64_t>(in.options.max_sequences, static_cast<int64_t>(completions_.size()));
+  const int64_t slots = open_at_a_time();
   const int64_t prompt_slots = std::min<int64_t>(slots, static_cast<int64_t>(in.requests.size()));
   cache_memory.reserve(prompt_slots * prompt_numbers_ + slots * own_numbers_);
   prompt_memory_ = cache_memory.data(), own_memory_ = prompt_memory_ + prompt_slots * prompt_numbers_;
@@ -40,7 +42,16 @@ Schedule::Schedule(const ScheduleInputs& in, const PackedModel& model, Region& c
   for (int64_t i = prompt_slots; i-- > 0;) free_prompt_slots_.push_back(i);
 }
 
-ForwardLimits Schedule::limits(int threads) const { return {threads, most_prompt_ + most_own_, most_prompt_, most_own_}; }
+// More at a time than fill the processor only push each other's keys out of its caches. With a token budget the number decides who
+// is how far at the end, and may then depend on nothing but the options.
+int64_t Schedule::open_at_a_time() const {
+  const int64_t most = std::min(in_.options.max_sequences, static_cast<int64_t>(completions_.size()));
+  if (in_.options.token_budget > 0) return most;
+  const int64_t cached = kCachedBytes / (own_numbers_ * static_cast<int64_t>(sizeof(float)));
+  return std::min(most, in_.threads * std::max(cached, kEnoughRows));
+}
+
+ForwardLimits Schedule::limits() const { return {in_.threads, most_prompt_ + most_own_, most_prompt_, most_own_}; }
 
 std::vector<Completion> Schedule::run(Forward& forward, Team& team) {
   while (!over_budget()) {

@@ -22,12 +22,13 @@ struct ScheduleInputs {
   const StopRules& stop;
   const GeneratorOptions& options;
   const std::function<void(int64_t, int64_t)>& progress;
+  int threads = 1;
 };
 
 class Schedule {
  public:
   Schedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory);
-  ForwardLimits limits(int threads) const;
+  ForwardLimits limits() const;
   // Runs to the end; the completions in order.
   std::vector<Completion> run(Forward& forward, Team& team);
 
@@ -46,6 +47,7 @@ class Schedule {
     std::string tail;                // decoded bytes in which a stop string may still begin
   };
 
+  int64_t open_at_a_time() const;
   void admit();
   void admit_next();
   void read_prompts(Forward& forward, Team& team);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "hwy/cache_control.h"
 
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // AVX-512, AVX2 and the baseline are enough
@@ -28,11 +29,12 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
 constexpr int kBlockVectors = static_cast<int>(kKeyBlock) / kLanes;
 constexpr int kQueries = kLanes == 16 ? 4 : 2;                     // that go through shared keys together
 constexpr int kBlocks = kLanes == 16 ? 4 : kLanes == 8 ? 2 : 1;    // of keys at a time
+constexpr int64_t kAheadKeys = 32;                                 // how far values are asked for before they are used
 constexpr float kNever = -1e30f;                                   // the score of a key that is not there
 
-// Scores of kQ queries with 16 kB keys.
+// Scores of kQ queries with 16 kB keys. Asks for as much memory from `ahead` on: what is read next.
 template <int kQ, int kB>
-HWY_INLINE void score_tile(const float* const* q, const float* keys, int64_t head_dim, float* scores, int64_t score_stride) {
+HWY_NOINLINE void score_tile(const float* const* q, const float* keys, int64_t head_dim, const float* ahead, float* scores, int64_t score_stride) {
   const D d;
   constexpr int kV = kB * kBlockVectors;
   V sum[kQ][kV];
@@ -41,10 +43,12 @@ HWY_INLINE void score_tile(const float* const* q, const float* keys, int64_t hea
 #pragma GCC unroll 16
     for (int v = 0; v < kV; ++v) sum[i][v] = hn::Zero(d);
   const int64_t block = head_dim * kKeyBlock;
-  for (int64_t k = 0; k < head_dim; ++k, keys += kKeyBlock) {
+  for (int64_t k = 0; k < head_dim; ++k, keys += kKeyBlock, ahead += kKeyBlock) {
     V key[kV];
 #pragma GCC unroll 16
     for (int v = 0; v < kV; ++v) key[v] = hn::LoadU(d, keys + v / kBlockVectors * block + v % kBlockVectors * kLanes);
+#pragma GCC unroll 4
+    for (int b = 0; b < kB; ++b) hwy::Prefetch(ahead + b * block);
 #pragma GCC unroll 4
     for (int i = 0; i < kQ; ++i) {
       const V factor = hn::Set(d, q[i][k]);
@@ -58,25 +62,35 @@ HWY_INLINE void score_tile(const float* const* q, const float* keys, int64_t hea
     for (int v = 0; v < kV; ++v) hn::StoreU(sum[i][v], d, scores + i * score_stride + v * kLanes);
 }
 
+template <int kQ, int kB>
+HWY_INLINE void score_rest(const float* const* q, const float* keys, int64_t blocks, int64_t head_dim, const float* values, float* scores,
+                           int64_t score_stride) {
+  if (blocks == kB) return score_tile<kQ, kB>(q, keys, head_dim, values, scores, score_stride);
+  if constexpr (kB > 1) score_rest<kQ, kB - 1>(q, keys, blocks, head_dim, values, scores, score_stride);
+}
+
+// `values` are what is read after the keys.
 template <int kQ>
-void score(const float* const* q, const float* keys, int64_t num_keys, int64_t head_dim, float* scores, int64_t score_stride) {
-  const int64_t blocks = key_blocks_of(num_keys), size = head_dim * kKeyBlock;
-  int64_t b = 0;
-  for (; b + kBlocks <= blocks; b += kBlocks) score_tile<kQ, kBlocks>(q, keys + b * size, head_dim, scores + b * kKeyBlock, score_stride);
-  for (; b < blocks; ++b) score_tile<kQ, 1>(q, keys + b * size, head_dim, scores + b * kKeyBlock, score_stride);
+void score(const float* const* q, const float* keys, const float* values, int64_t num_keys, int64_t head_dim, float* scores, int64_t score_stride) {
+  int64_t blocks = key_blocks_of(num_keys);
+  const int64_t step = kBlocks * head_dim * kKeyBlock;
+  for (; blocks > kBlocks; blocks -= kBlocks, keys += step, scores += kBlocks * kKeyBlock)
+    score_tile<kQ, kBlocks>(q, keys, head_dim, keys + step, scores, score_stride);
+  score_rest<kQ, kBlocks>(q, keys, blocks, head_dim, values, scores, score_stride);
 }
 
 HWY_INLINE void close_piece(float* scores, int64_t keys) { std::fill(scores + keys, scores + key_blocks_of(keys) * kKeyBlock, kNever); }
 
+// Whole blocks: places behind the last key become 0 in the end, as a longer query beside this one reads them.
 HWY_INLINE V largest(V most, const float* scores, int64_t keys) {
   const D d;
-  for (int64_t j = 0; j < keys; j += kLanes) most = hn::Max(most, hn::LoadU(d, scores + j));
+  for (int64_t j = 0; j < key_blocks_of(keys) * kKeyBlock; j += kLanes) most = hn::Max(most, hn::LoadU(d, scores + j));
   return most;
 }
 
 HWY_INLINE V exponentials(V sum, V max, float* scores, int64_t keys) {
   const D d;
-  for (int64_t j = 0; j < keys; j += kLanes) {
+  for (int64_t j = 0; j < key_blocks_of(keys) * kKeyBlock; j += kLanes) {
     const V e = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + j), max));
     hn::StoreU(e, d, scores + j);
     sum = hn::Add(sum, e);
@@ -112,7 +126,10 @@ HWY_INLINE void mix_tile(const float* p, int64_t p_stride, const float* values, 
   const auto add = [&](int64_t j, V (&to)[kQ][kV]) HWY_ATTR {
     V value[kV];
 #pragma GCC unroll 4
-    for (int v = 0; v < kV; ++v) value[v] = hn::LoadU(d, values + j * stride + v * kLanes);
+    for (int v = 0; v < kV; ++v) {
+      value[v] = hn::LoadU(d, values + j * stride + v * kLanes);
+      if (v * kLanes % 16 == 0) hwy::Prefetch(values + (j + kAheadKeys) * stride + v * kLanes);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < kQ; ++i) {
       const V factor = hn::Set(d, p[i * p_stride + j]);
@@ -165,18 +182,25 @@ void finish_query(const AttentionQuery& query, const float* own_scores, float fa
   }
 }
 
+// The cache of a sequence comes from afar in pieces too short for the processor's own prefetching.
+HWY_INLINE void ask_for_keys(const AttentionQuery& query, int64_t head_dim) {
+  const int64_t n = key_blocks_of(query.own) * kKeyBlock * head_dim;
+  for (int64_t i = 0; i < n; i += 16) hwy::Prefetch(query.keys + i);
+}
+
 template <int kQ>
-void attend(const DecodeAttention& a, const AttentionQuery* queries, float* scores) {
+void attend(const DecodeAttention& a, const AttentionQuery* queries, const AttentionQuery* end, float* scores) {
   const float* q[kQ];
   float* out[kQ];
   float factor[kQ];
   int64_t most = 0;
   for (int i = 0; i < kQ; ++i) q[i] = queries[i].q, out[i] = queries[i].out, most = std::max(most, queries[i].shared);
   const int64_t width = key_blocks_of(most) * kKeyBlock, padded = padded_head_dim(a.head_dim);
-  score<kQ>(q, a.shared_keys, most, a.head_dim, scores, a.score_stride);
+  score<kQ>(q, a.shared_keys, a.shared_values, most, a.head_dim, scores, a.score_stride);
   for (int i = 0; i < kQ; ++i) {
     float* mine = scores + i * a.score_stride;
-    score<1>(q + i, queries[i].keys, queries[i].own, a.head_dim, mine + width, a.score_stride);
+    if (queries + i + 1 < end) ask_for_keys(queries[i + 1], a.head_dim);
+    score<1>(q + i, queries[i].keys, queries[i].values, queries[i].own, a.head_dim, mine + width, a.score_stride);
     factor[i] = softmax(mine, queries[i].shared, width, queries[i].own);
   }
   mix<kQ>(scores, a.score_stride, a.shared_values, most, padded, out);
@@ -186,8 +210,8 @@ void attend(const DecodeAttention& a, const AttentionQuery* queries, float* scor
 void attention(const DecodeAttention& a) {
   const int64_t n = static_cast<int64_t>(a.queries.size());
   int64_t i = 0;
-  for (; i + kQueries <= n; i += kQueries) attend<kQueries>(a, a.queries.data() + i, a.scores);
-  for (; i < n; ++i) attend<1>(a, a.queries.data() + i, a.scores);
+  for (; i + kQueries <= n; i += kQueries) attend<kQueries>(a, a.queries.data() + i, a.queries.data() + n, a.scores);
+  for (; i < n; ++i) attend<1>(a, a.queries.data() + i, a.queries.data() + n, a.scores);
 }
 
 float norm_factor(const HeadPreparation& p, const float* x) {

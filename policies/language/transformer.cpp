@@ -8,19 +8,19 @@
 #include "core/random.h"
 #include "core/text.h"
 #include "policies/language/ops/attention_trie.h"
+#include "policies/language/ops/norm_linear.h"
+#include "policies/language/ops/swiglu_linear.h"
 
 namespace trimtab {
 namespace {
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+// x + a weight^T + bias.
+at::Tensor add_linear(const at::Tensor& x, const at::Tensor& a, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor out = at::addmm(x, a, weight.t());
+  return bias.defined() ? out + bias : out;
 }
 
-// x [T, heads, D]: pairs (i, i + D/2) turned by the row's angle; cosine and sine [T, 1, D].
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
-  const std::vector<at::Tensor> halves = x.chunk(2, -1);
-  return x * cosine + at::cat({-halves[1], halves[0]}, -1) * sine;
-}
+std::vector<at::Tensor> defined(std::vector<at::Tensor> tensors) { return tensors[0].defined() ? tensors : std::vector<at::Tensor>{}; }
 
 bool ends_residual_branch(const std::string& name) { return name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"); }
 
@@ -29,24 +29,23 @@ bool ends_residual_branch(const std::string& name) { return name.ends_with("o_pr
 std::vector<std::pair<std::string, std::vector<int64_t>>> parameter_shapes(const TransformerConfig& c) {
   std::vector<std::pair<std::string, std::vector<int64_t>>> out;
   const auto add = [&](std::string name, std::vector<int64_t> shape) { out.emplace_back(std::move(name), std::move(shape)); };
-  const auto add_linear = [&](const std::string& name, int64_t to, int64_t from, bool bias) {
-    add(name + ".weight", {to, from});
-    if (bias) add(name + ".bias", {to});
+  // Maps that read the same rows lie behind one another, so that they are one matrix (ops/norm_linear.h).
+  const auto add_linears = [&](const std::string& where, const std::vector<std::pair<const char*, int64_t>>& to, int64_t from, bool bias) {
+    for (const auto& [name, size] : to) add(where + name + ".weight", {size, from});
+    for (const auto& [name, size] : to)
+      if (bias) add(where + name + ".bias", {size});
   };
   const int64_t d = c.hidden_size, q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
   add("model.embed_tokens.weight", {c.vocab_size, d});
   for (int64_t i = 0; i < c.num_layers; ++i) {
     const std::string layer = fmt::format("model.layers.{}.", i), attention = layer + "self_attn.";
     add(layer + "input_layernorm.weight", {d});
-    add_linear(attention + "q_proj", q, d, c.qkv_bias);
-    add_linear(attention + "k_proj", kv, d, c.qkv_bias);
-    add_linear(attention + "v_proj", kv, d, c.qkv_bias);
-    add_linear(attention + "o_proj", d, q, c.output_bias);
+    add_linears(attention, {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}, d, c.qkv_bias);
+    add_linears(attention, {{"o_proj", d}}, q, c.output_bias);
     if (c.qk_norm) add(attention + "q_norm.weight", {c.head_dim}), add(attention + "k_norm.weight", {c.head_dim});
     add(layer + "post_attention_layernorm.weight", {d});
-    add_linear(layer + "mlp.gate_proj", c.intermediate_size, d, c.mlp_bias);
-    add_linear(layer + "mlp.up_proj", c.intermediate_size, d, c.mlp_bias);
-    add_linear(layer + "mlp.down_proj", d, c.intermediate_size, c.mlp_bias);
+    add_linears(layer + "mlp.", {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}}, d, c.mlp_bias);
+    add_linears(layer + "mlp.", {{"down_proj", d}}, c.intermediate_size, c.mlp_bias);
   }
   add("model.norm.weight", {d});
   if (!c.tied_embeddings) add("lm_head.weight", {c.vocab_size, d});
@@ -109,29 +108,24 @@ Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType
 
 at::Tensor Transformer::layer(const Layer& l, const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine,
                               const Trie& trie) const {
-  const int64_t rows = x.size(0), d = config_.head_dim;
-  const auto norm = [&](const at::Tensor& of, const at::Tensor& weight) { return at::rms_norm(of, {of.size(-1)}, weight, config_.norm_eps); };
-  const at::Tensor h = norm(x, l.input_norm);
-  at::Tensor q = linear(h, l.q, l.q_bias).view({rows, config_.num_heads, d});
-  at::Tensor k = linear(h, l.k, l.k_bias).view({rows, config_.num_kv_heads, d});
-  const at::Tensor v = linear(h, l.v, l.v_bias).view({rows, config_.num_kv_heads, d});
-  if (config_.qk_norm) q = norm(q, l.q_norm), k = norm(k, l.k_norm);
-  const at::Tensor mixed = attention_trie(rotate(q, cosine, sine), rotate(k, cosine, sine), v, trie);
-  const at::Tensor middle = x + linear(mixed.reshape({rows, config_.num_heads * d}), l.o, l.o_bias);
-  const at::Tensor g = norm(middle, l.post_norm);
-  return middle + linear(at::silu(linear(g, l.gate, l.gate_bias)) * linear(g, l.up, l.up_bias), l.down, l.down_bias);
+  const TransformerConfig& c = config_;
+  auto [qkv, before] = norm_linear(x, l.input_norm, c.norm_eps, {l.q, l.k, l.v}, defined({l.q_bias, l.k_bias, l.v_bias}));
+  if (c.qk_norm) qkv = norm_heads(qkv, l.q_norm, l.k_norm, c.num_heads, c.num_kv_heads, c.norm_eps);
+  const at::Tensor mixed = rotary_attention_trie(qkv, cosine, sine, trie, {.heads = c.num_heads, .kv_heads = c.num_kv_heads});
+  const auto [gate_up, middle] = norm_linear(add_linear(before, mixed, l.o, l.o_bias), l.post_norm, c.norm_eps, {l.gate, l.up},
+                                             defined({l.gate_bias, l.up_bias}));
+  return swiglu_linear(gate_up, l.down, l.down_bias, middle);
 }
 
 at::Tensor Transformer::hidden(const at::Tensor& tokens, const Trie& trie) const {
   TT_CHECK_EQ(tokens.size(0), trie.num_rows);
   const std::vector<int64_t> positions = trie.positions();
   const at::Tensor angles = at::outer(at::tensor(positions, at::kDouble), at::tensor(frequencies_.inverse, at::kDouble));
-  const at::Tensor both = at::cat({angles, angles}, -1).unsqueeze(1);
-  const at::Tensor cosine = (both.cos() * frequencies_.attention_factor).to(flat_.scalar_type());
-  const at::Tensor sine = (both.sin() * frequencies_.attention_factor).to(flat_.scalar_type());
+  const at::Tensor cosine = (angles.cos() * frequencies_.attention_factor).to(flat_.scalar_type());
+  const at::Tensor sine = (angles.sin() * frequencies_.attention_factor).to(flat_.scalar_type());
   at::Tensor x = at::embedding(parameters_.at("model.embed_tokens.weight"), tokens);
   for (const Layer& l : layers_) x = layer(l, x, cosine, sine, trie);
-  return at::rms_norm(x, {config_.hidden_size}, parameters_.at("model.norm.weight"), config_.norm_eps);
+  return rms_norm_rows(x, parameters_.at("model.norm.weight"), config_.norm_eps);
 }
 
 const at::Tensor& Transformer::head() const {

@@ -7,13 +7,16 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
 #include "core/safetensors.h"
 #include "core/test_support.h"
+#include "core/text.h"
 #include "policies/language/ops/linear_logprob.h"
+#include "policies/language/verify_prefix.h"
 
 namespace trimtab {
 namespace {
@@ -85,26 +88,127 @@ at::Tensor repeated_loss(const Transformer& m, const Group& g, const std::vector
   return loss;
 }
 
+void expect_equal_to_repeated(const Transformer& model, const Group& g, Draws& draws, const std::string& where) {
+  std::vector<double> weight(g.tokens.size());
+  for (double& w : weight) w = draws.normal();
+  model.flat_gradient().zero_();
+  const at::Tensor ours = shared_loss(model, g, weight);
+  if (ours.requires_grad()) ours.backward();
+  std::map<std::string, at::Tensor> gradients;
+  for (const auto& [name, p] : model.parameters()) gradients[name] = p.grad().clone();
+  model.flat_gradient().zero_();
+  const at::Tensor theirs = repeated_loss(model, g, weight);
+  if (theirs.requires_grad()) theirs.backward();
+  ASSERT_NEAR(ours.item<double>(), theirs.item<double>(), 1e-10 * (1 + std::abs(theirs.item<double>()))) << where;
+  for (const auto& [name, p] : model.parameters())
+    ASSERT_LE((gradients[name] - p.grad()).abs().max().item<double>(), 1e-10 * (1 + p.grad().abs().max().item<double>())) << where << ' ' << name;
+}
+
 TEST(shared_prefix, loss_and_every_gradient_equal_the_repeated_forward) {
   Draws draws(test_seed(), Stream::kTest, 11);
   for (const char* family : {"llama", "qwen2", "qwen3"}) {
     const Transformer model = random_model(family);
-    for (int round = 0; round < 40; ++round) {
+    for (int round = 0; round < 120; ++round) {
       Group g;
       grow(g, -1, static_cast<int>(draws.below(3)), draws);
-      std::vector<double> weight(g.tokens.size());
-      for (double& w : weight) w = draws.normal();
-      model.flat_gradient().zero_();
-      const at::Tensor ours = shared_loss(model, g, weight);
-      if (ours.requires_grad()) ours.backward();
-      const at::Tensor our_gradient = model.flat_gradient().clone();
-      model.flat_gradient().zero_();
-      const at::Tensor theirs = repeated_loss(model, g, weight);
-      if (theirs.requires_grad()) theirs.backward();
-      const double scale = 1 + our_gradient.abs().max().item<double>();
-      ASSERT_NEAR(ours.item<double>(), theirs.item<double>(), 1e-10 * (1 + std::abs(theirs.item<double>()))) << family << " round " << round;
-      ASSERT_LE((our_gradient - model.flat_gradient()).abs().max().item<double>(), 1e-10 * scale) << family << " round " << round;
+      ASSERT_NO_FATAL_FAILURE(expect_equal_to_repeated(model, g, draws, fmt::format("{} round {}", family, round)));
     }
+  }
+}
+
+void add_segment(Group& g, int64_t parent, int64_t length, bool leaf, Draws& draws) {
+  const int64_t s = g.trie.add(parent, length);
+  for (int64_t k = 0; k < length; ++k) g.tokens.push_back(draws.below(23));
+  if (leaf) g.leaves.push_back(s);
+}
+
+TEST(shared_prefix, many_prompts_in_one_batch_groups_of_one_empty_prompts_and_one_token_responses) {
+  Draws draws(test_seed(), Stream::kTest, 12);
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    const Transformer model = random_model(family);
+    Group packed;
+    for (int prompt = 0; prompt < 30; ++prompt) {
+      const auto root = static_cast<int64_t>(packed.trie.segments.size());
+      add_segment(packed, -1, prompt % 4 == 0 ? 0 : draws.below(12), false, draws);
+      for (int g = 0, n = prompt % 3 == 0 ? 1 : 1 + static_cast<int>(draws.below(5)); g < n; ++g)
+        add_segment(packed, root, prompt % 5 == 0 ? 1 : 1 + draws.below(8), true, draws);
+    }
+    ASSERT_NO_FATAL_FAILURE(expect_equal_to_repeated(model, packed, draws, family));
+  }
+}
+
+TEST(shared_prefix, long_prompts_and_responses_cross_the_tiles_of_the_kernel) {
+  Draws draws(test_seed(), Stream::kTest, 13);
+  for (const char* family : {"llama", "qwen3"}) {
+    const Transformer model = random_model(family);
+    Group g;
+    add_segment(g, -1, 130 + draws.below(150), false, draws);
+    for (int i = 0; i < 4; ++i) add_segment(g, 0, 1 + draws.below(180), true, draws);
+    ASSERT_NO_FATAL_FAILURE(expect_equal_to_repeated(model, g, draws, family));
+  }
+}
+
+TEST(shared_prefix, results_do_not_depend_on_the_number_of_threads) {
+  Draws draws(test_seed(), Stream::kTest, 14);
+  const Transformer model = random_model("qwen3");
+  Group g;
+  for (int prompt = 0; prompt < 3; ++prompt) {
+    const auto root = static_cast<int64_t>(g.trie.segments.size());
+    add_segment(g, -1, 100, false, draws);
+    for (int i = 0; i < 3; ++i) add_segment(g, root, 60, true, draws);
+  }
+  const std::vector<double> weight(g.tokens.size(), 0.5);
+  std::vector<at::Tensor> gradients;
+  for (const int threads : {1, 2, 3}) {
+    at::set_num_threads(threads);
+    model.flat_gradient().zero_();
+    shared_loss(model, g, weight).backward();
+    gradients.push_back(model.flat_gradient().clone());
+  }
+  at::set_num_threads(1);
+  // The matrix library may cut its sums by thread: bit equality is a worker's, who has one. Ours alone are bit-equal (ops_test).
+  for (const at::Tensor& other : gradients) EXPECT_LE((gradients[0] - other).abs().max().item<double>(), 1e-12 * (1 + other.abs().max().item<double>()));
+}
+
+struct Verification {
+  at::Tensor tokens, rows, d_logp, d_entropy;
+};
+Verification verification_of(const Group& g, Draws& draws, at::ScalarType dtype) {
+  const std::vector<int64_t> predictors = g.trie.predictors();
+  std::vector<int64_t> rows;
+  std::vector<double> weight;
+  for (int64_t r = 0; r < g.trie.num_rows; ++r)
+    if (predictors[r] >= 0) rows.push_back(r), weight.push_back(draws.normal());
+  return {at::tensor(g.tokens, at::kLong), at::tensor(rows, at::kLong), at::tensor(weight, at::kDouble).to(dtype), at::tensor(weight, at::kDouble).to(dtype) * 0.1};
+}
+
+TEST(verify_shared_prefix, passes_what_is_right_in_both_precisions_and_leaves_the_gradient) {
+  Draws draws(test_seed(), Stream::kTest, 15);
+  for (const char* family : {"llama", "qwen2", "qwen3"})
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+      const Transformer model(tiny(family), 3, dtype);
+      model.flat_gradient().fill_(7);
+      for (int round = 0; round < 10; ++round) {
+        Group g;
+        grow(g, -1, 2, draws);
+        const Verification v = verification_of(g, draws, dtype);
+        EXPECT_LE(verify_shared_prefix(model, {v.tokens, g.trie, v.rows, v.d_logp, v.d_entropy}), dtype == at::kFloat ? 1e-4 : 1e-12);
+      }
+      EXPECT_TRUE(model.flat_gradient().eq(7).all().item<bool>());
+    }
+}
+
+TEST(verify_shared_prefix, names_what_differs) {
+  Draws draws(test_seed(), Stream::kTest, 16);
+  const Transformer model(tiny("llama"), 3);
+  Group g;
+  add_segment(g, -1, 9, false, draws), add_segment(g, 0, 5, true, draws), add_segment(g, 0, 7, true, draws);
+  const Verification v = verification_of(g, draws, at::kFloat);
+  try {
+    verify_shared_prefix(model, {v.tokens, g.trie, v.rows, v.d_logp, v.d_entropy}, 1e-30);   // no two summation orders are that near
+    FAIL() << "1e-30 was met";
+  } catch (const RunError& e) {
+    EXPECT_NE(std::string(e.what()).find("differs from the repeated one"), std::string::npos) << e.what();
   }
 }
 

@@ -82,7 +82,7 @@ TEST_F(CommandTest, GoldenExitCodes) {
       {{"trian", "x"}, 2, "--help"},
       {{"list", "--nonsense"}, 2, "--nonsense"},
       {{"list", "env"}, 2, "did you mean 'envs'"},
-      {{"help", "mapo"}, 2, "did you mean 'mappo'"},
+      {{"help", "mapppo"}, 2, "did you mean 'mappo'"},
       {{"completion", "tcsh"}, 2, "bash, zsh or fish"},
       {{"inspect"}, 2, "one file"},
       {{"inspect", (folder_ / "absent.h5").string()}, 3, "no such file"},

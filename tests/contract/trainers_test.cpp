@@ -215,6 +215,14 @@ TEST(Training, WrongConfigurationsAreRefused) {
   expect_refused(good + "trainer: {preset: ppo, steps: 10, lrr: 1}\n", "lr");
   expect_refused(good + "trainer: {preset: grpo, steps: 10, group_size: 5}\n", "multiple of group_size");
   expect_refused(good + "trainer: {preset: ppo, steps: 10, critic: none}\n", "critic");
+  expect_refused(good + "trainer: {preset: grpo, steps: 10, group_size: 1}\n", "group_size");
+  expect_refused(good + "trainer: {preset: dcpo, steps: 10, group_size: 1}\n", "group_size");
+  expect_refused(good + "trainer: {preset: dcpo, steps: 10, worlds: 0}\n", "worlds");
+  expect_refused(good + "trainer: {preset: dcpo, steps: 10, group_score: to_go}\n", "group_score");
+  expect_refused(good + "trainer: {preset: ppo, steps: 10, worlds: 8}\n", "worlds");
+  expect_refused(good + "trainer: {preset: ppo, steps: 10, ratio: sequence}\n", "group advantage");
+  expect_refused(good + "trainer: {preset: gspo, steps: 10, clip: {kind: dynamic}}\n", "ratio: token");
+  expect_refused(good + "trainer: {preset: grpo, steps: 10, mismatch: {kind: icepop}}\n", "mismatch");
   expect_refused(good + "trainer: {steps: 10}\npolicy: {speeker: {hidden: [8]}}\n", "speaker");
   expect_refused(good + "trainer: {steps: 10}\npolicy: {speaker: {type: transformer}}\n", "set_encoder");
   expect_refused(good + "phases: [{name: a, steps: 10, learn: [nobody]}]\n", "nobody");

@@ -69,8 +69,15 @@ void on_ranks(int size, Body&& body) {
 
 constexpr int64_t kInstances = 16;  // of all ranks
 
+bool is_preset(const std::string& name) { return name == "dler" || name == "dcpo" || name == "gspo"; }
+
 TrainerOptions one_step_of(const std::string& preset, int64_t instances) {
   TrainerOptions t;
+  if (is_preset(preset)) {
+    controller_preset(Registry<TrainerPreset>::instance().get(preset, "trainer preset")).read(t);
+    t.group_size = 4;
+    if (preset == "dcpo") t.worlds = 2;  // each twice in one update, by different ranks
+  }
   t.num_envs = instances;
   t.horizon = 40;
   t.epochs = 1;
@@ -82,14 +89,14 @@ TrainerOptions one_step_of(const std::string& preset, int64_t instances) {
     t.advantage = "group_mean_std";
     t.aggregation = "episode_mean";
     t.group_size = 4;
-  } else {
+  } else if (!is_preset(preset)) {
     t.normalise_advantage = preset;
   }
   return t;
 }
 
 // Parameters, optimiser and normalisers of all networks after one update.
-TensorFile state_after(const std::string& preset, Ranks& ranks) {
+Checkpoint state_after(const std::string& preset, Ranks& ranks) {
   Learner learner({.seed = 4,
                    .threads = 1,
                    .controller_options = [](const std::string&) { return ControllerOptions{}; },
@@ -104,16 +111,22 @@ TensorFile state_after(const std::string& preset, Ranks& ranks) {
   learner.update(0);
   Checkpoint checkpoint;
   learner.save_networks(checkpoint);
-  return checkpoint.state;
+  return checkpoint;
 }
 
 class OneUpdate : public testing::TestWithParam<std::string> {};
 
 // Worlds and actions are numbered through the ranks, so the rows of two ranks are those of one.
 TEST_P(OneUpdate, OfTwoRanksIsThatOfOneOverTheSameRows) {
-  const TensorFile alone = state_after(GetParam(), one_process());
+  const Checkpoint whole = state_after(GetParam(), one_process());
   std::vector<TensorFile> parts(2);
-  on_ranks(2, [&](Ranks& ranks) { parts[ranks.rank()] = state_after(GetParam(), ranks); });
+  on_ranks(2, [&](Ranks& ranks) {
+    const Checkpoint part = state_after(GetParam(), ranks);
+    parts[ranks.rank()] = part.state;
+    EXPECT_EQ(part.counters, whole.counters);  // of worlds, for dcpo
+  });
+  const TensorFile& alone = whole.state;
+  EXPECT_EQ(whole.counters.contains("worlds"), GetParam() == "dcpo");
   EXPECT_TRUE(serialise_safetensors(parts[0]) == serialise_safetensors(parts[1]));
   constexpr double kRounding = 1e-5;
   ASSERT_EQ(parts[0].tensors.size(), alone.tensors.size());
@@ -130,7 +143,9 @@ TEST_P(OneUpdate, OfTwoRanksIsThatOfOneOverTheSameRows) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Normalised, OneUpdate, testing::Values("minibatch", "batch", "grouped"),
+INSTANTIATE_TEST_SUITE_P(Normalised, OneUpdate,
+                         testing::Values("minibatch", "batch", "batch_rows", "grouped", "dler", "dcpo",
+                                         "gspo"),
                          [](const auto& info) { return info.param; });
 
 // `ranks` ranks train into `folder`; the parameters of each after the last update.

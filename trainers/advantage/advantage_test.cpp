@@ -127,5 +127,47 @@ TEST(Whiten, GivesMeanZeroDeviationOneOverRowsThatCount) {
   EXPECT_EQ(a[3], 1e9);
 }
 
+TEST(Group, EpsilonOfTheDeviation) {
+  const std::vector<double> score{0, 2};
+  const std::vector<uint8_t> all{1, 1};
+  for (const double epsilon : {kVerlStdEpsilon, kTrlStdEpsilon}) {
+    std::vector<double> out(2);
+    group_advantage<double>(GroupBaseline::kMeanStd, 2, 1, score.data(), all.data(), out.data(), epsilon);
+    EXPECT_NEAR(out[1], 1 / (std::sqrt(2) + epsilon), 1e-15);
+  }
+  EXPECT_EQ(kVerlStdEpsilon, 1e-6);
+  EXPECT_EQ(kTrlStdEpsilon, 1e-4);
+}
+
+// DLER: by row, so an episode of three rows counts three times, with Bessel's variance.
+TEST(Whiten, ByRowAsDlerDoesIt) {
+  std::vector<double> a{0.5, 0.5, 0.5, -1, 99, 0.25};
+  const std::vector<uint8_t> mask{1, 1, 1, 1, 0, 1};
+  whiten<double>(6, mask.data(), a.data(), one_process(), Whitening::kBessel);
+  const double mean = (3 * 0.5 - 1 + 0.25) / 5;
+  const double squares =
+      3 * (0.5 - mean) * (0.5 - mean) + (1 + mean) * (1 + mean) + (0.25 - mean) * (0.25 - mean);
+  EXPECT_NEAR(a[0], (0.5 - mean) / std::sqrt(squares / 4 + 1e-8), 1e-12);
+  EXPECT_NEAR(a[3], (-1 - mean) / std::sqrt(squares / 4 + 1e-8), 1e-12);
+  EXPECT_EQ(a[4], 99);
+}
+
+TEST(Whiten, OfEqualAdvantagesIsZeroAndOfOneRowNothing) {
+  for (const Whitening kind : {Whitening::kPopulation, Whitening::kBessel}) {
+    std::vector<double> equal{3, 3, 3}, alone{3};
+    whiten<double>(3, nullptr, equal.data(), one_process(), kind);
+    EXPECT_EQ(equal, (std::vector<double>{0, 0, 0}));
+    whiten<double>(1, nullptr, alone.data(), one_process(), kind);
+    EXPECT_EQ(alone[0], 3);
+  }
+}
+
+TEST(Boost, AddsToRowsOfCorrectResponses) {
+  std::vector<double> a{-1, 2, 0};
+  const std::vector<uint8_t> correct{1, 0, 1};
+  boost_correct<double>(3, correct.data(), 0.1, a.data());
+  EXPECT_EQ(a, (std::vector<double>{-0.9, 2, 0.1}));
+}
+
 }  // namespace
 }  // namespace trimtab

@@ -17,6 +17,7 @@
 #include "core/random.h"
 #include "core/registry.h"
 #include "core/text.h"
+#include "policies/language/verify_prefix.h"
 #include "trainers/advantage/smooth.h"
 #include "trainers/language/rollout.h"
 #include "trainers/language/scorer.h"
@@ -316,12 +317,15 @@ void GroupLearner::log_samples(int64_t update, const std::vector<SampledGroup>& 
     out << nlohmann::json({{"phase", context_.phase}, {"update", update}, {"prompt", g.problem.prompt}, {"reply", g.replies[i].text}, {"reward", g.replies[i].reward}}).dump() << "\n";
 }
 
-// Both forwards of the first group, compared; see scorer.h.
+// Both forwards of the first group, compared (policies/language/verify_prefix.h).
 void GroupLearner::verify(const std::vector<PackedGroup>& chosen) {
-  const bool wanted = options_.shared_prefix && (options_.verify_shared_prefix == "always" || (options_.verify_shared_prefix == "first" && !verified_));
-  if (!wanted) return;
+  const bool wanted = options_.verify_shared_prefix == "always" || (options_.verify_shared_prefix == "first" && !verified_);
+  if (!options_.shared_prefix || !wanted) return;
   verified_ = true;
-  verify_packing(*context_.model->transformer, std::span(chosen).first(1), options_.sampling.temperature);
+  const std::vector<MicroBatch> batch = pack(std::span(chosen).first(1), {.token_budget = INT64_MAX / 2});
+  verify_shared_prefix(context_.model->transformer->replica(), {.tokens = batch[0].tokens, .trie = batch[0].trie, .rows = batch[0].scored,
+                                                                .d_logp = at::ones({batch[0].scored.size(0)}), .d_entropy = {},
+                                                                .temperature = options_.sampling.temperature});
 }
 
 GroupOptions read(const Config& trainer) {

@@ -8,7 +8,7 @@ namespace {
 // One micro-batch while it grows.
 struct Builder {
   Trie trie;
-  std::vector<int64_t> tokens, predictor, target, row;
+  std::vector<int64_t> tokens, predictor, scored, target, row;
 
   int64_t add_segment(int64_t parent, std::span<const int32_t> ids) {
     tokens.insert(tokens.end(), ids.begin(), ids.end());
@@ -21,6 +21,7 @@ struct Builder {
       const int64_t from = t > 0 ? first + t - 1 : before;
       if (from < 0) continue;
       predictor.push_back(from);
+      scored.push_back(first + t);
       target.push_back(reply.tokens[t]);
       row.push_back(reply.first_row + t);
     }
@@ -29,6 +30,7 @@ struct Builder {
     MicroBatch out{.trie = std::move(trie),
                    .tokens = at::tensor(tokens, at::kLong),
                    .predictor = at::tensor(predictor, at::kLong),
+                   .scored = at::tensor(scored, at::kLong),
                    .target = at::tensor(target, at::kLong),
                    .row = std::move(row)};
     *this = {};

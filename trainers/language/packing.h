@@ -27,7 +27,7 @@ struct PackedGroup {
 struct MicroBatch {
   Trie trie;
   at::Tensor tokens;                       // [T] i64
-  at::Tensor predictor, target;            // [R] i64: row of `tokens` whose output predicts, and the token predicted
+  at::Tensor predictor, scored, target;    // [R] i64: row of `tokens` whose output predicts, row that is predicted, and its token
   std::vector<int64_t> row;                // [R] rows of the update
 };
 

@@ -111,7 +111,7 @@ class LanguageRun {
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
   }
 
-  // True when the score, sampled accuracy, is the best of the phase. Sets `last` when the phase's threshold is reached.
+  // True when the score, sampled reward (or the greedy accuracy the phase waits for), is the best of the phase. Sets `last` when the phase's threshold is reached.
   bool evaluate(LanguageLearner::Metrics& values, bool& last) {
     if (problems_.empty()) return false;
     const auto sampled = evaluate_at(learner_->temperature(), job_.eval.samples);
@@ -119,13 +119,16 @@ class LanguageRun {
     values.push_back({"eval/accuracy", sampled.accuracy()});
     values.push_back({"eval/tokens", sampled.mean_tokens()});
     values.push_back({"eval/truncated", sampled.truncated_share()});
+    double score = sampled.mean_outcome();
     if (job_.eval.greedy || learner_->until_accuracy() > 0) {
       const auto greedy = evaluate_at(0, 1);
       values.push_back({"eval/greedy_accuracy", greedy.accuracy()});
       values.push_back({"eval/greedy_tokens", greedy.mean_tokens()});
-      if (learner_->until_accuracy() > 0 && greedy.accuracy() >= learner_->until_accuracy()) last = true;
+      if (learner_->until_accuracy() > 0) {   // what the phase is after
+        score = greedy.accuracy();
+        last = last || score >= learner_->until_accuracy();
+      }
     }
-    const double score = sampled.mean_outcome();
     if (score <= best_score_) return false;
     best_score_ = score;
     best_step_ = steps_;

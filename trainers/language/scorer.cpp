@@ -3,9 +3,6 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
-#include <cmath>
-
-#include "core/error.h"
 #include "policies/language/ops/linear_logprob.h"
 
 namespace trimtab {
@@ -56,42 +53,6 @@ void Scorer::score(std::span<const MicroBatch> batches, double temperature, cons
     const at::Tensor d_logp = at::zeros_like(scored.logp), d_entropy = at::zeros_like(scored.entropy);
     take(i, {batches[i].row, floats(scored.logp), floats(scored.entropy), floats(d_logp), floats(d_entropy)});
   });
-}
-
-namespace {
-
-struct Outcome {
-  std::vector<float> logp;
-  at::Tensor gradient;
-};
-
-// The mean log-probability and its gradient, in one micro-batch.
-Outcome outcome_of(const Transformer& model, std::span<const PackedGroup> groups, double temperature, bool shared) {
-  const Transformer replica = model.replica();
-  int64_t rows = 0;
-  for (const PackedGroup& g : groups)
-    for (const PackedReply& r : g.replies) rows = std::max(rows, r.first_row + static_cast<int64_t>(r.tokens.size()));
-  Outcome out{std::vector<float>(rows), {}};
-  for (const MicroBatch& batch : pack(groups, {.token_budget = INT64_MAX / 2, .shared_prefix = shared})) {
-    const Scored scored = forward(replica, batch, temperature);
-    for (size_t k = 0; k < batch.row.size(); ++k) out.logp[batch.row[k]] = floats(scored.logp.detach())[k];
-    scored.logp.mean().backward();
-  }
-  out.gradient = replica.flat_gradient();
-  return out;
-}
-
-}  // namespace
-
-void verify_packing(const Transformer& model, std::span<const PackedGroup> groups, double temperature) {
-  constexpr double kLogp = 1e-3, kGradient = 1e-3;   // f32: about 1e-5 is seen
-  const Outcome shared = outcome_of(model, groups, temperature, true), repeated = outcome_of(model, groups, temperature, false);
-  double logp = 0;
-  for (size_t i = 0; i < shared.logp.size(); ++i) logp = std::max(logp, std::abs(double{shared.logp[i]} - repeated.logp[i]));
-  const double gradient = (shared.gradient - repeated.gradient).norm().item<double>() / std::max(1e-12, repeated.gradient.norm().item<double>());
-  if (logp <= kLogp && gradient <= kGradient) return;
-  throw RunError(fmt::format("the shared-prefix forward differs from the repeated one: log-probabilities by up to {:.2g} (allowed {:.0e}), the gradient by {:.2g} of "
-                             "its norm (allowed {:.0e}); set trainer.shared_prefix: false and report this", logp, kLogp, gradient, kGradient));
 }
 
 }  // namespace trimtab

@@ -39,8 +39,4 @@ class Scorer {
   std::vector<Transformer> replicas_;   // one per shard
 };
 
-// Compares log-probabilities and gradients of the shared-prefix forward of `groups` with those of the repeated one, in the model's
-// precision. RunError with the largest difference when it is beyond what rounding explains. Leaves flat_gradient() as it was.
-void verify_packing(const Transformer& model, std::span<const PackedGroup> groups, double temperature);
-
 }  // namespace trimtab

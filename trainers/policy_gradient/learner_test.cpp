@@ -115,5 +115,70 @@ TEST(Rollout, StoredLogProbabilitiesAreThoseOfTheStoredActions) {
   for (int64_t r = 0; r < rollout.rows(); ++r) EXPECT_NEAR(logp[r], rows.logp[r], 1e-5);
 }
 
+TrainerOptions grouped(int64_t worlds) {
+  TrainerOptions t;
+  t.critic = "none";
+  t.advantage = "group_mean";
+  t.normalise_advantage = "none";
+  t.group_score = "return";
+  t.group_size = 2;
+  t.num_envs = 8;
+  t.horizon = 5;
+  t.worlds = worlds;
+  return t;
+}
+
+// Four groups, six worlds: update 0 has worlds 0 to 3, update 1 has 4, 5, 0 and 1, update 3 those of update
+// 0.
+TEST(Rollout, WorldsComeBack) {
+  Pool pool(1);
+  Rollout rollout(cartpole(), {.trainer = grouped(6), .seed = 1, .first_episode = 100});
+  EXPECT_EQ(rollout.world(0, 3), 103u);
+  EXPECT_EQ(rollout.world(1, 1), 105u);
+  EXPECT_EQ(rollout.world(1, 2), 100u);
+  const auto policy = Controller::policy(rollout.spec().agents[0], {}, 1);
+  rollout.set_actors(std::vector<Actor>{{policy.get(), true}});
+  const auto starts = [&](uint32_t update) {
+    rollout.collect(update, pool);
+    std::vector<std::vector<float>> out(8);  // first view of every instance
+    for (int64_t s = 0; s < rollout.num_shards(); ++s) {
+      for (int64_t i = 0; i < rollout.count(s); ++i) {
+        const float* view = rollout.agents[0].observation.batch(rollout.base(s) + i, 1).context;
+        out[rollout.first(s) + i].assign(view, view + 4);
+      }
+    }
+    return out;
+  };
+  const auto first = starts(0), second = starts(1), third = starts(3);
+  EXPECT_EQ(first, third);
+  EXPECT_EQ(first[0], first[1]);   // a group's
+  EXPECT_EQ(first[0], second[4]);  // world 100
+  EXPECT_EQ(first[2], second[6]);
+  EXPECT_NE(first[4], second[0]);
+  Rollout fresh(cartpole(), {.trainer = grouped(0), .seed = 1, .first_episode = 100});
+  EXPECT_EQ(fresh.world(3, 1), 113u);
+}
+
+// Episodes of one step: their ratio is that of the step, whichever way the loss is made.
+TEST(Learner, RatiosOfEpisodesOfOneStepAreThoseOfSteps) {
+  std::vector<std::vector<float>> parameters;
+  for (const char* ratio : {"token", "sequence", "sequence_token"}) {
+    TrainerOptions t = grouped(0);
+    t.advantage = "none";  // every step pays 1, so a group would have nothing to compare
+    t.horizon = 1;
+    t.num_envs = 600;  // several chunks and parts
+    t.epochs = 3;
+    t.minibatches = 2;
+    t.ratio = ratio;
+    Learner learner(setup(3, 2));
+    learner.begin_phase({.options = t, .learn = {}, .make_environment = cartpole(), .first_episode = 0});
+    learner.update(0);
+    const auto values = learner.policy("cart").parameters();
+    parameters.emplace_back(values.begin(), values.end());
+  }
+  EXPECT_EQ(parameters[0], parameters[1]);
+  EXPECT_EQ(parameters[0], parameters[2]);
+}
+
 }  // namespace
 }  // namespace trimtab

@@ -3,8 +3,13 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "core/error.h"
+#include "kernels/rotary/rotary.h"
+#include "kernels/trie_attention/trie_attention.h"
+#include "policies/language/ops/rows.h"
 
 namespace trimtab {
 namespace {
@@ -12,89 +17,144 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows [first, first + length) as ATen's flash attention wants them: [1, heads, rows, D], a view.
-at::Tensor heads_first(const at::Tensor& x, int64_t first, int64_t length) {
-  return x.narrow(0, first, length).transpose(0, 1).unsqueeze(0);
-}
-at::Tensor rows_first(const at::Tensor& x) { return x.squeeze(0).transpose(0, 1); }
+static_assert(sizeof(AttentionSegment) == 4 * sizeof(int64_t));
 
-// Softmax over two disjoint sets of keys from the softmaxes over each: out and lse [rows, H, D], [rows, H] are updated.
-void merge(at::Tensor out, at::Tensor lse, const at::Tensor& other, const at::Tensor& other_lse) {
-  const at::Tensor merged = at::logaddexp(lse, other_lse);
-  out.mul_((lse - merged).exp_().unsqueeze(-1)).addcmul_(other, (other_lse - merged).exp_().unsqueeze(-1));
-  lse.copy_(merged);
-}
-
-struct Piece {
-  int64_t query, num_queries, key, num_keys;
-  bool causal;
-};
-
-// What must be computed: own rows first, then the slice of descendants.
-template <class Visit>
-void for_each_piece(const Trie& trie, const Visit& visit) {
-  for (const Trie::Segment& s : trie.segments) {
-    if (s.length == 0) continue;
-    visit(Piece{s.first, s.length, s.first, s.length, true});
-    const int64_t below = s.first + s.length;
-    if (s.end > below) visit(Piece{below, s.end - below, s.first, s.length, false});
-  }
-}
-
-// The trie as a tensor [segments, 2] of (parent, length), the form in which autograd keeps it.
+// The trie as a tensor [segments, 4] of AttentionSegment, the form in which autograd keeps it.
 at::Tensor layout_of(const Trie& trie) {
-  at::Tensor layout = at::empty({static_cast<int64_t>(trie.segments.size()), 2}, at::kLong);
-  int64_t* x = layout.data_ptr<int64_t>();
-  for (const Trie::Segment& s : trie.segments) *x++ = s.parent, *x++ = s.length;
+  at::Tensor layout = at::empty({static_cast<int64_t>(trie.segments.size()), 4}, at::kLong);
+  int64_t* x = layout.mutable_data_ptr<int64_t>();
+  for (const Trie::Segment& s : trie.segments) *x++ = s.first, *x++ = s.length, *x++ = s.end, *x++ = s.position;
   return layout;
 }
-Trie trie_of(const at::Tensor& layout) {
-  Trie trie;
-  const int64_t* x = layout.data_ptr<int64_t>();
-  for (int64_t i = 0; i < layout.size(0); ++i) trie.add(x[2 * i], x[2 * i + 1]);
-  return trie;
+std::span<const AttentionSegment> segments_of(const at::Tensor& layout) {
+  return {reinterpret_cast<const AttentionSegment*>(layout.const_data_ptr<int64_t>()), static_cast<size_t>(layout.size(0))};
 }
+
+// f(segments of one root's subtree, key head) for all, shared out to threads.
+template <class F>
+void for_each_subtree(std::span<const AttentionSegment> segments, int64_t kv_heads, const F& f) {
+  std::vector<size_t> roots;
+  for (size_t i = 0, rows = 0; i < segments.size(); ++i)
+    if (i == 0 || segments[i].first >= static_cast<int64_t>(rows)) roots.push_back(i), rows = segments[i].end;
+  roots.push_back(segments.size());
+  at::parallel_for(0, (static_cast<int64_t>(roots.size()) - 1) * kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const size_t root = item / kv_heads;
+      f(segments.subspan(roots[root], roots[root + 1] - roots[root]), item % kv_heads);
+    }
+  });
+}
+
+// Heads [first, ...) of x [T, heads, D] or [T, heads].
+template <class T, class Data>
+HeadRows<Data> heads_from(const at::Tensor& x, int64_t first) {
+  return {const_cast<Data*>(x.const_data_ptr<T>()) + first * x.stride(1), x.stride(0), x.stride(1)};
+}
+
+struct Attended {
+  at::Tensor out, lse;   // [T, H, D], [T, H]
+};
+
+Attended attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::span<const AttentionSegment> segments, double scale) {
+  const int64_t kv_heads = k.size(1), group = q.size(1) / kv_heads, size = q.size(2);
+  Attended to{at::empty(q.sizes(), q.options()), at::empty({q.size(0), q.size(1)}, q.options())};
+  const at::Tensor sum = at::empty_like(to.lse);
+  AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "attention_trie", [&] {
+    for_each_subtree(segments, kv_heads, [&](std::span<const AttentionSegment> subtree, int64_t head) {
+      const int64_t first = head * group;
+      trie_attention_forward(TrieAttentionForward<scalar_t>{
+          subtree.data(), static_cast<int64_t>(subtree.size()), group, size, scale, heads_from<scalar_t, const scalar_t>(q, first),
+          heads_from<scalar_t, const scalar_t>(k, head).data, k.stride(0), heads_from<scalar_t, const scalar_t>(v, head).data, v.stride(0),
+          heads_from<scalar_t, scalar_t>(to.out, first), heads_from<scalar_t, scalar_t>(to.lse, first),
+          heads_from<scalar_t, scalar_t>(sum, first)});
+    });
+  });
+  return to;
+}
+
+struct AttentionInputs {
+  at::Tensor q, k, v;
+};
+
+// to: where the gradients of q, k and v go.
+void attend_gradient(const AttentionInputs& x, const Attended& y, const at::Tensor& d_out, std::span<const AttentionSegment> segments, double scale,
+                     const AttentionInputs& to) {
+  const int64_t kv_heads = x.k.size(1), group = x.q.size(1) / kv_heads, size = x.q.size(2);
+  const at::Tensor delta = at::empty_like(y.lse);
+  AT_DISPATCH_FLOATING_TYPES(x.q.scalar_type(), "attention_trie_gradient", [&] {
+    const auto read = [](const at::Tensor& t, int64_t first) { return heads_from<scalar_t, const scalar_t>(t, first); };
+    const auto write = [](const at::Tensor& t, int64_t first) { return heads_from<scalar_t, scalar_t>(t, first); };
+    for_each_subtree(segments, kv_heads, [&](std::span<const AttentionSegment> subtree, int64_t head) {
+      const int64_t first = head * group;
+      trie_attention_backward(TrieAttentionBackward<scalar_t>{
+          subtree.data(), static_cast<int64_t>(subtree.size()), group, size, scale, read(x.q, first), read(y.out, first), read(y.lse, first),
+          read(d_out, first), read(x.k, head).data, x.k.stride(0), read(x.v, head).data, x.v.stride(0), write(delta, first),
+          write(to.q, first), write(to.k, head).data, to.k.stride(0), write(to.v, head).data, to.v.stride(0)});
+    });
+  });
+}
+
+at::Tensor packed_heads(const at::Tensor& x) { return x.stride(2) == 1 || x.numel() == 0 ? x : x.contiguous(); }
 
 struct AttentionTrie : torch::autograd::Function<AttentionTrie> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const at::Tensor& layout, double scale) {
-    const Trie trie = trie_of(layout);
-    at::Tensor out = at::zeros_like(q, at::MemoryFormat::Contiguous);
-    at::Tensor lse = at::full({q.size(0), q.size(1)}, -INFINITY, q.options());
-    for_each_piece(trie, [&](const Piece& p) {
-      const auto [o, l] = at::_scaled_dot_product_flash_attention_for_cpu(
-          heads_first(q, p.query, p.num_queries), heads_first(k, p.key, p.num_keys), heads_first(v, p.key, p.num_keys), 0.0, p.causal,
-          {}, scale);
-      const at::Tensor part_lse = rows_first(l);
-      merge(out.narrow(0, p.query, p.num_queries), lse.narrow(0, p.query, p.num_queries), rows_first(o), part_lse);
-    });
-    ctx->save_for_backward({q, k, v, out, lse, layout});
+    const Attended y = attend(q, k, v, segments_of(layout), scale);
+    ctx->save_for_backward({q, k, v, y.out, y.lse, layout});
     ctx->saved_data["scale"] = scale;
-    return out;
+    return y.out;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &lse = saved[4];
-    const Trie trie = trie_of(saved[5]);
-    const double scale = ctx->saved_data["scale"].toDouble();
-    const at::Tensor grad = grads[0].contiguous();
-    at::Tensor dq = at::zeros_like(q, at::MemoryFormat::Contiguous), dk = at::zeros_like(k, at::MemoryFormat::Contiguous),
-               dv = at::zeros_like(v, at::MemoryFormat::Contiguous);
-    for_each_piece(trie, [&](const Piece& p) {
-      const auto [gq, gk, gv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          heads_first(grad, p.query, p.num_queries), heads_first(q, p.query, p.num_queries), heads_first(k, p.key, p.num_keys),
-          heads_first(v, p.key, p.num_keys), heads_first(out, p.query, p.num_queries), heads_first(lse, p.query, p.num_queries), 0.0,
-          p.causal, {}, scale);
-      dq.narrow(0, p.query, p.num_queries).add_(rows_first(gq));
-      dk.narrow(0, p.key, p.num_keys).add_(rows_first(gk));
-      dv.narrow(0, p.key, p.num_keys).add_(rows_first(gv));
-    });
-    return {dq, dk, dv, at::Tensor(), at::Tensor()};
+    const AttentionInputs x{saved[0], saved[1], saved[2]};
+    const AttentionInputs to{at::empty(x.q.sizes(), x.q.options()), at::empty(x.k.sizes(), x.k.options()), at::empty(x.v.sizes(), x.v.options())};
+    attend_gradient(x, {saved[3], saved[4]}, grads[0].contiguous(), segments_of(saved[5]), ctx->saved_data["scale"].toDouble(), to);
+    return {to.q, to.k, to.v, at::Tensor(), at::Tensor()};
   }
 };
 
-double scale_of(const at::Tensor& q, double scale) { return scale > 0 ? scale : 1 / std::sqrt(static_cast<double>(q.size(2))); }
+// Turns the q and k heads of qkv [T, all heads, D] in place.
+void turn(const at::Tensor& qkv, const at::Tensor& cosine, const at::Tensor& sine, int64_t heads, int sign) {
+  const int64_t size = qkv.size(2), stride = qkv.stride(0);
+  AT_DISPATCH_FLOATING_TYPES(qkv.scalar_type(), "rotary", [&] {
+    for_row_blocks(qkv.size(0), [&](int64_t, int64_t first, int64_t rows) {
+      rotary(Rotary<scalar_t>{rows, heads, size, qkv.mutable_data_ptr<scalar_t>() + first * stride, stride,
+                              cosine.const_data_ptr<scalar_t>() + first * size / 2, sine.const_data_ptr<scalar_t>() + first * size / 2,
+                              static_cast<scalar_t>(sign)});
+    });
+  });
+}
+
+struct RotaryAttentionTrie : torch::autograd::Function<RotaryAttentionTrie> {
+  static AttentionInputs split(const at::Tensor& qkv, int64_t heads, int64_t kv_heads) {
+    return {qkv.narrow(1, 0, heads), qkv.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads)};
+  }
+
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& cosine, const at::Tensor& sine,
+                            const at::Tensor& layout, int64_t heads, int64_t kv_heads, double scale) {
+    const at::Tensor x = qkv.view({qkv.size(0), heads + 2 * kv_heads, -1});
+    turn(x, cosine, sine, heads + kv_heads, 1);
+    qkv.unsafeGetTensorImpl()->bump_version();   // whoever keeps qkv for a backward of its own shall hear of it
+    const AttentionInputs in = split(x, heads, kv_heads);
+    const Attended y = attend(in.q, in.k, in.v, segments_of(layout), scale);
+    ctx->save_for_backward({qkv, cosine, sine, y.out, y.lse, layout});
+    ctx->saved_data["heads"] = heads, ctx->saved_data["kv_heads"] = kv_heads, ctx->saved_data["scale"] = scale;
+    return y.out.view({qkv.size(0), -1});
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const int64_t heads = ctx->saved_data["heads"].toInt(), kv_heads = ctx->saved_data["kv_heads"].toInt();
+    const at::Tensor x = saved[0].view({saved[0].size(0), heads + 2 * kv_heads, -1}), dx = at::empty(x.sizes(), x.options());
+    attend_gradient(split(x, heads, kv_heads), {saved[3], saved[4]}, grads[0].contiguous().view(saved[3].sizes()), segments_of(saved[5]),
+                    ctx->saved_data["scale"].toDouble(), split(dx, heads, kv_heads));
+    turn(dx, saved[1], saved[2], heads + kv_heads, -1);
+    return {dx.view(saved[0].sizes()), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+double scale_of(int64_t head_size, double scale) { return scale > 0 ? scale : 1 / std::sqrt(static_cast<double>(head_size)); }
 
 }  // namespace
 
@@ -102,7 +162,19 @@ at::Tensor attention_trie(const at::Tensor& q, const at::Tensor& k, const at::Te
   TT_CHECK_EQ(q.size(0), trie.num_rows);
   TT_CHECK_EQ(k.size(0), trie.num_rows);
   TT_CHECK_EQ(q.size(1) % k.size(1), 0);
-  return AttentionTrie::apply(q, k, v, layout_of(trie), scale_of(q, scale));
+  return AttentionTrie::apply(packed_heads(q), packed_heads(k), packed_heads(v), layout_of(trie), scale_of(q.size(2), scale));
+}
+
+at::Tensor rotary_attention_trie(const at::Tensor& qkv, const at::Tensor& cosine, const at::Tensor& sine, const Trie& trie,
+                                 const RotaryAttention& options) {
+  const int64_t all_heads = options.heads + 2 * options.kv_heads;
+  TT_CHECK(qkv.is_contiguous() && cosine.is_contiguous() && sine.is_contiguous(), "rows must lie behind one another");
+  TT_CHECK_EQ(qkv.size(0), trie.num_rows);
+  TT_CHECK_EQ(qkv.size(1) % all_heads, 0);
+  TT_CHECK_EQ(options.heads % options.kv_heads, 0);
+  TT_CHECK_EQ(cosine.size(1) * 2, qkv.size(1) / all_heads);
+  return RotaryAttentionTrie::apply(qkv, cosine, sine, layout_of(trie), options.heads, options.kv_heads,
+                                    scale_of(qkv.size(1) / all_heads, options.scale));
 }
 
 at::Tensor attention_trie_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Trie& trie, double scale) {
@@ -113,7 +185,7 @@ at::Tensor attention_trie_reference(const at::Tensor& q, const at::Tensor& k, co
     at::Tensor own = mask.slice(0, s.first, s.first + s.length).slice(1, s.first, s.first + s.length);
     own.copy_(at::full_like(own, -INFINITY).triu(1));
   }
-  const at::Tensor scores = at::einsum("qhd,khd->hqk", {q, k.repeat_interleave(group, 1)}) * scale_of(q, scale) + mask;
+  const at::Tensor scores = at::einsum("qhd,khd->hqk", {q, k.repeat_interleave(group, 1)}) * scale_of(q.size(2), scale) + mask;
   return at::einsum("hqk,khd->qhd", {scores.softmax(-1), v.repeat_interleave(group, 1)});
 }
 
