@@ -70,7 +70,7 @@ class GroupLearner final : public LanguageLearner {
   }
 
   Metrics update(int64_t update, double progress) override {
-    Rollout::Result rollout = rollout_.collect(update);
+    LanguageRollout::Result rollout = rollout_.collect(update);
     log_samples(update, rollout.groups);
     const auto start = std::chrono::steady_clock::now();
     UpdateRows rows = rows_of(rollout.groups, options_.reward.filter_truncated);
@@ -298,7 +298,7 @@ class GroupLearner final : public LanguageLearner {
 
   GroupOptions options_;
   LanguageContext context_;
-  Rollout rollout_;
+  LanguageRollout rollout_;
   Scorer scorer_;
   FlatOptimiser optimiser_;
   std::unique_ptr<LanguageModel> reference_;

@@ -102,11 +102,11 @@ class LanguageRun {
     }
   }
 
-  // Evaluation before training: what the figures after it are compared with.
+  // Evaluation before training: what the figures after it are compared with. Where no update beats it, the best model is the start.
   void evaluate_start() {
     LanguageLearner::Metrics values;
     bool last = false;
-    evaluate(values, last);
+    if (evaluate(values, last)) model_.save(hooks_.run_folder / "model");
     if (values.empty()) return;
     metrics_->log(0, values);
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
