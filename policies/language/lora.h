@@ -19,7 +19,7 @@ struct LoraConfig {
   bool rslora = false;   // scale alpha / sqrt(rank) (Kalajdzievski, arXiv 2312.03732) instead of alpha / rank
   // Linear layers by their names or the ends of them, from a dot on: "q_proj" (of every layer), "layers.0.mlp.up_proj", "lm_head".
   std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-  std::string base_model;   // what it belongs to: base_model_name_or_path
+  std::string base_model = {};   // what it belongs to: base_model_name_or_path
 
   double scale() const;
   // Reads FOLDER/adapter_config.json. DataError naming file, key and cure for an impossible value or something that would change the
