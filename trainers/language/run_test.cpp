@@ -78,7 +78,7 @@ TEST(LanguageRun, CarryOverFinishesWhatABudgetCutShort) {
 TEST(LanguageRun, AReferenceModelHoldsTheParametersBack) {
   TemporaryFolder start, free, held;
   train_in(start.path(), tiny_run("preset: sft, steps: 2, rows: 4"));
-  const std::string from = "policy.model=" + start.path().string();
+  const std::string from = "policy.model=" + (start.path() / "model").string();
   const std::string yaml = tiny_run("preset: grpo, " + kSmall + ", reward: {format: 1}, epochs: 2");
   train_in(free.path(), yaml, {from, "trainer.steps=6", "trainer.lr=1e-2"});
   const MetricLines lines = train_in(held.path(), yaml, {from, "trainer.steps=6", "trainer.lr=1e-2", "trainer.reference_kl=10"});
