@@ -64,7 +64,7 @@ class GroupLearner final : public LanguageLearner {
       : options_(std::move(options)),
         context_(context),
         rollout_(options_, context_),
-        scorer_(*context.model->transformer, options_.shards),
+        scorer_(*context.model->transformer, options_.shards, {.recompute_layers = options_.checkpoint_activations}),
         optimiser_(*context.model->transformer, options_.adam.options()) {
     if (options_.seams.reference_kl > 0) reference_ = std::make_unique<LanguageModel>(context.load_start());
   }

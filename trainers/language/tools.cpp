@@ -150,11 +150,14 @@ LanguageModel load_model(const ModelChoice& choice) {
   if (!is_run && choice.checkpoint != "best")
     throw ConfigError(fmt::format("{}: has no checkpoint '{}', it is no run; leave --checkpoint out",
                                   choice.path, choice.checkpoint));
-  LanguageModel model = LanguageModel::load(path);
-  if (choice.checkpoint == "best") return model;
+  if (choice.checkpoint == "best") return LanguageModel::load(path);
+  // A checkpoint holds what trained: beside an adapter, that alone.
+  LanguageModel model = fs::exists(path / "adapter")
+                            ? LanguageJob(Config::load(path / "config.yaml")).make_model()
+                            : LanguageModel::load(path);
   const Checkpoint checkpoint = CheckpointFolder(path / "checkpoints").load(choice.checkpoint);
   const auto found = checkpoint.state.tensors.find("parameters");
-  const at::Tensor& flat = model.transformer->flat();
+  const at::Tensor& flat = model.transformer->trainable();
   if (found == checkpoint.state.tensors.end() ||
       static_cast<int64_t>(found->second.as_f32().size()) != flat.numel())
     throw CheckpointError(fmt::format("{}: step {} does not hold the {} parameters of the run's model",
