@@ -106,7 +106,7 @@ class LanguageRun {
     }
   }
 
-  // Evaluation before training: what the figures after it are compared with. Where no update beats it, the best model is the start.
+  // Evaluation before training: what the figures after it are compared with. Where every update is worse, the best model is the start.
   void evaluate_start() {
     LanguageLearner::Metrics values;
     bool last = false;
@@ -134,7 +134,7 @@ class LanguageRun {
         last = last || score >= learner_->until_accuracy();
       }
     }
-    if (score <= best_score_) return false;
+    if (score < best_score_ || (score == best_score_ && best_step_ > 0)) return false;   // a tie with the start goes to what was trained
     best_score_ = score;
     best_step_ = steps_;
     return true;
