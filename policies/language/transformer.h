@@ -25,8 +25,8 @@ struct Initialisation {
 
 struct ForwardOptions {
   bool causal = true;            // false: every row sees all of its segment, as in masked diffusion; the trie has roots only
-  // Keeps a layer's input alone and computes its activations again in the backward: about a third more time for memory that grows with
-  // one layer instead of all. The gradients are the same bits. The model must outlive the backward.
+  // Keeps a layer's input alone and computes its activations again in the backward: one more forward, for the activations of one layer
+  // instead of all. The gradients are the same bits. The model must outlive the backward.
   bool recompute_layers = false;
 };
 

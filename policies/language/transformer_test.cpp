@@ -95,12 +95,12 @@ void expect_equal_to_repeated(const Transformer& model, const Group& g, Draws& d
   const at::Tensor ours = shared_loss(model, g, weight);
   if (ours.requires_grad()) ours.backward();
   std::map<std::string, at::Tensor> gradients;
-  for (const auto& [name, p] : model.parameters()) gradients[name] = p.grad().clone();
+  for (const auto& [name, p] : model.trainable_parameters()) gradients[name] = p.grad().clone();
   model.flat_gradient().zero_();
   const at::Tensor theirs = repeated_loss(model, g, weight);
   if (theirs.requires_grad()) theirs.backward();
   ASSERT_NEAR(ours.item<double>(), theirs.item<double>(), 1e-10 * (1 + std::abs(theirs.item<double>()))) << where;
-  for (const auto& [name, p] : model.parameters())
+  for (const auto& [name, p] : model.trainable_parameters())
     ASSERT_LE((gradients[name] - p.grad()).abs().max().item<double>(), 1e-10 * (1 + p.grad().abs().max().item<double>())) << where << ' ' << name;
 }
 
@@ -109,6 +109,19 @@ TEST(shared_prefix, loss_and_every_gradient_equal_the_repeated_forward) {
   for (const char* family : {"llama", "qwen2", "qwen3"}) {
     const Transformer model = random_model(family);
     for (int round = 0; round < 120; ++round) {
+      Group g;
+      grow(g, -1, static_cast<int>(draws.below(3)), draws);
+      ASSERT_NO_FATAL_FAILURE(expect_equal_to_repeated(model, g, draws, fmt::format("{} round {}", family, round)));
+    }
+  }
+}
+
+TEST(shared_prefix, adapters_get_the_gradients_of_the_repeated_forward) {
+  Draws draws(test_seed(), Stream::kTest, 17);
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    const Transformer model = random_model(family).with_adapter(LoraConfig{.rank = 3, .alpha = 5}, test_seed());
+    for (int64_t i = 0; i < model.trainable().numel(); ++i) model.trainable()[i] = 0.3 * draws.normal();
+    for (int round = 0; round < 40; ++round) {
       Group g;
       grow(g, -1, static_cast<int>(draws.below(3)), draws);
       ASSERT_NO_FATAL_FAILURE(expect_equal_to_repeated(model, g, draws, fmt::format("{} round {}", family, round)));

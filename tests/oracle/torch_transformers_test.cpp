@@ -14,6 +14,7 @@
 #include "core/test_support.h"
 #include "policies/language/ops/linear_logprob.h"
 #include "policies/language/transformer.h"
+#include "tests/oracle/tiny_models.h"
 
 namespace trimtab {
 namespace {
@@ -23,30 +24,6 @@ using Json = nlohmann::json;
 const Json& golden() {
   static const Json json = Json::parse(read_file(std::filesystem::path(TRIMTAB_SOURCE_DIR) / "tests/oracle/golden/transformers.json"));
   return json;
-}
-
-// The formula of make_transformers.py.
-std::vector<float> fill(const std::string& name, int64_t n) {
-  uint32_t h = 2166136261u;
-  for (const char c : name) h = (h ^ static_cast<uint8_t>(c)) * 16777619u;
-  std::vector<float> x(n);
-  for (int64_t i = 0; i < n; ++i) {
-    const auto t = static_cast<double>(i);
-    const double wave = std::sin(t * 0.7 + (h % 1000) * 0.01 + t * t * 0.013);
-    x[i] = static_cast<float>(name.find("norm") != std::string::npos ? 1 + 0.2 * wave : 0.25 * wave);
-  }
-  return x;
-}
-
-// A Hugging Face folder of the case.
-std::filesystem::path write_case(const std::filesystem::path& folder, const Json& config) {
-  std::filesystem::create_directories(folder);
-  write_file_atomically(folder / "config.json", config.dump());
-  TensorFile file;
-  for (const auto& [name, shape] : parameter_shapes(TransformerConfig::read(folder)))
-    file.tensors[name] = Tensor::f32(shape, fill(name, c10::multiply_integers(shape)));
-  write_safetensors(folder / "model.safetensors", file);
-  return folder;
 }
 
 double largest_error(const Transformer& model, const Json& expected) {
@@ -126,10 +103,8 @@ TEST(transformers, shared_prefix_loss_and_every_gradient_equal_plain_pytorch) {
 }
 
 TEST(transformers, load_what_we_write) {
-  const std::filesystem::path python = std::filesystem::path(TRIMTAB_SOURCE_DIR) / ".deps/peers/bin/python";
-  if (!std::filesystem::exists(python) ||
-      std::system(fmt::format("'{}' -c 'import transformers' 2>/dev/null", python.string()).c_str()) != 0)
-    GTEST_SKIP() << "needs transformers: scripts/setup --peers";
+  const std::filesystem::path python = peers_python("transformers");
+  if (python.empty()) GTEST_SKIP() << "needs transformers: scripts/setup --peers";
   const TemporaryFolder folder;
   Json models = Json::array();
   for (const auto& [name, expected] : golden()["cases"].items()) {

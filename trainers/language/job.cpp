@@ -19,9 +19,16 @@ const TextEnvironmentEntry& environment_entry(const Config& env) {
   return Registry<TextEnvironmentEntry>::instance().get(env.text("type", ""), "environment");
 }
 
-bool same_run(const std::filesystem::path& a, const std::filesystem::path& b) {
-  std::error_code none;   // one that is not there is no run
-  return std::filesystem::exists(b / "config.yaml") && std::filesystem::equivalent(a, b, none);
+// The run that a path is, or lies in (RUN/model, RUN/adapter); empty: none.
+std::filesystem::path run_of(const std::filesystem::path& path) {
+  for (const std::filesystem::path& folder : {path, path.parent_path()})
+    if (std::filesystem::exists(folder / "config.yaml")) return folder;
+  return {};
+}
+
+bool same_run(const std::string& a, const std::string& b) {
+  std::error_code none;
+  return !run_of(a).empty() && !run_of(b).empty() && std::filesystem::equivalent(run_of(a), run_of(b), none);
 }
 
 TokenizerFiles tokenizer_files(const std::string& path) {
@@ -51,7 +58,7 @@ void LanguagePolicyOptions::validate() const {
   if (lora.rank > 0 && !adapter.empty()) throw ConfigError("policy.lora makes a new adapter and policy.adapter names one; leave one of them out");
   if (model.empty()) throw ConfigError("an adapter trains beside frozen weights; name the model they are of in policy.model");
   if (!adapter.empty() && same_run(model, adapter))
-    throw ConfigError(fmt::format("{}/model has the run's adapter merged in already; give the model that run began with as policy.model", adapter));
+    throw ConfigError(fmt::format("the model of {} has its adapter merged in already; give the model that run began with as policy.model", run_of(adapter).string()));
 }
 
 void LanguageEvalOptions::describe(Fields& f) {

@@ -110,7 +110,7 @@ class LanguageRun {
   void evaluate_start() {
     LanguageLearner::Metrics values;
     bool last = false;
-    if (evaluate(values, last)) model_.save(hooks_.run_folder / "model");
+    if (evaluate(values, last)) save_model();
     if (values.empty()) return;
     metrics_->log(0, values);
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
@@ -162,6 +162,11 @@ class LanguageRun {
     if (hooks_.on_metrics) hooks_.on_metrics(steps_, values);
   }
 
+  void save_model() {
+    model_.save(hooks_.run_folder / "model");
+    if (model_.transformer->adapter()) model_.save_adapter(hooks_.run_folder / "adapter");
+  }
+
   void save(bool best) {
     Checkpoint checkpoint;
     checkpoint.step = steps_;
@@ -173,10 +178,7 @@ class LanguageRun {
     checkpoint.counters["best_step"] = best_step_;
     if (best_step_ >= 0) checkpoint.counters["best_score"] = best_score_;
     metrics_->flush();
-    if (best || best_step_ < 0) {
-      model_.save(hooks_.run_folder / "model");
-      if (model_.transformer->adapter()) model_.save_adapter(hooks_.run_folder / "adapter");
-    }
+    if (best || best_step_ < 0) save_model();
     folder_.save(checkpoint, job_.checkpoint.keep);
     if (best) folder_.mark_best(steps_);
   }

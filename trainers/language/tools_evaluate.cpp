@@ -144,11 +144,14 @@ class RunEvaluation {
                        .temperature = temperature(),
                        .max_tokens = max_tokens()};
     out.policies = {policy("sampled", "learned"), policy("greedy", "learned")};
-    for (const ModelChoice& run : order_.runs) add(run, label_of(run), out.policies[0], out.policies[1]);
+    for (const ModelChoice& run : order_.runs)
+      add(load_model(run), label_of(run), out.policies[0], out.policies[1]);
     if (order_.start.empty()) return out;
     out.policies.push_back(policy("start", "baseline"));
     out.policies.push_back(policy("start_greedy", "baseline"));
-    add({.path = order_.start}, "start ", out.policies[2], out.policies[3]);
+    // A new adapter changes nothing yet; one from a folder does.
+    add(job_.policy.adapter.empty() ? load_model({.path = order_.start}) : job_.make_model(), "start ",
+        out.policies[2], out.policies[3]);
     return out;
   }
 
@@ -161,9 +164,8 @@ class RunEvaluation {
     return {{name, kind}, std::vector<std::vector<std::vector<double>>>(table_.metrics().size())};
   }
 
-  void add(const ModelChoice& choice, const std::string& label, LanguageScores::Policy& sampled,
+  void add(const LanguageModel& model, const std::string& label, LanguageScores::Policy& sampled,
            LanguageScores::Policy& greedy) {
-    const LanguageModel model = load_model(choice);
     add_row(sampled, table_.values(replies(model, label + "sampled", temperature(), order_.samples)));
     add_row(greedy, table_.values(replies(model, label + "greedy", 0, 1)));
   }
