@@ -16,6 +16,7 @@
 #include "app/units.h"
 #include "core/run_folder.h"
 #include "domain/radio/link.h"
+#include "trainers/language_tools.h"
 #include "trimtab/runtime.h"
 
 namespace trimtab {
@@ -52,6 +53,11 @@ Finding check(const std::string& item, const std::function<std::string()>& look)
 Finding optional_file(const std::string& item, const fs::path& file, const std::string& cure) {
   if (fs::exists(file)) return {item, "present"};
   return {item, "not installed; " + cure, Finding::State::kAbsent};
+}
+
+Finding language_models() {
+  if (has_language_tools()) return {"language models", "built in"};
+  return {"language models", "not built in; build with -DTRIMTAB_TORCH=ON", Finding::State::kAbsent};
 }
 
 std::string hdf5_version() {
@@ -91,7 +97,8 @@ std::vector<Finding> examine(const DoctorOptions& options) {
   out.push_back(
       optional_file("GPU driver", "/proc/driver/nvidia/version", "training and evaluation use the CPU"));
   out.push_back(optional_file("LibTorch", source_tree() / ".deps/torch/lib/libtorch_cpu.so",
-                              "scripts/setup --torch unpacks it (needed by the autograd oracle tests)"));
+                              "scripts/setup --torch unpacks it (needed by language models)"));
+  out.push_back(language_models());
   out.push_back(check("link tables", [] {
     radio::BlerTables::get();
     return std::string("block error rate tables load");

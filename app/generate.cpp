@@ -164,8 +164,8 @@ void print_texts(std::FILE* out, const std::vector<GeneratedText>& texts, bool t
 }
 
 int generate(const GenerateOptions& options) {
-  const LanguageTools& tools = language_tools("sampling a language model");
-  const std::vector<GeneratedText> texts = tools.generate(order_of(options));
+  const GenerateOrder order = order_of(options);
+  const std::vector<GeneratedText> texts = language_tools("sampling a language model").generate(order);
   const bool to_stdout = options.json == "-";
   print_texts(to_stdout ? stderr : stdout, texts, options.tokens);
   if (to_stdout) {

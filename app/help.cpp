@@ -16,27 +16,30 @@ struct HelpOptions {
   bool json = false;
 };
 
-void print_keys(const std::string& unit, const std::vector<FieldLine>& keys) {
-  fmt::print("Keys of {}:\n", unit);
-  for (const FieldLine& key : keys) {
+void print_keys(const HelpSection& section) {
+  fmt::print("Keys of {}:\n", section.title);
+  for (const FieldLine& key : section.keys) {
     std::string facts = key.type;
     if (!key.range.empty()) facts += " " + key.range;
     if (!key.unit.empty()) facts += ", " + key.unit;
     if (!key.fallback.empty()) facts += ", default " + key.fallback;
     fmt::print("  {}\n      {}\n", key.path, key.doc);
-    fmt::print("      ({})\n", facts);
+    if (!facts.empty()) fmt::print("      ({})\n", facts);
   }
 }
 
-nlohmann::json keys_json(const std::vector<FieldLine>& keys) {
+nlohmann::json keys_json(const std::vector<HelpSection>& sections) {
   nlohmann::json out = nlohmann::json::array();
-  for (const FieldLine& key : keys) {
-    out.push_back({{"path", key.path},
-                   {"type", key.type},
-                   {"default", key.fallback},
-                   {"range", key.range},
-                   {"unit", key.unit},
-                   {"doc", key.doc}});
+  for (const HelpSection& section : sections) {
+    for (const FieldLine& key : section.keys) {
+      out.push_back({{"section", section.title},
+                     {"path", key.path},
+                     {"type", key.type},
+                     {"default", key.fallback},
+                     {"range", key.range},
+                     {"unit", key.unit},
+                     {"doc", key.doc}});
+    }
   }
   return out;
 }
@@ -49,11 +52,11 @@ int help(const HelpOptions& options) {
       run_command({name, "--help"});
       continue;
     }
-    const std::vector<FieldLine> keys = help_of_unit(name);
+    const std::vector<HelpSection> sections = help_of_unit(name);
     if (options.json) {
-      fmt::print("{}\n", keys_json(keys).dump(2));
+      fmt::print("{}\n", keys_json(sections).dump(2));
     } else {
-      print_keys(name, keys);
+      for (const HelpSection& section : sections) print_keys(section);
     }
   }
   return 0;

@@ -1,6 +1,6 @@
-// `trimtab inspect FILE [a.b=c]`: what is in a channel trace, a safetensors file or artefact, or a checkpoint
-// folder, with its hash and sanity figures. A file that cannot be used ends with exit code 3 and a sentence
-// that says why.
+// `trimtab inspect FILE [a.b=c]`: what is in a channel trace, a safetensors file or artefact, a checkpoint
+// folder, or a language model in a Hugging Face folder, with its hash and sanity figures. A file that cannot
+// be used ends with exit code 3 and a sentence that says why.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include "core/files.h"
 #include "core/safetensors.h"
 #include "domain/radio/trace.h"
+#include "trainers/language_tools.h"
 
 namespace trimtab {
 namespace {
@@ -96,6 +97,10 @@ json inspect_tensors(const fs::path& file) {
   return out;
 }
 
+bool is_language_model(const fs::path& folder) {
+  return fs::exists(folder / "config.json") && !fs::exists(folder / "config.yaml");
+}
+
 // `folder` is .../checkpoints/step-000200, .../checkpoints (its latest), or a run folder.
 json inspect_folder(fs::path folder) {
   folder = fs::weakly_canonical(folder);
@@ -109,7 +114,7 @@ json inspect_folder(fs::path folder) {
   } else if (folder.filename() != "checkpoints") {
     throw DataError(
         fmt::format("{}: neither a run folder nor a checkpoint; give a run, its checkpoints/step-N, a trace "
-                    "(.h5) or a .safetensors file",
+                    "(.h5), a .safetensors file or a Hugging Face folder",
                     folder.string()));
   }
   const Checkpoint checkpoint = CheckpointFolder(checkpoints).load(which);
@@ -157,9 +162,10 @@ int inspect(InspectOptions options) {
         fmt::format("inspect takes one file, got {}: trimtab inspect FILE [a.b=c]", options.words.size()));
   const fs::path file = options.words[0];
   if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file or folder", file.string()));
-  const json out = fs::is_directory(file) ? inspect_folder(file)
-                   : is_trace(file)       ? inspect_trace_file(file, overrides)
-                                          : inspect_tensors(file);
+  const json out = is_language_model(file) ? language_tools("reading a language model").inspect(file.string())
+                   : fs::is_directory(file) ? inspect_folder(file)
+                   : is_trace(file)         ? inspect_trace_file(file, overrides)
+                                            : inspect_tensors(file);
   if (options.json) {
     fmt::print("{}\n", out.dump(2));
   } else {

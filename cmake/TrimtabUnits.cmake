@@ -50,14 +50,18 @@ function(trimtab_add_unit folder)
   endif()
 endfunction()
 
-# trimtab_add_layer(FOLDER [FIRST folder...] USES layer...): every folder in it that has sources is a unit; the inner ones come
-# first, and among these the ones named, then by name. A unit's tests are linked with the units before it.
+# trimtab_add_layer(FOLDER [FIRST folder...] [LAST folder...] USES layer...): every folder in it that has sources is a unit; the
+# inner ones come first, by name but for those named. A unit's tests are linked with the units before it.
 function(trimtab_add_layer folder)
-  cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "FIRST;USES")
+  cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "FIRST;LAST;USES")
   file(GLOB children CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${folder}/*)
   foreach(child ${layer_FIRST})
     list(REMOVE_ITEM children ${folder}/${child})
     list(PREPEND children ${folder}/${child})
+  endforeach()
+  foreach(child ${layer_LAST})
+    list(REMOVE_ITEM children ${folder}/${child})
+    list(APPEND children ${folder}/${child})
   endforeach()
   foreach(child ${children})
     if(IS_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/${child})

@@ -145,10 +145,14 @@ double timed(const std::vector<Transformer>& models, const Batch& b, int threads
   return wall / static_cast<double>(models.size());
 }
 
-int64_t peak_bytes(CountingAllocator& allocator, const Transformer& model, const Batch& b) {
+struct First {
+  double loss;
+  int64_t peak_bytes;   // above what was held before the update
+};
+First first_update(CountingAllocator& allocator, const Transformer& model, const Batch& b) {
   const int64_t before = allocator.restart();
-  update(model, b);
-  return allocator.peak() - before;
+  const double loss = update(model, b);
+  return {loss, allocator.peak() - before};
 }
 
 Transformer make_model(const Options& o) {
@@ -174,13 +178,12 @@ int main(int argc, char** argv) {
   const Shape shape{o.get("prompts", 1), o.get("prompt", 1024), o.get("response", 128), o.get("group", 8), models[0].config().vocab_size,
                     o.get("ragged", 0) != 0};
   const Batch shared = make_batch(shape, true), repeated = make_batch(shape, false);
-  const double shared_loss = update(models[0], shared), repeated_loss = update(models[0], repeated);
-  const int64_t shared_peak = peak_bytes(allocator, models[0], shared), repeated_peak = peak_bytes(allocator, models[0], repeated);
-  for (int i = 0; i < 2; ++i) timed(models, shared, threads), timed(models, repeated, threads);
+  const First first_shared = first_update(allocator, models[0], shared), first_repeated = first_update(allocator, models[0], repeated);
+  timed(models, shared, threads), timed(models, repeated, threads);
   std::printf("{\"ready\": true, \"shared_loss\": %.9g, \"repeated_loss\": %.9g, \"shared_rows\": %lld, \"repeated_rows\": %lld, "
               "\"shared_bytes\": %lld, \"repeated_bytes\": %lld}\n",
-              shared_loss, repeated_loss, static_cast<long long>(shared.trie.num_rows), static_cast<long long>(repeated.trie.num_rows),
-              static_cast<long long>(shared_peak), static_cast<long long>(repeated_peak));
+              first_shared.loss, first_repeated.loss, static_cast<long long>(shared.trie.num_rows), static_cast<long long>(repeated.trie.num_rows),
+              static_cast<long long>(first_shared.peak_bytes), static_cast<long long>(first_repeated.peak_bytes));
   std::fflush(stdout);
   bool shared_first = true;
   char line[64];

@@ -39,7 +39,7 @@ std::vector<Completion> Generator::generate(std::span<const GenerationRequest> r
   check_requests(requests, sampling, config);
   if (requests.empty()) return {};
   const PackedModel model(impl_->model, impl_->weights, pool);
-  Schedule schedule({requests, sampling, stop, impl_->options, progress, pool.threads()}, model, impl_->caches);
+  GenerationSchedule schedule({requests, sampling, stop, impl_->options, progress, pool.threads()}, model, impl_->caches);
   Forward forward(model, rope_frequencies(config.rope, config.head_dim), sampling, seed, schedule.limits(), impl_->buffers);
   std::vector<Completion> completions;
   Team team;

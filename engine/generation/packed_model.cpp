@@ -18,12 +18,12 @@ struct PackedModel::Plan {
     std::vector<const float*> biases;   // likewise; empty: none
     int64_t offset = 0;                 // numbers from the start of the memory
   };
-  const Transformer& model;
+  const std::map<std::string, at::Tensor> weights;   // with an adapter those merged here, which only packing reads
   std::vector<Matrix> matrices;
 
   const float* find(const std::string& name) const {
-    const auto it = model.parameters().find(name);
-    return it == model.parameters().end() ? nullptr : it->second.data_ptr<float>();
+    const auto it = weights.find(name);
+    return it == weights.end() ? nullptr : it->second.data_ptr<float>();
   }
   // Outputs of the linear layer `name`, from `first` on.
   void add_outputs(Matrix& m, const std::string& name, int64_t first, int64_t count) const {
@@ -107,7 +107,7 @@ void PackedModel::plan_layer(Plan& plan, PackedLayer& layer, int64_t index) {
 PackedModel::PackedModel(const Transformer& model, Region& memory, Pool& pool)
     : config_(model.config()), head_stride_(padded_head_dim(config_.head_dim)), layers_(config_.num_layers) {
   TT_CHECK(model.flat().scalar_type() == at::kFloat, "generation reads f32 models");
-  Plan plan{model, {}};
+  Plan plan{model.merged(), {}};
   for (int64_t i = 0; i < config_.num_layers; ++i) plan_layer(plan, layers_[i], i);
   embeddings_ = plan.find("model.embed_tokens.weight"), final_norm_ = plan.find("model.norm.weight");
   Plan::Matrix head{&head_, {1, config_.hidden_size, config_.hidden_size}, {}, {}, 0};

@@ -28,7 +28,8 @@ struct PackedLayer {
 
 class PackedModel {
  public:
-  // Packs all weights; `memory` is kept from call to call and must outlive the use. Norms and embeddings are read in place.
+  // Packs all weights, with an adapter the merged ones; `memory` is kept from call to call and must outlive the use. Norms and embeddings
+  // are read in place.
   PackedModel(const Transformer& model, Region& memory, Pool& pool);
 
   const TransformerConfig& config() const { return config_; }

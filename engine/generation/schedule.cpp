@@ -18,7 +18,7 @@ constexpr int64_t kReadRows = 1024;      // of prompts in one pass, about
 
 }  // namespace
 
-Schedule::Schedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory)
+GenerationSchedule::GenerationSchedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory)
     : in_(in), hidden_size_(model.config().hidden_size), prompts_(in.requests.size()), is_stop_(model.config().vocab_size, 0) {
   for (size_t r = 0; r < in.requests.size(); ++r) {
     const GenerationRequest& request = in.requests[r];
@@ -44,16 +44,16 @@ Schedule::Schedule(const ScheduleInputs& in, const PackedModel& model, Region& c
 
 // More at a time than fill the processor only push each other's keys out of its caches. With a token budget the number decides who
 // is how far at the end, and may then depend on nothing but the options.
-int64_t Schedule::open_at_a_time() const {
+int64_t GenerationSchedule::open_at_a_time() const {
   const int64_t most = std::min(in_.options.max_sequences, static_cast<int64_t>(completions_.size()));
   if (in_.options.token_budget > 0) return most;
   const int64_t cached = kCachedBytes / (own_numbers_ * static_cast<int64_t>(sizeof(float)));
   return std::min(most, in_.threads * std::max(cached, kEnoughRows));
 }
 
-ForwardLimits Schedule::limits() const { return {in_.threads, most_prompt_ + most_own_, most_prompt_, most_own_}; }
+ForwardLimits GenerationSchedule::limits() const { return {in_.threads, most_prompt_ + most_own_, most_prompt_, most_own_}; }
 
-std::vector<Completion> Schedule::run(Forward& forward, Team& team) {
+std::vector<Completion> GenerationSchedule::run(Forward& forward, Team& team) {
   while (!over_budget()) {
     admit();
     if (open_.empty()) break;
@@ -68,17 +68,17 @@ std::vector<Completion> Schedule::run(Forward& forward, Team& team) {
   return std::move(completions_);
 }
 
-void Schedule::report() {
+void GenerationSchedule::report() {
   if (!in_.progress || made_ - reported_ < kReportEvery) return;
   reported_ = made_;
   in_.progress(made_, finished_);
 }
 
-void Schedule::admit() {
+void GenerationSchedule::admit() {
   while (!free_slots_.empty() && next_ < static_cast<int64_t>(completions_.size())) admit_next();
 }
 
-void Schedule::admit_next() {
+void GenerationSchedule::admit_next() {
   Sequence s;
   s.completion = next_++;
   Completion& c = completions_[s.completion];
@@ -100,7 +100,7 @@ void Schedule::admit_next() {
 }
 
 // All prompts that are new, in chunks of rows that see those before them.
-void Schedule::read_prompts(Forward& forward, Team& team) {
+void GenerationSchedule::read_prompts(Forward& forward, Team& team) {
   std::vector<std::pair<int64_t, int64_t>> fresh;   // request, tokens read
   for (const Sequence& s : open_) {
     const int64_t request = completions_[s.completion].request;
@@ -125,7 +125,7 @@ void Schedule::read_prompts(Forward& forward, Team& team) {
 }
 
 // Row of token `index` of a sequence.
-PassRow Schedule::sequence_row(const Sequence& s, int64_t index) const {
+PassRow GenerationSchedule::sequence_row(const Sequence& s, int64_t index) const {
   const Completion& c = completions_[s.completion];
   PassRow row;
   row.shared_keys = static_cast<int32_t>(in_.requests[c.request].prompt.size());
@@ -135,7 +135,7 @@ PassRow Schedule::sequence_row(const Sequence& s, int64_t index) const {
 }
 
 // Tokens that continued sequences came with, but for the last, which draws the next one as ever.
-void Schedule::read_begun(Forward& forward, Team& team) {
+void GenerationSchedule::read_begun(Forward& forward, Team& team) {
   for (Sequence& s : open_) {
     const int64_t known = static_cast<int64_t>(completions_[s.completion].tokens.size()) - 1;
     for (; s.read < known; forward.run(pass_, team)) {
@@ -149,7 +149,7 @@ void Schedule::read_begun(Forward& forward, Team& team) {
   }
 }
 
-void Schedule::add_draw(PassRow& row, const Sequence& s) {
+void GenerationSchedule::add_draw(PassRow& row, const Sequence& s) {
   const Completion& c = completions_[s.completion];
   const GenerationRequest& request = in_.requests[c.request];
   if (row.num_draws++ == 0) row.first_draw = static_cast<int32_t>(pass_.draws.size());
@@ -157,7 +157,7 @@ void Schedule::add_draw(PassRow& row, const Sequence& s) {
 }
 
 // The first tokens, all from the final state of their prompt's last token.
-void Schedule::draw_first(Forward& forward, Team& team) {
+void GenerationSchedule::draw_first(Forward& forward, Team& team) {
   pass_.clear(), pass_.layers = false;
   std::vector<int64_t> drawn;
   int64_t request = -1;
@@ -172,7 +172,7 @@ void Schedule::draw_first(Forward& forward, Team& team) {
   take_draws(drawn);
 }
 
-void Schedule::draw_next(Forward& forward, Team& team) {
+void GenerationSchedule::draw_next(Forward& forward, Team& team) {
   pass_.clear(), pass_.layers = true;
   std::vector<int64_t> drawn;
   for (size_t i = 0; i < open_.size() && static_cast<int64_t>(i) < budget_left(); ++i) {
@@ -185,7 +185,7 @@ void Schedule::draw_next(Forward& forward, Team& team) {
   take_draws(drawn);
 }
 
-void Schedule::take_draws(const std::vector<int64_t>& drawn) {
+void GenerationSchedule::take_draws(const std::vector<int64_t>& drawn) {
   for (size_t i = 0; i < drawn.size(); ++i) {
     Sequence& s = open_[drawn[i]];
     Completion& c = completions_[s.completion];
@@ -201,7 +201,7 @@ void Schedule::take_draws(const std::vector<int64_t>& drawn) {
 }
 
 // Whether the sequence is over, given that it was not before its token `from`; says how in its completion.
-bool Schedule::ends(Sequence& s, size_t from) {
+bool GenerationSchedule::ends(Sequence& s, size_t from) {
   Completion& c = completions_[s.completion];
   bool stop = is_stop_[c.tokens.back()] != 0;
   for (; !in_.stop.strings.empty() && from < c.tokens.size(); ++from) {
@@ -214,7 +214,7 @@ bool Schedule::ends(Sequence& s, size_t from) {
   return c.finish != Finish::kUnfinished;
 }
 
-void Schedule::close(Sequence& s) {
+void GenerationSchedule::close(Sequence& s) {
   ++finished_;
   free_slots_.push_back(std::exchange(s.slot, -1));
   --prompts_[completions_[s.completion].request].open;
@@ -222,7 +222,7 @@ void Schedule::close(Sequence& s) {
 }
 
 // A prompt is kept while a sequence of it is open or the next one to come.
-void Schedule::leave_prompt(int64_t request) {
+void GenerationSchedule::leave_prompt(int64_t request) {
   Prompt& p = prompts_[request];
   const bool more = next_ < static_cast<int64_t>(completions_.size()) && completions_[next_].request == request;
   if (p.slot >= 0 && p.open == 0 && !more) free_prompt_slots_.push_back(std::exchange(p.slot, -1));

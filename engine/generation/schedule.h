@@ -25,9 +25,9 @@ struct ScheduleInputs {
   int threads = 1;
 };
 
-class Schedule {
+class GenerationSchedule {
  public:
-  Schedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory);
+  GenerationSchedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory);
   ForwardLimits limits() const;
   // Runs to the end; the completions in order.
   std::vector<Completion> run(Forward& forward, Team& team);

@@ -182,9 +182,10 @@ void finish_query(const AttentionQuery& query, const float* own_scores, float fa
   }
 }
 
-// The cache of a sequence comes from afar in pieces too short for the processor's own prefetching.
+// The cache of a sequence comes from afar in pieces too short for the processor's own prefetching. Only the beginning: what is
+// read from there on asks ahead itself.
 HWY_INLINE void ask_for_keys(const AttentionQuery& query, int64_t head_dim) {
-  const int64_t n = key_blocks_of(query.own) * kKeyBlock * head_dim;
+  const int64_t n = std::min<int64_t>(2048, key_blocks_of(query.own) * kKeyBlock * head_dim);
   for (int64_t i = 0; i < n; i += 16) hwy::Prefetch(query.keys + i);
 }
 

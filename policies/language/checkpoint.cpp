@@ -7,14 +7,12 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "policies/language/stored_tensor.h"
 #include "policies/language/transformer.h"
 
 namespace trimtab {
-namespace {
 
-using Json = nlohmann::json;
-
-at::Tensor as_tensor(const Tensor& t, const std::string& name, const std::filesystem::path& file) {
+at::Tensor stored_tensor(const Tensor& t, const std::string& name, const std::filesystem::path& file) {
   static const std::map<std::string, at::ScalarType> kTypes = {
       {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}};
   const auto type = kTypes.find(t.dtype);
@@ -23,6 +21,10 @@ at::Tensor as_tensor(const Tensor& t, const std::string& name, const std::filesy
                                 file.string(), name, t.dtype));
   return at::from_blob(const_cast<uint8_t*>(t.bytes.data()), t.shape, at::TensorOptions(type->second));
 }
+
+namespace {
+
+using Json = nlohmann::json;
 
 // The files of a checkpoint, in the order of their names.
 std::set<std::string> files_of(const std::filesystem::path& folder) {
@@ -92,7 +94,7 @@ Transformer Transformer::read(const std::filesystem::path& folder, at::ScalarTyp
   for (const std::string& file : files) {
     const TensorFile contents = read_safetensors(folder / file);
     for (const auto& [name, tensor] : contents.tensors)
-      take(name, as_tensor(tensor, name, folder / file), folder / file, model, missing);
+      take(name, stored_tensor(tensor, name, folder / file), folder / file, model, missing);
   }
   if (!missing.empty())
     throw DataError(fmt::format("{}: tensor '{}'{} is missing: is a shard missing, or config.json another model's?", folder.string(),
@@ -106,9 +108,10 @@ void Transformer::write(const std::filesystem::path& folder, int64_t max_shard_b
   std::vector<TensorFile> shards(1);
   int64_t filled = 0;
   Json map = Json::object();
+  const std::map<std::string, at::Tensor> weights = merged();
   std::vector<std::pair<std::string, size_t>> where;
   for (const auto& [name, shape] : parameter_shapes(config_)) {
-    const at::Tensor value = parameters_.at(name).detach().to(at::kFloat).contiguous();
+    const at::Tensor value = weights.at(name).detach().to(at::kFloat).contiguous();
     const int64_t bytes = value.numel() * 4;
     if (filled > 0 && filled + bytes > max_shard_bytes) shards.emplace_back(), filled = 0;
     filled += bytes;

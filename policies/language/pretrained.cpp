@@ -6,6 +6,23 @@ namespace trimtab {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// write(FOLDER.tmp), which then takes the folder's place.
+template <class F>
+void replace_folder(const fs::path& folder, const F& write) {
+  const fs::path fresh = folder.string() + ".tmp", old = folder.string() + ".old";
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  write(fresh);
+  fs::remove_all(old);
+  if (fs::exists(folder)) fs::rename(folder, old);
+  fs::rename(fresh, folder);
+  fs::remove_all(old);
+}
+
+}  // namespace
+
 void ArchitectureOptions::describe(Fields& f) {
   f.choice("family", family, {"llama", "qwen2", "qwen3"}, "llama; qwen2 adds biases to q, k, v; qwen3 normalises queries and keys");
   f.integer("hidden_size", hidden_size, {.low = 8, .high = 65536, .doc = "width of the residual stream"});
@@ -73,15 +90,14 @@ LanguageModel LanguageModel::create(const ArchitectureOptions& architecture, Tok
 }
 
 void LanguageModel::save(const fs::path& folder) const {
-  const fs::path fresh = folder.string() + ".tmp", old = folder.string() + ".old";
-  fs::remove_all(fresh);
-  fs::create_directories(fresh);
-  transformer->write(fresh);
-  save_tokenizer(*tokenizer, fresh);
-  fs::remove_all(old);
-  if (fs::exists(folder)) fs::rename(folder, old);
-  fs::rename(fresh, folder);
-  fs::remove_all(old);
+  replace_folder(folder, [&](const fs::path& fresh) {
+    transformer->write(fresh);
+    save_tokenizer(*tokenizer, fresh);
+  });
+}
+
+void LanguageModel::save_adapter(const fs::path& folder) const {
+  replace_folder(folder, [&](const fs::path& fresh) { transformer->write_adapter(fresh); });
 }
 
 }  // namespace trimtab

@@ -30,8 +30,10 @@ struct LanguageModel {
   // tokenizer with more tokens than the model has rows.
   static LanguageModel load(const std::filesystem::path& path);
   static LanguageModel create(const ArchitectureOptions& architecture, TokenizerFiles tokenizer, uint64_t seed);
-  // Both into `folder`, written beside and put in place by rename.
+  // Both into `folder`, written beside and put in place by rename; an adapter is merged into the weights.
   void save(const std::filesystem::path& folder) const;
+  // The adapter alone, in PEFT's layout, likewise. There must be one.
+  void save_adapter(const std::filesystem::path& folder) const;
 };
 
 }  // namespace trimtab

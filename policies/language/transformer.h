@@ -1,16 +1,19 @@
 // Decoder-only transformer of the Llama, Qwen2 and Qwen3 families: RMSNorm, rotary embeddings, grouped-query attention,
 // SwiGLU. It runs over packed rows of a trie of segments, so what sequences have in common is computed once
-// (ops/attention_trie.h). Parameters carry Hugging Face's names and lie in one flat buffer, as their gradients do.
+// (ops/attention_trie.h). Parameters carry Hugging Face's names and lie in one flat buffer, as their gradients do. With an adapter
+// (lora.h) they are frozen; then A and B, in a flat buffer of their own, are what trains.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "policies/language/config.h"
+#include "policies/language/lora.h"
 #include "policies/language/ops/trie.h"
 
 namespace trimtab {
@@ -18,6 +21,13 @@ namespace trimtab {
 // Deviations of a new model's weights; 0.02 is Hugging Face's.
 struct Initialisation {
   double weight = 0.02, embedding = 0.02;
+};
+
+struct ForwardOptions {
+  bool causal = true;            // false: every row sees all of its segment, as in masked diffusion; the trie has roots only
+  // Keeps a layer's input alone and computes its activations again in the backward: about a third more time for memory that grows with
+  // one layer instead of all. The gradients are the same bits. The model must outlive the backward.
+  bool recompute_layers = false;
 };
 
 class Transformer {
@@ -35,28 +45,60 @@ class Transformer {
   // an index. Each file is written whole or not at all.
   void write(const std::filesystem::path& folder, int64_t max_shard_bytes = int64_t{5} << 30) const;
 
+  // The same frozen base (shared) with an adapter instead of any it has: A drawn by key (seed, name) as PEFT does (uniform to
+  // 1 / sqrt(in)), B zero, so at first it changes nothing. ConfigError for a target that is no linear layer.
+  Transformer with_adapter(const LoraConfig& lora, uint64_t seed) const;
+  // The adapter of a PEFT folder: adapter_config.json and adapter_model.safetensors. DataError naming file and tensor when one is
+  // missing, unknown, of the wrong shape (another model's adapter) or not finite.
+  Transformer with_adapter(const std::filesystem::path& folder) const;
+  void write_adapter(const std::filesystem::path& folder) const;   // that PEFT loads; there must be an adapter
+  const LoraConfig* adapter() const { return lora_ ? &*lora_ : nullptr; }
+  // Weights as they act, without gradients: parameters(), with W + scale B A in place of every adapted W. write() writes these.
+  std::map<std::string, at::Tensor> merged() const;
+
   // tokens [T] i64, the rows of `trie` -> final hidden states [T, hidden], after the last norm.
-  at::Tensor hidden(const at::Tensor& tokens, const Trie& trie) const;
-  const at::Tensor& head() const;     // [vocab, hidden]: logits = hidden head^T
-  at::Tensor logits(const at::Tensor& tokens, const Trie& trie) const;   // [T, vocab]
+  at::Tensor hidden(const at::Tensor& tokens, const Trie& trie, const ForwardOptions& options = {}) const;
+  at::Tensor head() const;     // [vocab, hidden]: logits = hidden head^T
+  at::Tensor logits(const at::Tensor& tokens, const Trie& trie, const ForwardOptions& options = {}) const;   // [T, vocab]
 
   const TransformerConfig& config() const { return config_; }
   const std::map<std::string, at::Tensor>& parameters() const { return parameters_; }   // by name; views of flat()
   const at::Tensor& flat() const { return flat_; }                                     // [num_parameters]
-  const at::Tensor& flat_gradient() const { return flat_gradient_; }                   // what backward adds to
+  // What trains: flat() and parameters(), or an adapter's A and B alone.
+  const at::Tensor& trainable() const { return lora_ ? adapter_ : flat_; }             // [num_trainable]
+  const std::map<std::string, at::Tensor>& trainable_parameters() const { return lora_ ? adapter_parameters_ : parameters_; }
+  const at::Tensor& flat_gradient() const { return flat_gradient_; }                   // [num_trainable]: what backward adds to
   int64_t num_parameters() const { return flat_.numel(); }
 
  private:
+  struct LowRank {
+    at::Tensor a, b;   // [rank, in], [out, rank]; undefined where there is no adapter
+  };
   struct Layer {
     at::Tensor input_norm, post_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias, q_norm, k_norm, gate, up, down, gate_bias, up_bias,
         down_bias;
+    LowRank lora_q, lora_k, lora_v, lora_o, lora_gate, lora_up, lora_down;
   };
-  Transformer(TransformerConfig config, at::Tensor flat);   // parameters are views of `flat` [num_parameters]
-  at::Tensor layer(const Layer& l, const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine, const Trie& trie) const;
+  struct Map {   // a linear layer and what is beside it
+    const at::Tensor& weight;
+    const LowRank& lora;
+  };
+  struct Rows {
+    const at::Tensor &cosine, &sine;   // [T, head_dim / 2]
+    const Trie& trie;
+    bool causal;
+  };
+  // Parameters are views of `flat` [num_parameters], and of `adapter` [num_trainable] where there is one.
+  Transformer(TransformerConfig config, at::Tensor flat, std::optional<LoraConfig> lora = {}, at::Tensor adapter = {});
+  void bind_layers();
+  at::Tensor layer(const Layer& l, const at::Tensor& x, const Rows& rows) const;
+  at::Tensor attention(const Layer& l, const at::Tensor& qkv, const Rows& rows) const;
+  at::Tensor add_low_rank(const at::Tensor& y, const at::Tensor& x, std::initializer_list<Map> maps) const;
 
   TransformerConfig config_;
-  at::Tensor flat_, flat_gradient_;
-  std::map<std::string, at::Tensor> parameters_;
+  std::optional<LoraConfig> lora_;
+  at::Tensor flat_, adapter_, flat_gradient_;
+  std::map<std::string, at::Tensor> parameters_, adapter_parameters_;
   std::vector<Layer> layers_;
   RopeFrequencies frequencies_;
 };

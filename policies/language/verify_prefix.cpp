@@ -12,7 +12,7 @@ namespace trimtab {
 namespace {
 
 struct Scored {
-  at::Tensor logp, entropy, gradient;   // [N], [N], [num_parameters]
+  at::Tensor logp, entropy, gradient;   // [N], [N], [num_trainable]
 };
 
 // Adds a forward's gradient to the model's; `at` are the places in `to` of what is scored.
@@ -65,9 +65,9 @@ Scored repeated(const Transformer& model, const PrefixBatch& batch) {
 
 double largest(const at::Tensor& x) { return x.numel() == 0 ? 0 : x.abs().max().item<double>(); }
 
-// The parameter that holds entry `index` of the flat buffer.
+// The parameter that holds entry `index` of the trainable buffer.
 std::string parameter_at(const Transformer& model, int64_t index) {
-  for (const auto& [name, p] : model.parameters())
+  for (const auto& [name, p] : model.trainable_parameters())
     if (index >= p.storage_offset() && index < p.storage_offset() + p.numel()) return name;
   return "?";
 }

@@ -11,27 +11,12 @@
 #include "app/command.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "tests/contract/command_support.h"
 
 namespace trimtab {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Answer {
-  int code = 0;
-  std::string out, err;
-};
-
-Answer command(const std::vector<std::string>& words) {
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  Answer answer;
-  answer.code = run_command(words);
-  std::fflush(stdout);
-  answer.out = testing::internal::GetCapturedStdout();
-  answer.err = testing::internal::GetCapturedStderr();
-  return answer;
-}
 
 class CommandTest : public testing::Test {
  protected:
@@ -49,8 +34,8 @@ class CommandTest : public testing::Test {
 
 TEST(Command, EveryVerbOfTheDesignIsThere) {
   const std::vector<std::string> names = Registry<Verb>::instance().names();
-  for (const char* verb :
-       {"train", "eval", "export", "report", "inspect", "bench", "doctor", "list", "help", "completion"})
+  for (const char* verb : {"train", "eval", "generate", "export", "report", "inspect", "bench", "doctor",
+                           "list", "help", "completion"})
     EXPECT_NE(std::find(names.begin(), names.end(), verb), names.end()) << verb;
 }
 
@@ -117,6 +102,14 @@ TEST_F(CommandTest, GoldenExitCodes) {
        "can only change the environment"},
       {{"eval", "none", "runs/x", "--data", text}, 2, "none stands alone"},
       {{"eval", (folder_ / "run").string(), "--data", text}, 3, "no such run folder"},
+      {{"eval", "none", "--data", text, "--samples", "2"}, 2, "language runs"},
+      {{"generate"}, 2, "one model"},
+      {{"generate", "x"}, 2, "--prompt"},
+      {{"generate", "x", "--prompt", "a", "--prompts", text}, 2, "keep one"},
+      {{"generate", "x", "--prompts", (folder_ / "absent.jsonl").string()}, 3, "absent.jsonl"},
+      {{"generate", "x", "--prompts", text}, 3, "a.h5:1: not a JSON object"},
+      {{"generate", "x", "--prompts", empty}, 3, "no prompts in it"},
+      {{"generate", "x", "--prompt", "a", "--samples", "0"}, 2, "--samples"},
       {{"report"}, 2, "which run"},
       {{"report", (folder_ / "run").string()}, 3, "no such run folder"},
       {{"report", folder_.string()}, 3, "train or evaluate first"},

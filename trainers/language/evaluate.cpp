@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "trainers/language/prompt.h"
 
 namespace trimtab {
 namespace {
@@ -15,8 +16,10 @@ double mean(const std::vector<T>& values) {
 
 std::vector<GenerationRequest> requests_of(const LanguageModel& model, const TextEnvironment& environment, const LanguageEvaluationRequest& r) {
   std::vector<GenerationRequest> out;
-  for (size_t i = 0; i < r.problems.size(); ++i)
+  for (size_t i = 0; i < r.problems.size(); ++i) {
     out.push_back({.prompt = environment.prompt_tokens(*model.tokenizer, r.problems[i]), .samples = r.samples, .key = i});
+    check_prompt(out.back().prompt, r.sampling.max_tokens, *model.transformer, "evaluation, " + named(r.problems[i]));
+  }
   return out;
 }
 

@@ -64,13 +64,13 @@ class GroupLearner final : public LanguageLearner {
       : options_(std::move(options)),
         context_(context),
         rollout_(options_, context_),
-        scorer_(*context.model->transformer, options_.shards),
+        scorer_(*context.model->transformer, options_.shards, {.recompute_layers = options_.checkpoint_activations}),
         optimiser_(*context.model->transformer, options_.adam.options()) {
     if (options_.seams.reference_kl > 0) reference_ = std::make_unique<LanguageModel>(context.load_start());
   }
 
   Metrics update(int64_t update, double progress) override {
-    Rollout::Result rollout = rollout_.collect(update);
+    LanguageRollout::Result rollout = rollout_.collect(update);
     log_samples(update, rollout.groups);
     const auto start = std::chrono::steady_clock::now();
     UpdateRows rows = rows_of(rollout.groups, options_.reward.filter_truncated);
@@ -298,7 +298,7 @@ class GroupLearner final : public LanguageLearner {
 
   GroupOptions options_;
   LanguageContext context_;
-  Rollout rollout_;
+  LanguageRollout rollout_;
   Scorer scorer_;
   FlatOptimiser optimiser_;
   std::unique_ptr<LanguageModel> reference_;

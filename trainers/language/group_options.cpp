@@ -50,6 +50,7 @@ void GroupOptions::describe(Fields& f) {
   f.choice("verify_shared_prefix", verify_shared_prefix, {"first", "never", "always"}, "compare the shared with the repeated forward: at the first update, never, at every one");
   f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
   f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
+  f.flag("checkpoint_activations", checkpoint_activations, "keep a layer's input alone and compute the rest again in the backward: less memory, more time, equal results");
 }
 
 void GroupOptions::validate() const {

@@ -48,6 +48,7 @@ struct GroupOptions {
   bool shared_prefix = true;
   std::string verify_shared_prefix = "first";
   int64_t token_budget = 8192, shards = 4;
+  bool checkpoint_activations = false;
 
   void describe(Fields& f);
   void validate() const;

@@ -19,6 +19,11 @@ const TextEnvironmentEntry& environment_entry(const Config& env) {
   return Registry<TextEnvironmentEntry>::instance().get(env.text("type", ""), "environment");
 }
 
+bool same_run(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code none;   // one that is not there is no run
+  return std::filesystem::exists(b / "config.yaml") && std::filesystem::equivalent(a, b, none);
+}
+
 TokenizerFiles tokenizer_files(const std::string& path) {
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
   return tokenizer->files();
@@ -29,7 +34,24 @@ TokenizerFiles tokenizer_files(const std::string& path) {
 void LanguagePolicyOptions::describe(Fields& f) {
   f.text("model", model, {.doc = "a run or a Hugging Face model folder to start from; empty: a new model"});
   f.text("tokenizer", tokenizer, {.doc = "tokenizer.json or its folder, for a new model; empty: the characters of the environment's suite"});
+  f.text("adapter", adapter, {.doc = "a PEFT adapter of that model, or a run with one, to start from; it alone trains. Empty: none"});
+  f.block("lora", lora, "a new adapter, which alone trains");
   f.block("architecture", architecture, "what a new model is made of");
+}
+
+void LoraBlock::describe(Fields& f) {
+  f.integer("rank", rank, {.low = 0, .high = 65536, .doc = "rank of the adapter (LoRA) beside frozen weights; 0: none, all weights train"});
+  f.number("alpha", alpha, {.low = 1e-6, .high = 1e6, .doc = "what the adapter adds is scaled by alpha / rank"});
+  f.flag("rslora", rslora, "by alpha / sqrt(rank) instead");
+  f.texts("targets", targets, {.doc = "linear layers that get one, by the ends of their names"});
+}
+
+void LanguagePolicyOptions::validate() const {
+  if (lora.rank == 0 && adapter.empty()) return;
+  if (lora.rank > 0 && !adapter.empty()) throw ConfigError("policy.lora makes a new adapter and policy.adapter names one; leave one of them out");
+  if (model.empty()) throw ConfigError("an adapter trains beside frozen weights; name the model they are of in policy.model");
+  if (!adapter.empty() && same_run(model, adapter))
+    throw ConfigError(fmt::format("{}/model has the run's adapter merged in already; give the model that run began with as policy.model", adapter));
 }
 
 void LanguageEvalOptions::describe(Fields& f) {
@@ -96,6 +118,27 @@ std::unique_ptr<TextEnvironment> LanguageJob::make_environment(const Config& env
 }
 
 LanguageModel LanguageJob::make_model() const {
+  LanguageModel model = make_base();
+  add_adapter(model);
+  return model;
+}
+
+void LanguageJob::add_adapter(LanguageModel& model) const {
+  const Transformer& base = *model.transformer;
+  if (!policy.adapter.empty()) {
+    const std::filesystem::path path = policy.adapter;
+    model.transformer = std::make_unique<Transformer>(base.with_adapter(std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
+  } else if (policy.lora.rank > 0) {
+    const LoraConfig lora{policy.lora.rank, policy.lora.alpha, policy.lora.rslora, policy.lora.targets, policy.model};
+    try {
+      model.transformer = std::make_unique<Transformer>(base.with_adapter(lora, static_cast<uint64_t>(run.seed)));
+    } catch (const ConfigError& e) {
+      config_.fail("policy.lora.targets", e.what());
+    }
+  }
+}
+
+LanguageModel LanguageJob::make_base() const {
   if (!policy.model.empty()) return LanguageModel::load(policy.model);
   if (!policy.tokenizer.empty())
     return LanguageModel::create(policy.architecture, tokenizer_files(policy.tokenizer), static_cast<uint64_t>(run.seed));

@@ -12,10 +12,20 @@
 
 namespace trimtab {
 
+// Low-rank adapters beside the model's frozen weights (policies/language/lora.h).
+struct LoraBlock {
+  int64_t rank = 0;
+  double alpha = 32;
+  bool rslora = false;
+  std::vector<std::string> targets = LoraConfig{}.targets;
+  void describe(Fields& f);
+};
 struct LanguagePolicyOptions {
-  std::string model, tokenizer;
+  std::string model, tokenizer, adapter;
+  LoraBlock lora;
   ArchitectureOptions architecture;
   void describe(Fields& f);
+  void validate() const;
 };
 struct LanguageEvalOptions {
   int64_t every = 0, episodes = 256, samples = 1, max_tokens = 256;
@@ -42,11 +52,13 @@ class LanguageJob {
 
   int64_t total_steps() const;
   std::unique_ptr<TextEnvironment> make_environment(const Config& env) const;
-  LanguageModel make_model() const;   // reads policy.model, or makes a new one. ConfigError, DataError
+  LanguageModel make_model() const;   // reads policy.model, or makes a new one; with its adapter. ConfigError, DataError
   std::string resolved() const;
 
  private:
   void read_phases();
+  LanguageModel make_base() const;
+  void add_adapter(LanguageModel& model) const;
   Config config_;
 };
 

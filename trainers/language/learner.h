@@ -52,7 +52,7 @@ struct LanguageLearnerEntry {
   std::function<std::vector<FieldLine>(const std::string& preset)> help;
 };
 
-// AdamW over a model's flat parameters, with clipping by the global norm and a check that everything is finite.
+// AdamW over what of a model trains (Transformer::trainable), with clipping by the global norm and a check that everything is finite.
 class FlatOptimiser {
  public:
   FlatOptimiser(const Transformer& model, const AdamOptions& options);

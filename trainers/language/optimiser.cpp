@@ -9,7 +9,7 @@ namespace {
 std::span<float> floats(const at::Tensor& t) { return {t.data_ptr<float>(), static_cast<size_t>(t.numel())}; }
 
 std::string first_not_finite(const Transformer& model) {
-  for (const auto& [name, parameter] : model.parameters()) {
+  for (const auto& [name, parameter] : model.trainable_parameters()) {
     if (!parameter.grad().isfinite().all().item<bool>()) return name;
   }
   return "?";
@@ -18,7 +18,7 @@ std::string first_not_finite(const Transformer& model) {
 }  // namespace
 
 FlatOptimiser::FlatOptimiser(const Transformer& model, const AdamOptions& options)
-    : model_(model), adam_(model.num_parameters(), options) {}
+    : model_(model), adam_(model.trainable().numel(), options) {}
 
 double FlatOptimiser::step(double lr, double max_grad_norm) {
   const std::span<float> gradient = floats(model_.flat_gradient());
@@ -29,13 +29,13 @@ double FlatOptimiser::step(double lr, double max_grad_norm) {
     throw RunError(fmt::format("the gradient of '{}' is not finite; lower trainer.lr, or look at the batch in the run's folder",
                                first_not_finite(model_)));
   const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / norm : 1;
-  adam_.step(floats(model_.flat()), gradient, scale, lr);
+  adam_.step(floats(model_.trainable()), gradient, scale, lr);
   model_.flat_gradient().zero_();
   return norm;
 }
 
 void FlatOptimiser::save(Checkpoint& checkpoint) const {
-  const std::vector<int64_t> shape = {model_.num_parameters()};
+  const std::vector<int64_t> shape = {model_.trainable().numel()};
   checkpoint.state.tensors["adam.m"] = Tensor::f32(shape, adam_.first_moment());
   checkpoint.state.tensors["adam.v"] = Tensor::f32(shape, adam_.second_moment());
   checkpoint.counters["adam_steps"] = adam_.steps();

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "trainers/language/prompt.h"
 
 namespace trimtab {
 namespace {
@@ -44,7 +45,7 @@ double SampledGroup::solved_share() const {
   return solved / static_cast<double>(replies.size());
 }
 
-Rollout::Rollout(const GroupOptions& options, const LanguageContext& context)
+LanguageRollout::LanguageRollout(const GroupOptions& options, const LanguageContext& context)
     : options_(options),
       context_(context),
       generator_(*context.model->transformer, {.max_sequences = 256, .token_budget = options.carry_over.tokens}),
@@ -52,7 +53,7 @@ Rollout::Rollout(const GroupOptions& options, const LanguageContext& context)
                .high = options.sampling.max_tokens, .factor = options.difficulty.factor, .decay = options.difficulty.decay}) {}
 
 // A pool is gone through in passes, each in an order of its own.
-Problem Rollout::next_problem() {
+Problem LanguageRollout::next_problem() {
   const uint64_t visit = cursor_++;
   const int64_t size = context_.environment->size(Split::kTrain);
   uint64_t pool = options_.prompt_pool > 0 ? static_cast<uint64_t>(options_.prompt_pool) : static_cast<uint64_t>(size);
@@ -69,18 +70,19 @@ Problem Rollout::next_problem() {
   return context_.environment->problem(Split::kTrain, context_.seed, order_[visit % pool]);
 }
 
-SampledGroup Rollout::begin_group(int64_t update) {
+SampledGroup LanguageRollout::begin_group(int64_t update) {
   SampledGroup group;
   group.key = (context_.phase << 48) + cursor_;
   group.problem = next_problem();
   group.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, group.problem);
   group.limit = options_.difficulty.enabled ? limits_.limit(group.problem.id) : options_.sampling.max_tokens;
+  check_prompt(group.prompt, group.limit, *context_.model->transformer, "training, " + named(group.problem));
   group.update = update;
   group.replies.resize(options_.group_size);
   return group;
 }
 
-void Rollout::sample(std::vector<SampledGroup>& groups) {
+void LanguageRollout::sample(std::vector<SampledGroup>& groups) {
   std::vector<GenerationRequest> requests;
   std::vector<size_t> group_of;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -109,7 +111,7 @@ void Rollout::sample(std::vector<SampledGroup>& groups) {
   }
 }
 
-void Rollout::score(std::vector<SampledGroup>& groups) {
+void LanguageRollout::score(std::vector<SampledGroup>& groups) {
   std::vector<Problem> problems;
   std::vector<std::string> texts;
   for (SampledGroup& g : groups) {
@@ -132,7 +134,7 @@ void Rollout::score(std::vector<SampledGroup>& groups) {
   }
 }
 
-double Rollout::reward_of(const SampledGroup& group, const SampledReply& reply) {
+double LanguageRollout::reward_of(const SampledGroup& group, const SampledReply& reply) {
   const ShapingBlock& shaping = options_.reward;
   const auto length = static_cast<int64_t>(reply.tokens.size());
   const double format = reply.verdict.well_formed ? shaping.format : 0;
@@ -145,7 +147,7 @@ double Rollout::reward_of(const SampledGroup& group, const SampledReply& reply) 
 }
 
 // One batch of groups whose replies are all finished; those with open ones go to waiting_, the stale ones are dropped.
-std::vector<SampledGroup> Rollout::batch(int64_t update) {
+std::vector<SampledGroup> LanguageRollout::batch(int64_t update) {
   std::vector<SampledGroup> groups = std::move(waiting_), done;
   waiting_.clear();
   std::erase_if(groups, [&](const SampledGroup& g) { return update - g.update > options_.carry_over.staleness; });
@@ -156,7 +158,7 @@ std::vector<SampledGroup> Rollout::batch(int64_t update) {
   return done;
 }
 
-Rollout::Result Rollout::collect(int64_t update) {
+LanguageRollout::Result LanguageRollout::collect(int64_t update) {
   const auto start = std::chrono::steady_clock::now();
   Result out;
   std::vector<SampledGroup> all;
@@ -186,7 +188,7 @@ Rollout::Result Rollout::collect(int64_t update) {
   return out;
 }
 
-void Rollout::save(Checkpoint& checkpoint) const {
+void LanguageRollout::save(Checkpoint& checkpoint) const {
   nlohmann::json waiting = nlohmann::json::array();
   for (const SampledGroup& g : waiting_) {
     nlohmann::json replies = nlohmann::json::array();
@@ -197,7 +199,7 @@ void Rollout::save(Checkpoint& checkpoint) const {
   checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}};
 }
 
-void Rollout::load(const Checkpoint& checkpoint) {
+void LanguageRollout::load(const Checkpoint& checkpoint) {
   const nlohmann::json& json = checkpoint.counters.at("rollout");
   cursor_ = json.at("cursor").get<uint64_t>();
   limits_.restore(json.at("limits"));

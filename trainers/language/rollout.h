@@ -30,9 +30,9 @@ struct SampledGroup {
   double solved_share() const;
 };
 
-class Rollout {
+class LanguageRollout {
  public:
-  Rollout(const GroupOptions& options, const LanguageContext& context);
+  LanguageRollout(const GroupOptions& options, const LanguageContext& context);
   struct Result {
     std::vector<SampledGroup> groups;     // to learn from
     LanguageLearner::Metrics metrics;     // of everything sampled, kept or not

@@ -1,7 +1,8 @@
 // The loop of a language run: phases, updates, evaluations on validation problems, checkpoints, and going on from one.
 //
 // Beside its checkpoints a run keeps `model/`, a Hugging Face folder of the best model so far (of the latest, where nothing is
-// evaluated), which `generate`, `eval`, another run's `policy.model` and transformers read.
+// evaluated), which `generate`, `eval`, another run's `policy.model` and transformers read. Where an adapter trains, it is merged in
+// there and lies alone in `adapter/`, as PEFT has it.
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
@@ -47,7 +48,7 @@ class LanguageRun {
  private:
   void restore() {
     const std::span<const float> saved = resumed_->state.at("parameters").as_f32();
-    const at::Tensor& flat = model_.transformer->flat();
+    const at::Tensor& flat = model_.transformer->trainable();
     if (static_cast<int64_t>(saved.size()) != flat.numel())
       throw CheckpointError(fmt::format("the checkpoint has {} parameters, the model of this configuration {}", saved.size(), flat.numel()));
     std::copy(saved.begin(), saved.end(), flat.data_ptr<float>());
@@ -101,11 +102,11 @@ class LanguageRun {
     }
   }
 
-  // Evaluation before training: what the figures after it are compared with.
+  // Evaluation before training: what the figures after it are compared with. Where no update beats it, the best model is the start.
   void evaluate_start() {
     LanguageLearner::Metrics values;
     bool last = false;
-    evaluate(values, last);
+    if (evaluate(values, last)) model_.save(hooks_.run_folder / "model");
     if (values.empty()) return;
     metrics_->log(0, values);
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
@@ -160,7 +161,7 @@ class LanguageRun {
   void save(bool best) {
     Checkpoint checkpoint;
     checkpoint.step = steps_;
-    const at::Tensor& flat = model_.transformer->flat();
+    const at::Tensor& flat = model_.transformer->trainable();
     checkpoint.state.tensors["parameters"] = Tensor::f32({flat.numel()}, {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())});
     learner_->save(checkpoint);
     checkpoint.counters["phase"] = phase_;
@@ -168,7 +169,10 @@ class LanguageRun {
     checkpoint.counters["best_step"] = best_step_;
     if (best_step_ >= 0) checkpoint.counters["best_score"] = best_score_;
     metrics_->flush();
-    if (best || best_step_ < 0) model_.save(hooks_.run_folder / "model");
+    if (best || best_step_ < 0) {
+      model_.save(hooks_.run_folder / "model");
+      if (model_.transformer->adapter()) model_.save_adapter(hooks_.run_folder / "adapter");
+    }
     folder_.save(checkpoint, job_.checkpoint.keep);
     if (best) folder_.mark_best(steps_);
   }

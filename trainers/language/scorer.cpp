@@ -12,8 +12,8 @@ struct Scored {
   at::Tensor logp, entropy;
 };
 
-Scored forward(const Transformer& model, const MicroBatch& batch, double temperature) {
-  const at::Tensor hidden = model.hidden(batch.tokens, batch.trie).index_select(0, batch.predictor);
+Scored forward(const Transformer& model, const MicroBatch& batch, double temperature, const ForwardOptions& options) {
+  const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, batch.predictor);
   auto [logp, entropy] = linear_logprob(hidden, model.head(), batch.target, {.temperature = temperature});
   return {logp, entropy};
 }
@@ -22,7 +22,7 @@ std::span<float> floats(const at::Tensor& t) { return {t.data_ptr<float>(), stat
 
 }  // namespace
 
-Scorer::Scorer(const Transformer& model, int64_t shards) : model_(model) {
+Scorer::Scorer(const Transformer& model, int64_t shards, const ForwardOptions& forward) : model_(model), forward_(forward) {
   for (int64_t i = 0; i < shards; ++i) replicas_.push_back(model.replica());
 }
 
@@ -31,7 +31,7 @@ void Scorer::shard_backward(int64_t shard, std::span<const MicroBatch> batches, 
   const Transformer& model = replicas_[shard];
   model.flat_gradient().zero_();
   for (size_t i = shard; i < batches.size(); i += replicas_.size()) {
-    const Scored scored = forward(model, batches[i], temperature);
+    const Scored scored = forward(model, batches[i], temperature, forward_);
     const at::Tensor logp = scored.logp.detach(), entropy = scored.entropy.detach();
     const at::Tensor d_logp = at::zeros_like(logp), d_entropy = at::zeros_like(entropy);
     loss(static_cast<int64_t>(i), {batches[i].row, floats(logp), floats(entropy), floats(d_logp), floats(d_entropy)});
@@ -49,7 +49,7 @@ void Scorer::score(std::span<const MicroBatch> batches, double temperature, cons
   pool.run(static_cast<int64_t>(batches.size()), [&](int64_t i) {
     at::set_num_threads(1);
     const torch::NoGradGuard no_grad;
-    const Scored scored = forward(model_, batches[i], temperature);
+    const Scored scored = forward(model_, batches[i], temperature, forward_);
     const at::Tensor d_logp = at::zeros_like(scored.logp), d_entropy = at::zeros_like(scored.entropy);
     take(i, {batches[i].row, floats(scored.logp), floats(scored.entropy), floats(d_logp), floats(d_entropy)});
   });

@@ -16,7 +16,7 @@ namespace trimtab {
 
 class Scorer {
  public:
-  Scorer(const Transformer& model, int64_t shards);
+  Scorer(const Transformer& model, int64_t shards, const ForwardOptions& forward = {});
 
   // Rows of a micro-batch in plain arrays, all of length rows.size().
   struct Rows {
@@ -36,6 +36,7 @@ class Scorer {
   void shard_backward(int64_t shard, std::span<const MicroBatch> batches, double temperature, const Loss& loss);
 
   const Transformer& model_;
+  ForwardOptions forward_;
   std::vector<Transformer> replicas_;   // one per shard
 };
 

@@ -15,6 +15,7 @@ namespace {
 
 struct SftOptions {
   int64_t steps = 0, rows = 40, facts = 0, clean = 0, token_budget = 4096, shards = 4;
+  bool checkpoint_activations = false;
   double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
   ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
   AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
@@ -32,6 +33,7 @@ struct SftOptions {
     f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
     f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
+    f.flag("checkpoint_activations", checkpoint_activations, "keep a layer's input alone and compute the rest again in the backward: less memory, more time, equal results");
   }
 };
 
@@ -40,7 +42,7 @@ class SftLearner final : public LanguageLearner {
   SftLearner(SftOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        scorer_(*context.model->transformer, options_.shards),
+        scorer_(*context.model->transformer, options_.shards, {.recompute_layers = options_.checkpoint_activations}),
         optimiser_(*context.model->transformer, options_.adam.options()) {}
 
   Metrics update(int64_t update, double progress) override {

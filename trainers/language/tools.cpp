@@ -14,6 +14,7 @@
 #include "engine/generation/generator.h"
 #include "policies/tokenizer/chat.h"
 #include "trainers/language/job.h"
+#include "trainers/language/prompt.h"
 
 namespace trimtab {
 namespace {
@@ -149,11 +150,14 @@ LanguageModel load_model(const ModelChoice& choice) {
   if (!is_run && choice.checkpoint != "best")
     throw ConfigError(fmt::format("{}: has no checkpoint '{}', it is no run; leave --checkpoint out",
                                   choice.path, choice.checkpoint));
-  LanguageModel model = LanguageModel::load(path);
-  if (choice.checkpoint == "best") return model;
+  if (choice.checkpoint == "best") return LanguageModel::load(path);
+  // A checkpoint holds what trained: beside an adapter, that alone.
+  LanguageModel model = fs::exists(path / "adapter")
+                            ? LanguageJob(Config::load(path / "config.yaml")).make_model()
+                            : LanguageModel::load(path);
   const Checkpoint checkpoint = CheckpointFolder(path / "checkpoints").load(choice.checkpoint);
   const auto found = checkpoint.state.tensors.find("parameters");
-  const at::Tensor& flat = model.transformer->flat();
+  const at::Tensor& flat = model.transformer->trainable();
   if (found == checkpoint.state.tensors.end() ||
       static_cast<int64_t>(found->second.as_f32().size()) != flat.numel())
     throw CheckpointError(fmt::format("{}: step {} does not hold the {} parameters of the run's model",
@@ -161,23 +165,6 @@ LanguageModel load_model(const ModelChoice& choice) {
   const std::span<const float> saved = found->second.as_f32();
   std::copy(saved.begin(), saved.end(), flat.data_ptr<float>());
   return model;
-}
-
-void check_prompt(const std::vector<int32_t>& ids, int64_t max_tokens, const Transformer& transformer,
-                  const std::string& place) {
-  const TransformerConfig& config = transformer.config();
-  if (ids.empty()) throw DataError(fmt::format("{}: the prompt has no tokens; give some text", place));
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= config.vocab_size)
-      throw DataError(fmt::format("{}: token {} is {}, but the model's vocabulary has {}: ids 0 to {}", place,
-                                  i, ids[i], config.vocab_size, config.vocab_size - 1));
-  }
-  const auto length = static_cast<int64_t>(ids.size());
-  if (length + max_tokens > config.max_positions)
-    throw DataError(
-        fmt::format("{}: the prompt has {} tokens, which with --max-tokens {} is more than the "
-                    "model's {} positions; shorten one",
-                    place, length, max_tokens, config.max_positions));
 }
 
 std::function<void(int64_t, int64_t)> reply_progress(const std::string& label, int64_t replies) {

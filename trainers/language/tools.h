@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <string>
-#include <vector>
 
 #include "policies/language/pretrained.h"
 #include "trainers/language_tools.h"
@@ -13,10 +12,6 @@ namespace trimtab {
 // A Hugging Face folder, or a run: its `model` folder for "best" (of a run that never evaluated: its latest),
 // else the checkpoint's weights in it.
 LanguageModel load_model(const ModelChoice& choice);
-
-// DataError beginning with `place` for what generate() would refuse with a request's number.
-void check_prompt(const std::vector<int32_t>& ids, int64_t max_tokens, const Transformer& transformer,
-                  const std::string& place);
 
 // For generate(): a progress bar, and Ctrl-C as Interrupted.
 std::function<void(int64_t tokens, int64_t finished)> reply_progress(const std::string& label,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <set>
 
@@ -143,7 +144,7 @@ class RunEvaluation {
                        .temperature = temperature(),
                        .max_tokens = max_tokens()};
     out.policies = {policy("sampled", "learned"), policy("greedy", "learned")};
-    for (const ModelChoice& run : order_.runs) add(run, "", out.policies[0], out.policies[1]);
+    for (const ModelChoice& run : order_.runs) add(run, label_of(run), out.policies[0], out.policies[1]);
     if (order_.start.empty()) return out;
     out.policies.push_back(policy("start", "baseline"));
     out.policies.push_back(policy("start_greedy", "baseline"));
@@ -152,6 +153,10 @@ class RunEvaluation {
   }
 
  private:
+  // In front of the progress bar: which of several runs.
+  std::string label_of(const ModelChoice& run) const {
+    return order_.runs.size() == 1 ? "" : std::filesystem::path(run.path).filename().string() + " ";
+  }
   LanguageScores::Policy policy(const char* name, const char* kind) const {
     return {{name, kind}, std::vector<std::vector<std::vector<double>>>(table_.metrics().size())};
   }
@@ -159,21 +164,11 @@ class RunEvaluation {
   void add(const ModelChoice& choice, const std::string& label, LanguageScores::Policy& sampled,
            LanguageScores::Policy& greedy) {
     const LanguageModel model = load_model(choice);
-    check_lengths(model);
     add_row(sampled, table_.values(replies(model, label + "sampled", temperature(), order_.samples)));
     add_row(greedy, table_.values(replies(model, label + "greedy", 0, 1)));
   }
   static void add_row(LanguageScores::Policy& policy, std::vector<std::vector<double>> values) {
     for (size_t m = 0; m < values.size(); ++m) policy.values[m].push_back(std::move(values[m]));
-  }
-
-  void check_lengths(const LanguageModel& model) const {
-    size_t problem = 0;
-    for (const LanguageScores::File& file : set_.files) {
-      for (int64_t i = 0; i < file.problems; ++i, ++problem)
-        check_prompt(environment_->prompt_tokens(*model.tokenizer, set_.problems[problem]), max_tokens(),
-                     *model.transformer, fmt::format("{}: problem {}", file.name, i + 1));
-    }
   }
 
   LanguageEvaluation replies(const LanguageModel& model, const std::string& label, double temperature,

@@ -46,7 +46,7 @@ struct LinearLogprob : torch::autograd::Function<LinearLogprob> {
                      d_entropy = grads[1].defined() ? grads[1].contiguous() : grads[1];
     const double temperature = ctx->saved_data["temperature"].toDouble();
     const int64_t chunk = ctx->saved_data["chunk"].toInt(), rows = hidden.size(0), vocab = weight.size(0);
-    at::Tensor d_hidden = at::empty_like(hidden), d_weight = at::zeros_like(weight);
+    at::Tensor d_hidden = at::empty_like(hidden), d_weight = weight.requires_grad() ? at::zeros_like(weight) : at::Tensor();
     for (int64_t first = 0; first < rows; first += chunk) {
       const int64_t n = std::min(chunk, rows - first);
       const at::Tensor x = hidden.narrow(0, first, n);
@@ -62,7 +62,7 @@ struct LinearLogprob : torch::autograd::Function<LinearLogprob> {
       });
       at::Tensor part = d_hidden.narrow(0, first, n);
       at::mm_out(part, logits, weight);
-      d_weight.addmm_(logits.t(), x);
+      if (d_weight.defined()) d_weight.addmm_(logits.t(), x);
     }
     return {d_hidden, d_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }

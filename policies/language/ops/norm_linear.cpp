@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "core/error.h"
@@ -72,14 +73,15 @@ struct NormLinear : torch::autograd::Function<NormLinear> {
     const variable_list saved = ctx->get_saved_variables(), weights(saved.begin() + 2, saved.end());
     const double epsilon = ctx->saved_data["epsilon"].toDouble();
     const at::Tensor &x = saved[0], &norm_weight = saved[1];
-    const at::Tensor w = stacked(weights), h = normed(x, norm_weight, epsilon);
+    const bool trains = std::any_of(weights.begin(), weights.end(), [](const at::Tensor& w) { return w.requires_grad(); });   // else frozen below an adapter
+    const at::Tensor w = stacked(weights);
     const at::Tensor dy = grads[0].defined() ? grads[0].contiguous() : at::zeros({x.size(0), w.size(0)}, x.options());
-    const at::Tensor dw = at::mm(dy.t(), h);
+    const at::Tensor dw = trains ? at::mm(dy.t(), normed(x, norm_weight, epsilon)) : at::Tensor();
     const auto [dx, d_norm] = norm_gradient(x, norm_weight, epsilon, at::mm(dy, w), grads[1].defined() ? grads[1].contiguous() : grads[1]);
     variable_list out = {dx, d_norm, at::Tensor()};
     const auto split = [&](const at::Tensor& whole) {
       int64_t first = 0;
-      for (const at::Tensor& weight : weights) out.push_back(whole.narrow(0, first, weight.size(0))), first += weight.size(0);
+      for (const at::Tensor& weight : weights) out.push_back(whole.defined() ? whole.narrow(0, first, weight.size(0)) : whole), first += weight.size(0);
       out.resize(out.size() + kMaps - weights.size());
     };
     split(dw);

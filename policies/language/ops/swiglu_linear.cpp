@@ -47,7 +47,7 @@ struct SwiGluLinear : torch::autograd::Function<SwiGluLinear> {
     const at::Tensor grad = grads[0].contiguous();
     at::Tensor unit = at::mm(grad, saved[1]);
     const at::Tensor d_gate_up = gated_gradient(saved[0], unit);
-    return {d_gate_up, at::mm(grad.t(), unit), grad};
+    return {d_gate_up, saved[1].requires_grad() ? at::mm(grad.t(), unit) : at::Tensor(), grad};   // frozen below an adapter
   }
 };
 

@@ -1,0 +1,119 @@
+// Packing: every reply once, within the budget, and the same losses and gradients however a batch is cut.
+#include "trainers/language/packing.h"
+
+#include <gtest/gtest.h>
+
+#include "core/random.h"
+#include "core/test_support.h"
+#include "policies/language/transformer.h"
+#include "trainers/language/scorer.h"
+
+namespace trimtab {
+namespace {
+
+struct Texts {
+  std::vector<std::vector<int32_t>> prompts;
+  std::vector<std::vector<std::vector<int32_t>>> replies;
+  int64_t rows = 0;
+};
+
+std::vector<int32_t> tokens(int64_t n, Draws& draws) {
+  std::vector<int32_t> out(n);
+  for (int32_t& t : out) t = static_cast<int32_t>(draws.below(20));
+  return out;
+}
+
+// Ragged groups: of one reply, of empty prompts, of replies of one token.
+Texts ragged(uint32_t round) {
+  Draws draws(test_seed(), Stream::kTest, round, 41);
+  Texts out;
+  for (uint32_t g = 0, groups = 1 + draws.below(5); g < groups; ++g) {
+    out.prompts.push_back(tokens(draws.below(6), draws));
+    out.replies.emplace_back();
+    for (uint32_t r = 0, replies = 1 + draws.below(4); r < replies; ++r) out.replies.back().push_back(tokens(1 + draws.below(7), draws));
+  }
+  return out;
+}
+
+std::vector<PackedGroup> groups_of(Texts& texts) {
+  std::vector<PackedGroup> out;
+  texts.rows = 0;
+  for (size_t g = 0; g < texts.prompts.size(); ++g) {
+    out.push_back({texts.prompts[g], {}});
+    for (const auto& reply : texts.replies[g]) {
+      const auto n = static_cast<int64_t>(reply.size());
+      out.back().replies.push_back({reply, texts.rows, 0, n});
+      texts.rows += n;
+    }
+  }
+  return out;
+}
+
+Transformer small_model() {
+  TransformerConfig c;
+  c.vocab_size = 20, c.hidden_size = 16, c.num_layers = 2, c.num_heads = 2, c.num_kv_heads = 1, c.head_dim = 8, c.intermediate_size = 24;
+  return Transformer(c, 7, at::kFloat, {0.3, 0.3});
+}
+
+struct Outcome {
+  std::vector<float> logp;
+  at::Tensor gradient;
+};
+
+Outcome run(const Transformer& model, const std::vector<MicroBatch>& batches, int64_t rows, int64_t shards, int threads) {
+  Outcome out{std::vector<float>(rows, 1), {}};
+  Pool pool(threads);
+  Scorer scorer(model, shards);
+  model.flat_gradient().zero_();
+  scorer.backward(batches, 0.7, [&](int64_t, const Scorer::Rows& r) {
+    for (size_t k = 0; k < r.row.size(); ++k) out.logp[r.row[k]] = r.logp[k], r.d_logp[k] = 0.1f * static_cast<float>(r.row[k] % 7) - 0.3f, r.d_entropy[k] = 0.05f;
+  }, pool);
+  out.gradient = model.flat_gradient().clone();
+  return out;
+}
+
+TEST(Packing, prefix_shared_or_repeated_cut_or_whole_gives_one_gradient) {
+  const Transformer model = small_model();
+  for (uint32_t round = 0; round < 30; ++round) {
+    Texts texts = ragged(round);
+    const std::vector<PackedGroup> groups = groups_of(texts);
+    const Outcome whole = run(model, pack(groups, {.token_budget = 1 << 20}), texts.rows, 1, 1);
+    const Outcome others[] = {run(model, pack(groups, {.token_budget = 1 << 20, .shared_prefix = false}), texts.rows, 1, 1),
+                              run(model, pack(groups, {.token_budget = 12}), texts.rows, 3, 2),
+                              run(model, pack(groups, {.token_budget = 1 << 20, .at_least = 4}), texts.rows, 2, 2)};
+    for (const Outcome& other : others) {
+      for (int64_t i = 0; i < texts.rows; ++i) ASSERT_NEAR(whole.logp[i], other.logp[i], 2e-5) << "round " << round;
+      ASSERT_TRUE(at::allclose(whole.gradient, other.gradient, 1e-3, 2e-5)) << "round " << round;
+    }
+  }
+}
+
+TEST(Packing, ThreadsDoNotChangeABit) {
+  const Transformer model = small_model();
+  Texts texts = ragged(3);
+  const std::vector<PackedGroup> groups = groups_of(texts);
+  const std::vector<MicroBatch> batches = pack(groups, {.token_budget = 10});
+  const Outcome one = run(model, batches, texts.rows, 4, 1), three = run(model, batches, texts.rows, 4, 3);
+  EXPECT_TRUE(at::equal(one.gradient, three.gradient));
+  EXPECT_EQ(one.logp, three.logp);
+}
+
+TEST(Packing, StaysWithinTheBudgetAndBalancesParts) {
+  std::vector<int32_t> prompt(10, 1), reply(10, 2);
+  std::vector<PackedGroup> groups;
+  for (int64_t g = 0; g < 16; ++g) groups.push_back({prompt, {{reply, 20 * g, 0, 10}, {reply, 20 * g + 10, 0, 10}}});
+  for (const MicroBatch& b : pack(groups, {.token_budget = 64})) EXPECT_LE(b.tokens.numel(), 64);
+  const std::vector<MicroBatch> parts = pack(groups, {.token_budget = 1 << 20, .at_least = 4});
+  ASSERT_EQ(parts.size(), 4u);
+  for (const MicroBatch& b : parts) EXPECT_EQ(b.tokens.numel(), 120);
+}
+
+TEST(Packing, AnEmptyPromptLeavesItsFirstTokenUnscored) {
+  const std::vector<int32_t> reply = {3, 4, 5};
+  const PackedGroup group{{}, {{reply, 0, 0, 3}}};
+  const std::vector<MicroBatch> batches = pack(std::span(&group, 1), {});
+  EXPECT_EQ(batches[0].row, (std::vector<int64_t>{1, 2}));
+}
+
+}  // namespace
+}  // namespace trimtab
