@@ -23,7 +23,7 @@ using nlohmann::json;
 struct GenerateOptions {
   std::vector<std::string> words, stop;
   std::string prompts, prompt, chat, checkpoint = "best", json;
-  int64_t max_tokens = 256, top_k = 0, samples = 1, threads = 0, seed = 1;
+  int64_t max_tokens = 0, top_k = 0, samples = 1, threads = 0, seed = 1;
   double temperature = 1, top_p = 1;
   bool tokens = false;
 };
@@ -118,14 +118,14 @@ GenerateOrder order_of(const GenerateOptions& options) {
   if (options.words.size() != 1)
     throw ConfigError(fmt::format(
         "generate takes one model, got {}: trimtab generate RUN|FOLDER --prompt TEXT", options.words.size()));
-  if (options.samples < 1 || options.max_tokens < 1 || options.seed < 0 || options.threads < 0)
-    throw ConfigError("--samples and --max-tokens must be 1 or more, --seed and --threads 0 or more");
+  if (options.samples < 1 || options.max_tokens < 0 || options.seed < 0 || options.threads < 0)
+    throw ConfigError("--samples must be 1 or more, --max-tokens, --seed and --threads 0 or more");
   GenerateOrder out{.model = {options.words[0], options.checkpoint},
                     .prompts = prompts_of(options),
                     .samples = options.samples,
-                    .max_tokens = options.max_tokens,
                     .top_k = options.top_k,
                     .threads = options.threads,
+                    .max_tokens = options.max_tokens,
                     .temperature = options.temperature,
                     .top_p = options.top_p,
                     .seed = static_cast<uint64_t>(options.seed),
@@ -188,7 +188,8 @@ TT_REGISTER(
        a.text("--prompts", o->prompts,
               "a file with one object per line: {\"prompt\": text}, {\"question\": text} or {\"tokens\": "
               "[ids]}");
-       a.integer("--max-tokens", o->max_tokens, "longest completion, stop token included");
+       a.integer("--max-tokens", o->max_tokens,
+                 "longest completion, stop token included; 0: what the context leaves, at most 256");
        a.number("--temperature", o->temperature, "divides the logits (default 1); 0: the likeliest token");
        a.integer("--top-k", o->top_k, "only the k likeliest tokens; 0: all");
        a.number("--top-p", o->top_p,

@@ -31,7 +31,8 @@ struct PromptLine {
 struct GenerateOrder {
   ModelChoice model;
   std::vector<PromptLine> prompts;
-  int64_t samples = 1, max_tokens = 256, top_k = 0, threads = 0;  // threads 0: one per core
+  int64_t samples = 1, top_k = 0, threads = 0;  // threads 0: one per core
+  int64_t max_tokens = 0;                       // 0: what the context leaves, at most 256
   double temperature = 1, top_p = 1;
   uint64_t seed = 1;
   std::string chat = "none", instruction;  // as in envs/reasoning

@@ -21,6 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kMaxTokens = 256;  // of a completion, unless said
+
 std::vector<int32_t> read_prompt(const PromptLine& prompt, const GenerateOrder& order,
                                  const Tokenizer& tokenizer) {
   if (prompt.text.empty()) return prompt.tokens;
@@ -43,8 +45,15 @@ std::vector<int32_t> checked_prompt(const PromptLine& prompt, const GenerateOrde
   } catch (const DataError& error) {
     throw DataError(fmt::format("{}: {}", prompt.place, error.what()));
   }
-  check_prompt(ids, order.max_tokens, *model.transformer, prompt.place);
+  check_prompt(ids, std::max<int64_t>(1, order.max_tokens), *model.transformer, prompt.place);
   return ids;
+}
+
+// How long a completion of this prompt may get.
+int64_t limit_of(const std::vector<int32_t>& prompt, const GenerateOrder& order, const LanguageModel& model) {
+  if (order.max_tokens > 0) return order.max_tokens;
+  const int64_t left = model.transformer->config().max_positions - static_cast<int64_t>(prompt.size());
+  return std::min(kMaxTokens, left);
 }
 
 StopRules stop_rules(const GenerateOrder& order, const LanguageModel& model) {
@@ -60,17 +69,15 @@ std::vector<GeneratedText> generate(const GenerateOrder& order) {
   at::set_num_threads(1);  // threads are ours, so that sums have one order
   const LanguageModel model = load_model(order.model);
   std::vector<GenerationRequest> requests;
-  for (size_t i = 0; i < order.prompts.size(); ++i)
-    requests.push_back(
-        {.prompt = checked_prompt(order.prompts[i], order, model), .samples = order.samples, .key = i});
+  for (size_t i = 0; i < order.prompts.size(); ++i) {
+    std::vector<int32_t> ids = checked_prompt(order.prompts[i], order, model);
+    const int64_t limit = limit_of(ids, order, model);
+    requests.push_back({.prompt = std::move(ids), .samples = order.samples, .key = i, .max_tokens = limit});
+  }
   Pool pool(thread_count(order.threads));
   const std::vector<Completion> completions =
       Generator(*model.transformer)
-          .generate(requests,
-                    {.max_tokens = order.max_tokens,
-                     .temperature = order.temperature,
-                     .top_k = order.top_k,
-                     .top_p = order.top_p},
+          .generate(requests, {.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p},
                     stop_rules(order, model), order.seed, pool,
                     reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
   std::vector<GeneratedText> out;

@@ -1,0 +1,228 @@
+// Trainer `spsa`: its byte, convergence on a quadratic, ranks that exchange bytes alone, and language models whose weights come back
+// bit-equal from the log, from a checkpoint and on any number of threads.
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <barrier>
+#include <cmath>
+#include <thread>
+
+#include "core/files.h"
+#include "core/random.h"
+#include "core/test_support.h"
+#include "trainers/language/job.h"
+#include "trainers/language/spsa.h"
+
+namespace trimtab {
+namespace {
+
+TEST(ProjectionCode, IsNearMonotoneAndSaturates) {
+  EXPECT_EQ(projection_value(projection_code(0)), 0);
+  EXPECT_EQ(projection_value(projection_code(1)), 1);
+  EXPECT_EQ(projection_value(projection_code(-1)), -1);
+  EXPECT_EQ(projection_value(projection_code(1e9)), projection_value(127));
+  EXPECT_EQ(projection_value(projection_code(-1e9)), projection_value(255));
+  EXPECT_EQ(projection_value(projection_code(1e-9)), 0);
+  EXPECT_NEAR(projection_value(1), std::exp2(-8), 1e-9);
+  EXPECT_NEAR(projection_value(127), std::exp2(7.75), 1e-4);
+  for (double p = std::exp2(-8); p < std::exp2(7.75); p *= 1.003) {
+    EXPECT_NEAR(projection_value(projection_code(p)) / p, 1, 0.045) << p;
+    EXPECT_EQ(projection_value(projection_code(-p)), -projection_value(projection_code(p)));
+  }
+  for (int code = 0; code < 256; ++code) {
+    if (code == 128) continue;   // a second zero, never written
+    EXPECT_EQ(projection_code(projection_value(static_cast<uint8_t>(code))), code);
+    if (code % 128 > 0 && code % 128 < 127) EXPECT_LT(std::abs(projection_value(code)), std::abs(projection_value(code + 1)));
+  }
+}
+
+constexpr int64_t kSize = 300;   // not a multiple of a block
+
+std::vector<float> start() {
+  Draws draws(7, Stream::kTest);
+  std::vector<float> out(kSize);
+  for (float& x : out) x = draws.normal();
+  return out;
+}
+// Curvatures from 0.1 to 1, least at 1.
+double quadratic(std::span<const float> x) {
+  double sum = 0;
+  for (int64_t i = 0; i < kSize; ++i) sum += 0.5 * (0.1 + 0.9 * static_cast<double>(i) / kSize) * (x[i] - 1.0) * (x[i] - 1.0);
+  return sum / kSize;
+}
+
+TEST(Spsa, FindsTheLeastOfAQuadraticAndReplaysToTheBit) {
+  for (const std::string direction : {"sign", "normal"}) {
+    SCOPED_TRACE(direction);
+    Pool pool(2), one(1);
+    std::vector<float> x = start();
+    const double before = quadratic(x);
+    Spsa spsa(x, {.lr = 1.5, .epsilon = 1e-2, .decay = 3000, .directions = 2, .direction = direction}, {.seed = 5, .phase = 2}, one_process(), pool);
+    for (int step = 0; step < 3000; ++step) spsa.step([&](int64_t) { return quadratic(x); });
+    EXPECT_LT(quadratic(x), 0.02 * before);
+    std::vector<float> again = start();
+    replay_spsa(again, spsa.log(), one);
+    EXPECT_EQ(x, again);
+    EXPECT_EQ(spsa.steps(), 3000);
+    EXPECT_THROW(replay_spsa(again, "nonsense", one), DataError);
+    EXPECT_THROW(replay_spsa(std::span(again).first(9), spsa.log(), one), DataError);
+    EXPECT_THROW(replay_spsa(again, spsa.log() + "x", one), DataError);
+  }
+}
+
+TEST(Spsa, EvaluationsLeaveNoTrace) {
+  Pool pool(1);
+  std::vector<float> x = start();
+  Spsa still(x, {.lr = 0, .epsilon = 0.3}, {}, one_process(), pool);
+  for (int step = 0; step < 20; ++step) still.step([&](int64_t) { return quadratic(x); });
+  EXPECT_EQ(x, start());
+  EXPECT_THROW(still.step([](int64_t) { return std::nan(""); }), RunError);
+  EXPECT_EQ(x, start());
+  EXPECT_EQ(still.steps(), 20);
+}
+
+TEST(Spsa, ALogOfOtherOptionsIsRefused) {
+  Pool pool(1);
+  std::vector<float> x = start();
+  Spsa a(x, {.lr = 0.1}, {.seed = 1}, one_process(), pool), b(x, {.lr = 0.2}, {.seed = 1}, one_process(), pool);
+  EXPECT_THROW(b.restore(a.log()), CheckpointError);
+}
+
+// Two ranks as threads that meet at every sum, and count what they exchange.
+struct Meeting {
+  std::barrier<> door{2};
+  std::vector<float> slots[2];
+  int64_t numbers = 0;
+};
+class ThreadRank final : public Ranks {
+ public:
+  ThreadRank(Meeting& meeting, int rank) : meeting_(meeting), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return 2; }
+  void sum(std::span<double>) override { FAIL() << "bytes alone are exchanged"; }
+  void sum(std::span<float> values) override {
+    for (const float v : values) EXPECT_EQ(v, static_cast<uint8_t>(v));
+    meeting_.slots[rank_].assign(values.begin(), values.end());
+    meeting_.door.arrive_and_wait();
+    for (size_t i = 0; i < values.size(); ++i) values[i] = meeting_.slots[0][i] + meeting_.slots[1][i];
+    if (rank_ == 0) meeting_.numbers += static_cast<int64_t>(values.size());
+    meeting_.door.arrive_and_wait();
+  }
+  void broadcast(std::span<float>, int) override { FAIL() << "nothing is broadcast"; }
+  void barrier() override { meeting_.door.arrive_and_wait(); }
+
+ private:
+  Meeting& meeting_;
+  int rank_;
+};
+
+TEST(Spsa, RanksThatExchangeBytesStayEqual) {
+  constexpr int kSteps = 1500;
+  Meeting meeting;
+  std::vector<float> x[2] = {start(), start()};
+  std::string logs[2];
+  std::vector<std::thread> threads;
+  for (const int rank : {0, 1})
+    threads.emplace_back([&, rank] {
+      Pool pool(1);
+      ThreadRank ranks(meeting, rank);
+      Spsa spsa(x[rank], {.lr = 1.5, .epsilon = 1e-2, .decay = 2000}, {.seed = 5}, ranks, pool);
+      // Each sees one half of the loss, as if it had half the examples.
+      for (int step = 0; step < kSteps; ++step)
+        spsa.step([&](int64_t) {
+          double sum = 0;
+          for (int64_t i = rank; i < kSize; i += 2) sum += (x[rank][i] - 1.0) * (x[rank][i] - 1.0);
+          return sum / kSize;
+        });
+      logs[rank] = spsa.log();
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(x[0], x[1]);
+  EXPECT_EQ(logs[0], logs[1]);
+  EXPECT_EQ(meeting.numbers, 2 * kSteps);   // one byte per step and rank
+  EXPECT_LT(quadratic(x[0]), 0.05 * quadratic(start()));
+  Pool pool(1);
+  std::vector<float> again = start();
+  replay_spsa(again, logs[0], pool);
+  EXPECT_EQ(x[0], again);
+}
+
+// A model of a few thousand parameters on the easiest chains.
+class LanguageSpsa : public testing::Test {
+ protected:
+  void SetUp() override { at::set_num_threads(1); }
+  struct Learning {
+    std::unique_ptr<LanguageJob> job;
+    LanguageModel model;
+    std::unique_ptr<TextEnvironment> environment;
+    std::unique_ptr<Pool> pool;
+    std::unique_ptr<LanguageLearner> learner;
+    std::vector<double> losses;
+
+    std::vector<float> parameters() const {
+      const at::Tensor& flat = model.transformer->flat();
+      return {flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel()};
+    }
+    void go(int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; ++i) losses.push_back(learner->update(i, 0)[0].second);
+    }
+  };
+  static std::unique_ptr<Learning> begin(const std::string& trainer, const std::filesystem::path& folder, int threads = 2) {
+    auto out = std::make_unique<Learning>();
+    out->job = std::make_unique<LanguageJob>(Config::parse(
+        "run: {name: tiny, seed: 3}\nenv: {type: reasoning, suite: {type: chained_arithmetic, tiers: [1, 2]}}\n"
+        "policy: {architecture: {hidden_size: 16, num_layers: 2, num_heads: 2, intermediate_size: 32, max_positions: 128, init_std: 0.1}}\n"
+        "trainer: {preset: spsa, steps: 9, " + trainer + "}\n", "tiny"));
+    const LanguagePhase& phase = out->job->phases[0];
+    out->model = out->job->make_model();
+    out->environment = out->job->make_environment(phase.env);
+    out->pool = std::make_unique<Pool>(threads);
+    out->learner = learner_of(phase.trainer).make(phase.trainer, {.model = &out->model, .environment = out->environment.get(),
+                                                                  .pool = out->pool.get(), .seed = 3, .phase = 0, .run_folder = folder, .load_start = {}});
+    return out;
+  }
+};
+
+const std::string kLoss = "rows: 4, lr: 1e-3, epsilon: 1e-3, directions: 2";
+const std::string kReward = "objective: reward, rows: 4, samples: 2, sampling: {temperature: 1, max_tokens: 8}, lr: 1e-3, epsilon: 1e-2";
+
+TEST_F(LanguageSpsa, TheLogReplaysToTheBitAndThreadsChangeNothing) {
+  for (const std::string& trainer : {kLoss, kReward, kLoss + ", direction: normal"}) {
+    SCOPED_TRACE(trainer);
+    const TemporaryFolder folder;
+    const auto run = begin(trainer, folder.path()), other = begin(trainer, {}, 1);
+    std::vector<float> again = run->parameters();
+    run->go(0, 5), other->go(0, 5);
+    EXPECT_EQ(run->parameters(), other->parameters());
+    EXPECT_TRUE(trainer == kReward || run->parameters() != again);
+    replay_spsa(again, read_file(folder.path() / "spsa.bytes"), *run->pool);
+    EXPECT_EQ(run->parameters(), again);
+  }
+}
+
+TEST_F(LanguageSpsa, AResumedRunEqualsTheWholeOne) {
+  const TemporaryFolder folder;
+  const auto whole = begin(kLoss, folder.path());
+  Checkpoint checkpoint;
+  whole->go(0, 3);
+  const std::vector<float> third = whole->parameters();
+  whole->learner->save(checkpoint);
+  whole->go(3, 6);
+  const std::string log = read_file(folder.path() / "spsa.bytes");
+  const auto rest = begin(kLoss, folder.path());   // over the file of a run that got further
+  std::copy(third.begin(), third.end(), rest->model.transformer->flat().data_ptr<float>());
+  rest->learner->load(checkpoint);
+  rest->go(3, 6);
+  EXPECT_EQ(whole->parameters(), rest->parameters());
+  EXPECT_EQ(log, read_file(folder.path() / "spsa.bytes"));
+}
+
+TEST_F(LanguageSpsa, TheLossFalls) {
+  const auto run = begin("rows: 8, lr: 3e-3, epsilon: 1e-3, directions: 4", {});
+  run->go(0, 400);
+  const auto mean = [&](size_t first) { double sum = 0; for (size_t i = 0; i < 20; ++i) sum += run->losses[first + i] / 20; return sum; };
+  EXPECT_LT(mean(380), mean(0) - 0.5) << mean(0);
+}
+
+}  // namespace
+}  // namespace trimtab
