@@ -43,7 +43,7 @@ class SpsaLearner final : public LanguageLearner {
         context_(context),
         ranks_(ranks),
         scorer_(*context.model->transformer, 0),
-        spsa_(floats(context.model->transformer->flat()), options_.spsa, {context.seed, context.phase}, ranks, *context.pool) {}
+        spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, ranks, *context.pool) {}
 
   Metrics update(int64_t update, double) override {
     const bool reward = options_.objective == "reward";
