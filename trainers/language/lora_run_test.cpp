@@ -14,7 +14,7 @@ namespace {
 
 const std::string kSft = "preset: sft, steps: 4, rows: 6, facts: 1, clean: 1";
 const std::string kGroup = "preset: grpo, steps: 4, prompts: 4, group_size: 4, minibatches: 2, lr: 1e-2, token_budget: 128, patience: 1000, "
-                           "sampling: {max_tokens: 12}, reward: {format: 1}";
+                           "sampling: {max_tokens: 12}, reward: {overlong_cache: 11}";
 
 std::vector<uint8_t> parameters(const std::filesystem::path& run) {
   return CheckpointFolder(run / "checkpoints").load("latest").state.at("parameters").bytes;
@@ -47,7 +47,7 @@ TEST_F(LoraRun, TrainsTheAdapterAloneAndWritesItAloneAndMerged) {
     SCOPED_TRACE(trainer);
     TemporaryFolder run;
     const MetricLines lines = train_in(run.path(), tiny_run(trainer), lora());
-    EXPECT_GT(lines.back().at("train/grad_norm"), 0);
+    EXPECT_GT(total(lines, "train/grad_norm"), 0);
     if (trainer == kGroup) EXPECT_LT(lines.back().at("train/mismatch_max"), 1e-3);   // what is sampled from is the merged model
     as_run(run.path());
     const LanguageModel model = base(), merged = LanguageModel::load(run.path());
@@ -119,7 +119,6 @@ TEST_F(LoraRun, MistakesAreNamed) {
   EXPECT_NE(message({"policy.lora.rank=4"}).find("policy.model"), std::string::npos);
   EXPECT_NE(message({model, "policy.lora.rank=4", "policy.adapter=x"}).find("leave one of them out"), std::string::npos);
   EXPECT_NE(message({model, "policy.adapter=/nowhere"}).find("adapter_config.json"), std::string::npos);
-  EXPECT_NE(message({model, "policy.lora={rank: 4, targets: [qkv]}"}).find("tiny"), std::string::npos);
   EXPECT_NE(message({model, "policy.lora={rank: 4, targets: [qkv]}"}).find("'qkv'"), std::string::npos);
   EXPECT_NE(message({model, "policy.adapter=" + start.path().string()}).find("merged"), std::string::npos);
 }
