@@ -33,7 +33,9 @@ TEST(ProjectionCode, IsNearMonotoneAndSaturates) {
   for (int code = 0; code < 256; ++code) {
     if (code == 128) continue;   // a second zero, never written
     EXPECT_EQ(projection_code(projection_value(static_cast<uint8_t>(code))), code);
-    if (code % 128 > 0 && code % 128 < 127) EXPECT_LT(std::abs(projection_value(code)), std::abs(projection_value(code + 1)));
+    if (code % 128 > 0 && code % 128 < 127) {
+      EXPECT_LT(std::abs(projection_value(code)), std::abs(projection_value(code + 1)));
+    }
   }
 }
 
@@ -246,7 +248,9 @@ TEST_F(LanguageSpsa, AResumedRunEqualsTheWholeOne) {
 
 TEST_F(LanguageSpsa, WithAnAdapterItAloneLearns) {
   const TemporaryFolder folder;
-  const auto run = begin(kLoss, folder.path(), 2, "lora: {rank: 2}, ");
+  const std::filesystem::path start = folder.path() / "start";
+  begin(kLoss, {})->model.save(start);
+  const auto run = begin(kLoss, folder.path(), 2, "model: " + start.string() + ", lora: {rank: 2}, ");
   const at::Tensor base = run->model.transformer->flat().clone();
   std::vector<float> again = run->parameters();
   EXPECT_LT(static_cast<int64_t>(again.size()), base.numel());
