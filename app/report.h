@@ -12,6 +12,7 @@ struct ReportRun {
   std::string name;
   std::string config;                   // config.yaml as it stands; may be empty
   std::vector<nlohmann::json> metrics;  // lines in order
+  std::vector<nlohmann::json> samples = {};  // of a language model: lines of samples.jsonl
 };
 struct Report {
   std::string title;

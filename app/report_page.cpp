@@ -191,19 +191,33 @@ constexpr const char* kStyle =
     "padding:6px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--hair)}"
     "thead th{font-weight:600;color:var(--soft)}th[scope=row],td.kind,td.text,thead th:first-child,thead "
     "th:nth-child(2){text-align:left}tbody tr:last-child>*{border-bottom:0}"
-    "th[scope=row]{font-weight:500}tr.learned{background:var(--mark)}details{margin:12px "
+    "th[scope=row]{font-weight:500}td.reply{white-space:pre-wrap;overflow-wrap:anywhere;text-align:left;min-width:16em}tr.learned{background:var(--mark)}details{margin:12px "
     "0}summary{cursor:pointer;font-weight:600;margin-bottom:8px}"
     "pre{background:var(--card);border:1px solid "
     "var(--hair);border-radius:10px;padding:14px;overflow-x:auto;font-size:12.5px}footer{margin-top:40px;"
     "color:var(--soft);font-size:13px}";
+
+// The lines of a file that are objects with `key`: the last one may have been cut off.
+std::vector<json> json_lines(const std::filesystem::path& file, const std::string& key) {
+  std::vector<json> out;
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    json parsed = json::parse(line, nullptr, false);
+    if (parsed.is_object() && parsed.contains(key)) out.push_back(std::move(parsed));
+  }
+  return out;
+}
 
 }  // namespace
 
 std::string report_html(const Report& report) {
   std::string body = fmt::format("<h1>{}</h1>", html_escaped(report.title));
   if (!report.evaluation.is_null()) body += evaluation_sections(report.evaluation);
-  if (const std::string curves = learning_figures(report.runs); !curves.empty())
+  std::vector<ReportRun> language, others;
+  for (const ReportRun& run : report.runs) (is_language(run) ? language : others).push_back(run);
+  if (const std::string curves = language_figures(language) + learning_figures(others); !curves.empty())
     body += "<h2>Training</h2><div class='figures'>" + curves + "</div>";
+  body += sample_sections(language);
   for (const ReportRun& run : report.runs) {
     if (!run.config.empty())
       body += details("Configuration of " + run.name, "<pre>" + html_escaped(run.config) + "</pre>");
@@ -228,11 +242,8 @@ std::vector<ReportRun> report_runs(const std::vector<std::string>& names) {
                                                     : folder.filename().string(),
                   .config = "",
                   .metrics = {}};
-    std::ifstream lines(folder / "metrics.jsonl");
-    for (std::string line; std::getline(lines, line);) {
-      json parsed = json::parse(line, nullptr, false);
-      if (parsed.is_object() && parsed.contains("step")) run.metrics.push_back(std::move(parsed));
-    }
+    run.metrics = json_lines(folder / "metrics.jsonl", "step");
+    run.samples = json_lines(folder / "samples.jsonl", "reply");
     std::ifstream config(folder / "config.yaml");
     run.config = (std::stringstream() << config.rdbuf()).str();
     out.push_back(std::move(run));

@@ -1,6 +1,7 @@
 #include "core/run_folder.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <unistd.h>
@@ -246,12 +247,15 @@ TEST(Progress, DrawsABarOnATerminal) {
   }
   dup2(saved, STDERR_FILENO);
   close(saved);
-  char text[1024];
-  const ssize_t length = read(master, text, sizeof(text));
+  std::string drawn;   // a terminal hands over what was written in pieces
+  for (pollfd ready{master, POLLIN, 0}; drawn.find('\n') == std::string::npos && poll(&ready, 1, 10000) > 0;) {
+    char text[1024];
+    const ssize_t length = read(master, text, sizeof(text));
+    ASSERT_GT(length, 0);
+    drawn.append(text, static_cast<size_t>(length));
+  }
   close(slave);
   close(master);
-  ASSERT_GT(length, 0);
-  const std::string drawn(text, static_cast<size_t>(length));
   EXPECT_NE(drawn.find("training  50% [##########          ] 50/100 slots"), std::string::npos) << drawn;
   EXPECT_LE(drawn.find('\n'), 60 + std::string("\r\033[K\r").size()) << "the line is wider than the terminal";
 }

@@ -1,9 +1,6 @@
 // Runs that train an adapter beside frozen weights: what they write, resuming, what starts from it; and runs with layers computed again.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cstring>
-
 #include "core/checkpoint.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -17,14 +14,10 @@ namespace {
 
 const std::string kSft = "preset: sft, steps: 4, rows: 6, facts: 1, clean: 1";
 const std::string kGroup = "preset: grpo, steps: 4, prompts: 4, group_size: 4, minibatches: 2, lr: 1e-2, token_budget: 128, patience: 1000, "
-                           "sampling: {max_tokens: 12}, reward: {overlong_cache: 10}, entropy: 0.01";   // even a random model's groups differ, by length
+                           "sampling: {max_tokens: 12}, reward: {overlong_cache: 11}";
 
 std::vector<uint8_t> parameters(const std::filesystem::path& run) {
   return CheckpointFolder(run / "checkpoints").load("latest").state.at("parameters").bytes;
-}
-
-bool learned(const MetricLines& lines) {
-  return std::any_of(lines.begin(), lines.end(), [](const auto& line) { return line.contains("train/grad_norm") && line.at("train/grad_norm") > 0; });
 }
 
 // A model to put adapters on.
@@ -54,7 +47,7 @@ TEST_F(LoraRun, TrainsTheAdapterAloneAndWritesItAloneAndMerged) {
     SCOPED_TRACE(trainer);
     TemporaryFolder run;
     const MetricLines lines = train_in(run.path(), tiny_run(trainer), lora());
-    EXPECT_TRUE(learned(lines));
+    EXPECT_GT(total(lines, "train/grad_norm"), 0);
     if (trainer == kGroup) {
       EXPECT_LT(lines.back().at("train/mismatch_max"), 1e-3);   // what is sampled from is the merged model
     }
@@ -128,8 +121,7 @@ TEST_F(LoraRun, MistakesAreNamed) {
   EXPECT_NE(message({"policy.lora.rank=4"}).find("policy.model"), std::string::npos);
   EXPECT_NE(message({model, "policy.lora.rank=4", "policy.adapter=x"}).find("leave one of them out"), std::string::npos);
   EXPECT_NE(message({model, "policy.adapter=/nowhere"}).find("adapter_config.json"), std::string::npos);
-  const std::string unknown = message({model, "policy.lora={rank: 4, targets: [qkv]}"});
-  for (const char* word : {"policy.lora.targets", "'qkv'", "q_proj"}) EXPECT_NE(unknown.find(word), std::string::npos) << unknown;
+  EXPECT_NE(message({model, "policy.lora={rank: 4, targets: [qkv]}"}).find("'qkv'"), std::string::npos);
   EXPECT_NE(message({model, "policy.adapter=" + start.path().string()}).find("merged"), std::string::npos);
 }
 
@@ -139,7 +131,7 @@ TEST_F(LoraRun, LayersComputedAgainTrainTheSameBits) {
       SCOPED_TRACE(trainer);
       std::vector<std::string> options = with_lora ? lora() : std::vector<std::string>{};
       TemporaryFolder kept, again;
-      EXPECT_TRUE(learned(train_in(kept.path(), tiny_run(trainer), options)));
+      EXPECT_GT(total(train_in(kept.path(), tiny_run(trainer), options), "train/grad_norm"), 0);
       options.push_back("trainer.checkpoint_activations=true");
       train_in(again.path(), tiny_run(trainer), options);
       EXPECT_EQ(parameters(kept.path()), parameters(again.path()));

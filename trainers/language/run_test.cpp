@@ -23,7 +23,7 @@ TEST(LanguageRun, EveryPresetTrainsAndThreadsDoNotChangeABit) {
     const std::string yaml = tiny_run("preset: " + name + ", " + kSmall + ", dynamic_sampling: 0, reward: {overlong_cache: 11}");
     TemporaryFolder a, b;
     const MetricLines lines = train_in(a.path(), yaml);
-    EXPECT_GT(lines.back().at("train/grad_norm"), 0);
+    EXPECT_GT(total(lines, "train/grad_norm"), 0);
     train_in(b.path(), yaml, {"run.threads=1"});
     EXPECT_EQ(parameters(a.path()), parameters(b.path()));
   }
@@ -76,21 +76,18 @@ TEST(LanguageRun, CarryOverFinishesWhatABudgetCutShort) {
   EXPECT_LT(replies, 8 * 16);
 }
 
-TEST(LanguageRun, AReferenceModelHoldsTheParametersBack) {
+// The same run with a weight that only measures, and with one that holds.
+TEST(LanguageRun, AReferenceModelHoldsThePolicyBack) {
   TemporaryFolder start, free, held;
   train_in(start.path(), tiny_run("preset: sft, steps: 2, rows: 4"));
   const std::string from = "policy.model=" + (start.path() / "model").string();
   const std::string yaml = tiny_run("preset: grpo, " + kSmall + ", reward: {overlong_cache: 11}, epochs: 2");
-  train_in(free.path(), yaml, {from, "trainer.steps=6", "trainer.lr=1e-2"});
-  const MetricLines lines = train_in(held.path(), yaml, {from, "trainer.steps=6", "trainer.lr=1e-2", "trainer.reference_kl=10"});
-  const auto distance = [&](const std::filesystem::path& run) {
-    const auto a = CheckpointFolder(run / "checkpoints").load("latest").state.at("parameters"), b = CheckpointFolder(start.path() / "checkpoints").load("latest").state.at("parameters");
-    double sum = 0;
-    for (size_t i = 0; i < a.as_f32().size(); ++i) sum += std::pow(double{a.as_f32()[i]} - b.as_f32()[i], 2);
-    return sum;
+  const auto divergence = [&](const std::filesystem::path& run, const std::string& weight) {
+    return train_in(run, yaml, {from, "trainer.steps=8", "trainer.lr=1e-2", "trainer.reference_kl=" + weight}).back().at("train/reference_kl");
   };
-  EXPECT_GT(lines.back().at("train/reference_kl"), 0);
-  EXPECT_LT(distance(held.path()), distance(free.path()));
+  const double far = divergence(free.path(), "1e-9"), near = divergence(held.path(), "1");
+  EXPECT_GT(near, 0);
+  EXPECT_LT(near, 0.5 * far);
 }
 
 TEST(LanguageRun, PassAtKIsTheUnbiasedEstimate) {

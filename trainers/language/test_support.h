@@ -38,4 +38,11 @@ inline MetricLines train_in(const std::filesystem::path& folder, const std::stri
   return lines;
 }
 
+// Sum of a metric over the updates that logged it.
+inline double total(const MetricLines& lines, const std::string& name) {
+  double sum = 0;
+  for (const auto& line : lines) sum += line.contains(name) ? line.at(name) : 0;
+  return sum;
+}
+
 }  // namespace trimtab
