@@ -81,7 +81,7 @@ def table(head, rows):
 
 def claims_table(claims):
     return table(["claim", "mean over seeds [smallest, largest]", "bar"],
-                 [[c["name"], f"{c['value']:.3g} [{c['low']:.3g}, {c['high']:.3g}] {c['unit']}", met(c)] for c in claims])
+                 [[c["name"], f"{c['value']:.4g} [{c['low']:.4g}, {c['high']:.4g}] {c['unit']}", met(c)] for c in claims])
 
 
 def publish(folder, claims, tables):
@@ -104,8 +104,8 @@ def plot(path, title, across, up, curves):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">', word(left, 20, title, "start")]
     for i in range(6):
         x, y = x0 + (x1 - x0) * i / 5, y0 + (y1 - y0) * i / 5
-        out += [f'<line x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#eee"/>', word(left - 6, py(y) + 4, f"{y:.3g}", "end"),
-                word(px(x), height - bottom + 18, f"{x:.3g}")]
+        out += [f'<line x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#eee"/>', word(left - 6, py(y) + 4, f"{y:.4g}", "end"),
+                word(px(x), height - bottom + 18, f"{x:.4g}")]
     labels = list(dict.fromkeys(label for label, _ in curves))
     for label, points in curves:
         path_text = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in points)
