@@ -208,7 +208,7 @@ void serve(const std::string& folder, const char* library, int calls) {
     std::nth_element(overheads.begin(), overheads.begin() + 500, overheads.end());
     uint64_t allocations = 0;
     for (int done = 0; done < calls; done += kBlock) {
-      const int64_t before = allocations();
+      const int64_t before = ::allocations();
       time_calls(ours, cases, kBlock, our_times);
       allocations += ::allocations() - before;
       time_calls(peer, cases, kBlock, peer_times);
