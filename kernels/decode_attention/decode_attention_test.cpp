@@ -9,38 +9,20 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
-
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // as in the kernel
-#include "hwy/highway.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
 
-// Every instruction set that this machine has.
-class DecodeAttentionTest : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { choose(GetParam()); }
-  void TearDown() override { choose(0); }
-  static void choose(int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(On, DecodeAttentionTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return hwy::TargetName(info.param); });
-
-std::vector<float> numbers(int64_t n, Draws& draws, float scale = 1) {
-  std::vector<float> x(n);
-  for (float& value : x) value = scale * draws.normal();
-  return x;
-}
+class DecodeAttentionTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(DecodeAttentionTest);
 
 // A cache of `n` keys as the kernel reads it, with NaN where nothing was written, and as a plain matrix.
 struct Cache {
   std::vector<float> keys, values, plain_keys, plain_values;
   Cache(int64_t n, int64_t head_dim, Draws& draws)
       : keys(std::max<int64_t>(key_blocks_of(n), 1) * kKeyBlock * head_dim, NAN), values(std::max<int64_t>(n, 1) * padded_head_dim(head_dim), NAN),
-        plain_keys(numbers(n * head_dim, draws)), plain_values(numbers(n * head_dim, draws)) {
+        plain_keys(random_numbers(n * head_dim, draws)), plain_values(random_numbers(n * head_dim, draws)) {
     for (int64_t j = 0; j < n; ++j)
       write_key_value(j, head_dim, plain_keys.data() + j * head_dim, plain_values.data() + j * head_dim, keys.data(), values.data());
   }
@@ -70,7 +52,7 @@ TEST_P(DecodeAttentionTest, EqualsItsDefinitionAndAloneEqualsTogether) {
     const Cache shared(most, head_dim, draws);
     std::vector<Cache> own;
     std::vector<int64_t> sees, has;
-    std::vector<float> q = numbers(n * head_dim, draws, 0.5f), out(n * padded, NAN), alone(n * padded, NAN);
+    std::vector<float> q = random_numbers(n * head_dim, draws, 0.5f), out(n * padded, NAN), alone(n * padded, NAN);
     std::vector<AttentionQuery> queries;
     for (int64_t i = 0; i < n; ++i) {
       sees.push_back(most == 0 ? 0 : draws.below(3) ? most : draws.below(static_cast<uint32_t>(most + 1)));
@@ -99,7 +81,7 @@ TEST_P(DecodeAttentionTest, HeadsAreNormedTurnedAndScaled) {
   for (const int64_t head_dim : {2, 6, 16, 32, 40, 64, 128}) {
     Draws draws(test_seed(), Stream::kTest, static_cast<uint32_t>(head_dim), 1);
     const int64_t half = head_dim / 2;
-    const std::vector<float> x = numbers(head_dim, draws), norm = numbers(head_dim, draws), cosine = numbers(half, draws), sine = numbers(half, draws);
+    const std::vector<float> x = random_numbers(head_dim, draws), norm = random_numbers(head_dim, draws), cosine = random_numbers(half, draws), sine = random_numbers(half, draws);
     for (const bool normed : {false, true}) {
       std::vector<float> y = x;
       prepare_head({head_dim, normed ? norm.data() : nullptr, 1e-3f, cosine.data(), sine.data(), 0.3f}, y.data());

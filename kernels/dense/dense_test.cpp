@@ -10,17 +10,11 @@
 #include <vector>
 
 #include "core/random.h"
-
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // as in dense_cpu.cpp
-#include "hwy/highway.h"
+#include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
-
-uint64_t test_seed() {
-  const char* text = std::getenv("TRIMTAB_TEST_SEED");
-  return text ? std::strtoull(text, nullptr, 10) : 20260101;
-}
 
 constexpr float kCanary = 12345.678f;  // stands where nothing may be written
 
@@ -86,18 +80,8 @@ struct Layer {
   DenseBase forward_base() const { return {base.data.data(), base.stride, base_row.data()}; }
 };
 
-// Every instruction set that this machine has.
-class Dense : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { choose(GetParam()); }
-  void TearDown() override { choose(0); }
-  static void choose(int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(On, Dense, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return hwy::TargetName(info.param); });
+class Dense : public EveryTarget {};
+TT_ON_EVERY_TARGET(Dense);
 
 double activated(double x, Activation a) {
   return a == Activation::kTanh ? std::tanh(x) : a == Activation::kRelu ? std::max(x, 0.0) : x;

@@ -8,31 +8,13 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
-
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // as in the kernel
-#include "hwy/highway.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
 
-// Every instruction set that this machine has.
-class PackedLinearTest : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { choose(GetParam()); }
-  void TearDown() override { choose(0); }
-  static void choose(int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(On, PackedLinearTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return hwy::TargetName(info.param); });
-
-std::vector<float> numbers(int64_t n, Draws& draws, float scale = 1) {
-  std::vector<float> x(n);
-  for (float& value : x) value = scale * draws.normal();
-  return x;
-}
+class PackedLinearTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(PackedLinearTest);
 
 struct Case {
   int64_t rows, in, out, panels;
@@ -44,7 +26,7 @@ Case random_case(Draws& draws, int64_t block = 0, int64_t padded = 0) {
   const int64_t blocks = block == 0 ? 1 : 1 + draws.below(4);
   if (block == 0) block = padded = draws.below(90);
   c.rows = draws.below(40), c.in = blocks * padded, c.out = 1 + draws.below(100), c.panels = packed_panels(c.out);
-  c.x = numbers(c.rows * c.in, draws, 3), c.weight = numbers(c.out * blocks * block, draws), c.bias = numbers(c.out, draws);
+  c.x = random_numbers(c.rows * c.in, draws, 3), c.weight = random_numbers(c.out * blocks * block, draws), c.bias = random_numbers(c.out, draws);
   c.packed.resize(c.panels * kPackedPanel * c.in), c.packed_bias = c.bias;
   c.packed_bias.resize(c.panels * kPackedPanel);
   std::vector<const float*> rows(c.panels * kPackedPanel, nullptr);
@@ -59,7 +41,7 @@ TEST_P(PackedLinearTest, EqualsFloat64WithinRounding) {
     const Case c = random_case(draws);
     const bool biased = draws.below(2) == 0, adds = draws.below(2) == 0;
     const int64_t stride = c.panels * kPackedPanel + 5;
-    std::vector<float> y = numbers(c.rows * stride, draws);
+    std::vector<float> y = random_numbers(c.rows * stride, draws);
     const std::vector<float> before = y;
     packed_linear({c.rows, c.in, c.x.data(), c.in, c.packed.data(), biased ? c.packed_bias.data() : nullptr, 0, c.panels,
                    adds ? PackedFinish::kAdd : PackedFinish::kStore, y.data(), stride});
@@ -106,7 +88,7 @@ TEST_P(PackedLinearTest, SwigluMultipliesTheHalvesOfAPanel) {
   Draws draws(test_seed(), Stream::kTest, 2000);
   const int64_t rows = 9, in = 1, panels = 3;
   const std::vector<float> x(rows, 1.0f), nothing(panels * kPackedPanel, 0.0f);
-  std::vector<float> bias = numbers(panels * kPackedPanel, draws, 8), y(rows * panels * 16);
+  std::vector<float> bias = random_numbers(panels * kPackedPanel, draws, 8), y(rows * panels * 16);
   bias[0] = -150, bias[1] = 150, bias[2] = 0, bias[3] = -3e38f, bias[4] = NAN;
   packed_linear({rows, in, x.data(), in, nothing.data(), bias.data(), 0, panels, PackedFinish::kSiluProduct, y.data(), panels * 16});
   for (int64_t i = 0; i < panels * 16; ++i) {

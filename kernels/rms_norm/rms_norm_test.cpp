@@ -8,21 +8,18 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
 
-template <class T>
-std::vector<T> random(Draws& draws, int64_t n) {
-  std::vector<T> x(n);
-  for (T& value : x) value = static_cast<T>(draws.normal());
-  return x;
-}
+class RmsNormTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(RmsNormTest);
 
 template <class T>
 void expect_near_definition(int64_t rows, int64_t width, double tolerance, Draws& draws) {
   const int64_t stride = width + 3;
-  const auto x = random<T>(draws, rows * stride), weight = random<T>(draws, width), dy = random<T>(draws, rows * stride), base = random<T>(draws, rows * stride);
+  const auto x = random_numbers<T>(rows * stride, draws), weight = random_numbers<T>(width, draws), dy = random_numbers<T>(rows * stride, draws), base = random_numbers<T>(rows * stride, draws);
   std::vector<T> y(rows * stride, 7), dx(rows * stride, 7), d_weight(width, 1);
   rms_norm(RmsNorm<T>{rows, width, x.data(), stride, weight.data(), 1e-5, y.data(), stride});
   rms_norm_gradient(RmsNormGradient<T>{rows, width, x.data(), stride, weight.data(), 1e-5, dy.data(), stride, base.data(), stride, dx.data(), stride,
@@ -44,7 +41,7 @@ void expect_near_definition(int64_t rows, int64_t width, double tolerance, Draws
   for (int64_t i = 0; i < width; ++i) ASSERT_NEAR(d_weight[i], expected[i], tolerance * 100);
 }
 
-TEST(rms_norm, equals_its_formulas_forward_and_backward) {
+TEST_P(RmsNormTest, equals_its_formulas_forward_and_backward) {
   Draws draws(test_seed(), Stream::kTest, 31);
   for (const int64_t width : {1, 3, 8, 15, 16, 17, 64, 96, 130}) {
     expect_near_definition<double>(5, width, 1e-12, draws);

@@ -8,9 +8,13 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
+
+class RotaryTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(RotaryTest);
 
 template <class T>
 void expect_turned(int64_t half, double tolerance, Draws& draws) {
@@ -35,7 +39,7 @@ void expect_turned(int64_t half, double tolerance, Draws& draws) {
   for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], before[i], tolerance * 4);
 }
 
-TEST(rotary, turns_pairs_and_back) {
+TEST_P(RotaryTest, turns_pairs_and_back) {
   Draws draws(test_seed(), Stream::kTest, 32);
   for (const int64_t half : {1, 4, 7, 16, 19, 32}) {
     expect_turned<double>(half, 1e-14, draws);

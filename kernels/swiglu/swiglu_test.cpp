@@ -8,9 +8,13 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
+
+class SwigluTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(SwigluTest);
 
 template <class T>
 void expect_near_definition(int64_t width, double tolerance, Draws& draws) {
@@ -32,7 +36,7 @@ void expect_near_definition(int64_t width, double tolerance, Draws& draws) {
     }
 }
 
-TEST(swiglu, equals_its_formulas_forward_and_backward) {
+TEST_P(SwigluTest, equals_its_formulas_forward_and_backward) {
   Draws draws(test_seed(), Stream::kTest, 33);
   for (const int64_t width : {1, 7, 16, 33, 100}) {
     expect_near_definition<double>(width, 1e-13, draws);

@@ -9,9 +9,13 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
+
+class TokenLogprobTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(TokenLogprobTest);
 
 template <class T>
 void expect_near_definition(int64_t vocab, double scale, double tolerance, Draws& draws) {
@@ -41,7 +45,7 @@ void expect_near_definition(int64_t vocab, double scale, double tolerance, Draws
   }
 }
 
-TEST(token_logprob, equals_its_formulas_forward_and_backward) {
+TEST_P(TokenLogprobTest, equals_its_formulas_forward_and_backward) {
   Draws draws(test_seed(), Stream::kTest, 34);
   for (const int64_t vocab : {1, 5, 16, 61, 512})
     for (const double scale : {1.0, 60.0}) {

@@ -9,38 +9,20 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
-
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // as in the kernel
-#include "hwy/highway.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
 
-// Every instruction set that this machine has.
-class TokenSoftmaxTest : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { choose(GetParam()); }
-  void TearDown() override { choose(0); }
-  static void choose(int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(On, TokenSoftmaxTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return hwy::TargetName(info.param); });
-
-std::vector<float> numbers(int64_t n, Draws& draws, float scale = 1) {
-  std::vector<float> x(n);
-  for (float& value : x) value = scale * draws.normal();
-  return x;
-}
+class TokenSoftmaxTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(TokenSoftmaxTest);
 
 TEST_P(TokenSoftmaxTest, EqualsFloat64) {
   for (uint32_t round = 0; round < 200; ++round) {
     Draws draws(test_seed(), Stream::kTest, round);
     const int64_t n = 1 + draws.below(round % 2 ? 70 : 1000), padded = (n + 63) / 64 * 64;
     const float scales[] = {1, 0, 50, 1e30f}, inverse = 0.2f + 2 * draws.uniform();
-    std::vector<float> logits = numbers(padded, draws, scales[draws.below(4)]), e(padded), sums(padded / 64);
+    std::vector<float> logits = random_numbers(padded, draws, scales[draws.below(4)]), e(padded), sums(padded / 64);
     logits.resize(n);
     if (n > 5) logits[n - 2] = logits[n / 2] = *std::max_element(logits.begin(), logits.end());   // a tie
     const std::vector<float> x = logits;

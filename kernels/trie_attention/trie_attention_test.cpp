@@ -9,9 +9,13 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
+
+class TrieAttentionTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(TrieAttentionTest);
 
 constexpr int64_t kPrompt = 137, kHeads = 2, kSize = 20, kStride = 47, kKeyStride = 23;
 const std::vector<AttentionSegment> kSegments = {{0, kPrompt, 200, 0}, {137, 1, 138, 137}, {138, 0, 200, 137}, {138, 62, 200, 137}};
@@ -89,7 +93,7 @@ void expect_near_definition(const Arrays<T>& a, double tolerance) {
     }
 }
 
-TEST(trie_attention, equals_its_formulas_forward_and_backward) {
+TEST_P(TrieAttentionTest, equals_its_formulas_forward_and_backward) {
   Draws draws(test_seed(), Stream::kTest, 21);
   Arrays<double> in_double(draws);
   in_double.run();
@@ -99,7 +103,7 @@ TEST(trie_attention, equals_its_formulas_forward_and_backward) {
   expect_near_definition(in_single, 2e-5);
 }
 
-TEST(trie_attention, leaves_the_gaps_between_rows_alone) {
+TEST_P(TrieAttentionTest, leaves_the_gaps_between_rows_alone) {
   Draws draws(test_seed(), Stream::kTest, 22);
   Arrays<float> a(draws);
   a.run();
@@ -109,7 +113,7 @@ TEST(trie_attention, leaves_the_gaps_between_rows_alone) {
   }
 }
 
-TEST(trie_attention, no_segments_are_no_work) { trie_attention_forward(TrieAttentionForward<float>{nullptr, 0, 1, 4, 1, {nullptr, 4, 4}, nullptr, 4, nullptr, 4, {}, {}, {}}); }
+TEST_P(TrieAttentionTest, no_segments_are_no_work) { trie_attention_forward(TrieAttentionForward<float>{nullptr, 0, 1, 4, 1, {nullptr, 4, 4}, nullptr, 4, nullptr, 4, {}, {}, {}}); }
 
 }  // namespace
 }  // namespace trimtab
