@@ -14,20 +14,13 @@
 #include "core/safetensors.h"
 #include "core/test_support.h"
 #include "policies/language/ops/linear_logprob.h"
+#include "policies/language/test_support.h"
 #include "policies/language/transformer.h"
 
 namespace trimtab {
 namespace {
 
 const bool kOneThread = (at::set_num_threads(1), true);   // small problems
-
-TransformerConfig tiny(const std::string& family) {
-  TransformerConfig c;
-  c.family = family;
-  c.vocab_size = 23, c.hidden_size = 16, c.num_layers = 2, c.num_heads = 4, c.num_kv_heads = 2, c.head_dim = 8, c.intermediate_size = 24;
-  c.qkv_bias = family == "qwen2", c.qk_norm = family == "qwen3", c.tied_embeddings = family == "qwen2";
-  return c;
-}
 
 LoraConfig config_of(std::vector<std::string> targets, bool rslora = false) {
   return {.rank = 3, .alpha = 5, .rslora = rslora, .targets = std::move(targets), .base_model = "models/base"};

@@ -16,20 +16,13 @@
 #include "core/test_support.h"
 #include "core/text.h"
 #include "policies/language/ops/linear_logprob.h"
+#include "policies/language/test_support.h"
 #include "policies/language/verify_prefix.h"
 
 namespace trimtab {
 namespace {
 
 const bool kOneThread = (at::set_num_threads(1), true);   // small problems
-
-TransformerConfig tiny(const std::string& family) {
-  TransformerConfig c;
-  c.family = family;
-  c.vocab_size = 23, c.hidden_size = 16, c.num_layers = 2, c.num_heads = 4, c.num_kv_heads = 2, c.head_dim = 8, c.intermediate_size = 24;
-  c.qkv_bias = family == "qwen2", c.qk_norm = family == "qwen3", c.tied_embeddings = family == "qwen2";
-  return c;
-}
 
 // Weights large enough that attention is far from uniform.
 Transformer random_model(const std::string& family) {

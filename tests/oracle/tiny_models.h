@@ -1,6 +1,9 @@
 // The tiny models of golden/make_transformers.py, whose weights are a formula: what tests against Hugging Face's packages share.
 #pragma once
 
+#include <torch/torch.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -11,14 +14,14 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/safetensors.h"
+#include "core/text.h"
 #include "policies/language/transformer.h"
 
 namespace trimtab {
 
 // The formula of make_transformers.py.
 inline std::vector<float> fill(const std::string& name, int64_t n) {
-  uint32_t h = 2166136261u;
-  for (const char c : name) h = (h ^ static_cast<uint8_t>(c)) * 16777619u;
+  const uint32_t h = fnv1a(name);
   std::vector<float> x(n);
   for (int64_t i = 0; i < n; ++i) {
     const auto t = static_cast<double>(i);
@@ -46,6 +49,20 @@ inline std::filesystem::path peers_python(const std::string& package) {
       std::system(fmt::format("'{}' -c 'import {}' 2>/dev/null", python.string(), package).c_str()) != 0)
     return {};
   return python;
+}
+
+// The largest difference of a case's logits, of the rows that its golden file holds, from those of `model` on `tokens`.
+inline double largest_error(const std::vector<int64_t>& tokens, const Transformer& model, const nlohmann::json& expected) {
+  Trie trie;
+  trie.add(-1, static_cast<int64_t>(tokens.size()));
+  const torch::NoGradGuard no_grad;
+  const at::Tensor logits = model.logits(at::tensor(tokens, at::kLong), trie).to(at::kDouble);
+  double worst = 0;
+  for (size_t r = 0; r < expected["rows"].size(); ++r) {
+    const at::Tensor theirs = at::tensor(expected["logits"][r].get<std::vector<double>>(), at::kDouble);
+    worst = std::max(worst, (logits[expected["rows"][r].get<int64_t>()] - theirs).abs().max().item<double>());
+  }
+  return worst;
 }
 
 }  // namespace trimtab

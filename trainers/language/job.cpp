@@ -158,17 +158,16 @@ LanguageModel LanguageJob::make_base() const {
 }
 
 std::string LanguageJob::resolved() const {
-  const auto block = [](const std::string& name, const auto& options) { return name + ":\n" + indented(yaml_of(options)); };
   const Config env = config_.at("env"), trainer = with_preset(config_.at("trainer"));
-  std::string out = block("run", run) + block("data", data);
+  std::string out = yaml_block("run", run) + yaml_block("data", data);
   out += "env:\n  type: " + env.text("type", "") + "\n" + indented(environment_entry(env).resolved(env));
-  out += block("policy", policy);
+  out += yaml_block("policy", policy);
   out += "trainer:\n  preset: " + trainer.text("preset", "grpo") + "\n" + indented(learner_of(trainer).resolved(trainer));
   if (!config_.list("phases").empty()) {
     out += "phases:\n";
     for (const LanguagePhase& phase : phases) out += "  - " + phase.yaml + "\n";
   }
-  return out + block("eval", eval) + block("checkpoint", checkpoint);
+  return out + yaml_block("eval", eval) + yaml_block("checkpoint", checkpoint);
 }
 
 }  // namespace trimtab

@@ -1,12 +1,11 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "policies/language/floats.h"
 #include "trainers/language/learner.h"
 
 namespace trimtab {
 namespace {
-
-std::span<float> floats(const at::Tensor& t) { return {t.data_ptr<float>(), static_cast<size_t>(t.numel())}; }
 
 std::string first_not_finite(const Transformer& model) {
   for (const auto& [name, parameter] : model.trainable_parameters()) {

@@ -8,7 +8,7 @@ namespace {
 // One micro-batch while it grows.
 struct Builder {
   Trie trie;
-  std::vector<int64_t> tokens, predictor, scored, target, row;
+  std::vector<int64_t> tokens, predictor, scored, row;
 
   int64_t add_segment(int64_t parent, std::span<const int32_t> ids) {
     tokens.insert(tokens.end(), ids.begin(), ids.end());
@@ -22,7 +22,6 @@ struct Builder {
       if (from < 0) continue;
       predictor.push_back(from);
       scored.push_back(first + t);
-      target.push_back(reply.tokens[t]);
       row.push_back(reply.first_row + t);
     }
   }
@@ -31,7 +30,6 @@ struct Builder {
                    .tokens = at::tensor(tokens, at::kLong),
                    .predictor = at::tensor(predictor, at::kLong),
                    .scored = at::tensor(scored, at::kLong),
-                   .target = at::tensor(target, at::kLong),
                    .row = std::move(row)};
     *this = {};
     return out;

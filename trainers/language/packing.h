@@ -27,7 +27,7 @@ struct PackedGroup {
 struct MicroBatch {
   Trie trie;
   at::Tensor tokens;                       // [T] i64
-  at::Tensor predictor, scored, target;    // [R] i64: row of `tokens` whose output predicts, row that is predicted, and its token
+  at::Tensor predictor, scored;            // [R] i64: row of `tokens` whose output predicts, and row that is predicted
   std::vector<int64_t> row;                // [R] rows of the update
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include "policies/language/floats.h"
 #include "policies/language/ops/linear_logprob.h"
 
 namespace trimtab {
@@ -14,11 +15,9 @@ struct Scored {
 
 Scored forward(const Transformer& model, const MicroBatch& batch, double temperature, const ForwardOptions& options) {
   const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, batch.predictor);
-  auto [logp, entropy] = linear_logprob(hidden, model.head(), batch.target, {.temperature = temperature});
+  auto [logp, entropy] = linear_logprob(hidden, model.head(), batch.tokens.index_select(0, batch.scored), {.temperature = temperature});
   return {logp, entropy};
 }
-
-std::span<float> floats(const at::Tensor& t) { return {t.data_ptr<float>(), static_cast<size_t>(t.numel())}; }
 
 }  // namespace
 

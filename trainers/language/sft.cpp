@@ -55,7 +55,7 @@ class SftLearner final : public LanguageLearner {
     }
     const std::vector<MicroBatch> batches = pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
     int64_t scored = 0, tokens = 0;
-    for (const MicroBatch& b : batches) scored += b.target.numel(), tokens += b.tokens.numel();
+    for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size()), tokens += b.tokens.numel();
     std::vector<double> losses(batches.size());
     scorer_.backward(batches, 1.0, [&](int64_t i, const Scorer::Rows& r) {
       for (size_t k = 0; k < r.logp.size(); ++k) {

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/registry.h"
+#include "policies/language/floats.h"
 #include "trainers/language/evaluate.h"
 #include "trainers/language/learner.h"
 #include "trainers/language/scorer.h"
@@ -33,8 +34,6 @@ struct SpsaLearnerOptions {
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "parts of an evaluation: part of the result, the number of threads is not"});
   }
 };
-
-std::span<float> floats(const at::Tensor& t) { return {t.data_ptr<float>(), static_cast<size_t>(t.numel())}; }
 
 class SpsaLearner final : public LanguageLearner {
  public:
@@ -99,7 +98,7 @@ class SpsaLearner final : public LanguageLearner {
     std::vector<double> losses(batches.size());
     scorer_.score(batches, 1.0, [&](int64_t i, const Scorer::Rows& r) { for (const float logp : r.logp) losses[i] -= logp; }, *context_.pool);
     double sum = 0, scored = 0;
-    for (size_t i = 0; i < batches.size(); ++i) sum += losses[i], scored += static_cast<double>(batches[i].target.numel());
+    for (size_t i = 0; i < batches.size(); ++i) sum += losses[i], scored += static_cast<double>(batches[i].row.size());
     return sum / scored;
   }
 

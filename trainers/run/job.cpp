@@ -18,11 +18,6 @@ struct NoOptions {
   void describe(Fields&) {}
 };
 
-template <class Options>
-std::string block(const std::string& name, const Options& options) {
-  return name + ":\n" + indented(yaml_of(options));
-}
-
 // Every map and list in flow style.
 void set_flow(YAML::Node node) {
   node.SetStyle(YAML::EmitterStyle::Flow);
@@ -190,20 +185,20 @@ void Job::check_agents() const {
 }
 
 std::string Job::resolved() const {
-  std::string out = block("run", run) + block("data", data);
+  std::string out = yaml_block("run", run) + yaml_block("data", data);
   const Config env = config_.at("env");
   out += "env:\n  type: " + env.text("type", "") + "\n" + indented(environment(env).resolved(env));
   out += "policy:\n";
   std::vector<std::string> agents = config_.at("policy").keys();
   if (std::find(agents.begin(), agents.end(), "critic") == agents.end()) agents.push_back("critic");
-  for (const std::string& agent : agents) out += indented(block(agent, controller_options(agent)));
+  for (const std::string& agent : agents) out += indented(yaml_block(agent, controller_options(agent)));
   const std::string preset = config_.at("trainer").text("preset", "ppo");
   out += "trainer:\n  preset: " + preset + "\n" + indented(yaml_of(read_trainer(config_.at("trainer"))));
   if (!config_.list("phases").empty()) {
     out += "phases:\n";
     for (const JobPhase& phase : phases) out += "  - " + phase.yaml + "\n";
   }
-  return out + block("eval", eval) + block("checkpoint", checkpoint);
+  return out + yaml_block("eval", eval) + yaml_block("checkpoint", checkpoint);
 }
 
 }  // namespace trimtab

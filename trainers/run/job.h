@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/text.h"
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
 #include "trainers/policy_gradient/options.h"
@@ -71,7 +72,12 @@ class Job {
   Config config_;
 };
 
-std::string flow_yaml(const std::string& yaml);  // the same on one line
+// A block of a resolved configuration: every key with its value.
+template <class Options>
+std::string yaml_block(const std::string& name, const Options& options) {
+  return name + ":\n" + indented(yaml_of(options));
+}
+std::string flow_yaml(const std::string& yaml);  // a YAML document on one line
 // The trainer block with its preset filled in.
 TrainerOptions read_trainer(const Config& trainer);
 

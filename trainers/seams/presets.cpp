@@ -5,10 +5,31 @@
 // decision. grpo, dr_grpo, dapo, gspo and rloo compare the reward from each step on with the group's at the
 // same step, which says more about an action than one number per episode; dler and dcpo are about that number
 // and keep it.
+#include <string>
+
 #include "core/registry.h"
 #include "trainers/seams/preset.h"
 
 namespace trimtab {
+namespace {
+
+// What the presets have in common beside the algorithm: whole episodes of eight instances per world, batches of replies.
+const std::string kEpisodes = R"(
+critic: none
+group_size: 8
+num_envs: 32
+horizon: 0
+minibatches: 4
+entropy: 0.01
+max_grad_norm: 10
+)";
+const std::string kReplies = R"(
+prompts: 32
+group_size: 8
+lr: 1e-6
+)";
+
+}  // namespace
 
 // Shao et al., arXiv 2402.03300.
 TT_REGISTER(
@@ -16,22 +37,12 @@ TT_REGISTER(
     {.name = "grpo",
      .doc =
          "group-relative policy optimisation: no critic; episodes of one world are compared with each other",
-     .yaml = R"(
-critic: none
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
+     .yaml = kEpisodes + R"(
 epochs: 4
 lr: 5e-4
-entropy: 0.01
-max_grad_norm: 10
 )",
-     .language = R"(
-prompts: 32
-group_size: 8
+     .language = kReplies + R"(
 minibatches: 2
-lr: 1e-6
 )",
      .common = R"(
 advantage: group_mean_std
@@ -45,23 +56,13 @@ aggregation: row_mean
 TT_REGISTER(TrainerPreset, dr_grpo,
             {.name = "dr_grpo",
              .doc = "grpo done right: no division by the group's deviation nor by an episode's length",
-             .yaml = R"(
-critic: none
-group_size: 8
-num_envs: 32
-horizon: 0
+             .yaml = kEpisodes + R"(
 aggregation_constant: 100
-minibatches: 4
 epochs: 4
 lr: 5e-4
-entropy: 0.01
-max_grad_norm: 10
 )",
-             .language = R"(
-prompts: 32
-group_size: 8
+             .language = kReplies + R"(
 minibatches: 2
-lr: 1e-6
 aggregation_constant: 256
 )",
              .common = R"(
@@ -76,22 +77,12 @@ aggregation: constant
 TT_REGISTER(TrainerPreset, dapo,
             {.name = "dapo",
              .doc = "grpo with more room for likelier actions than for rarer ones (clip-higher)",
-             .yaml = R"(
-critic: none
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
+             .yaml = kEpisodes + R"(
 epochs: 4
 lr: 5e-4
-entropy: 0.01
-max_grad_norm: 10
 )",
-             .language = R"(
-prompts: 32
-group_size: 8
+             .language = kReplies + R"(
 minibatches: 2
-lr: 1e-6
 dynamic_sampling: 10
 )",
              .common = R"(
@@ -106,23 +97,13 @@ aggregation: row_mean
 TT_REGISTER(TrainerPreset, gspo,
             {.name = "gspo",
              .doc = "grpo with one ratio per episode: the mean over its rows, clipped as a whole",
-             .yaml = R"(
-critic: none
-group_size: 8
-num_envs: 32
-horizon: 0
+             .yaml = kEpisodes + R"(
 clip: {low: 0.02, high: 0.03}
-minibatches: 4
 epochs: 4
 lr: 5e-4
-entropy: 0.01
-max_grad_norm: 10
 )",
-             .language = R"(
-prompts: 32
-group_size: 8
+             .language = kReplies + R"(
 minibatches: 4
-lr: 1e-6
 )",
              .common = R"(
 advantage: group_mean_std
@@ -137,22 +118,12 @@ aggregation: episode_mean
 TT_REGISTER(TrainerPreset, rloo,
             {.name = "rloo",
              .doc = "REINFORCE against the mean of the others: one pass, no clip, no critic",
-             .yaml = R"(
-critic: none
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
+             .yaml = kEpisodes + R"(
 epochs: 1
 lr: 1e-3
-entropy: 0.01
-max_grad_norm: 10
 )",
-             .language = R"(
-prompts: 32
-group_size: 8
+             .language = kReplies + R"(
 minibatches: 1
-lr: 1e-6
 )",
              .common = R"(
 advantage: leave_one_out
@@ -169,23 +140,13 @@ TT_REGISTER(
     TrainerPreset, dler,
     {.name = "dler",
      .doc = "one return per episode within a budget of decisions, whitened over all rows of the batch",
-     .yaml = R"(
-critic: none
+     .yaml = kEpisodes + R"(
 group_score: return
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
 epochs: 4
 lr: 1e-3
-entropy: 0.01
-max_grad_norm: 10
 )",
-     .language = R"(
-prompts: 32
-group_size: 8
+     .language = kReplies + R"(
 minibatches: 2
-lr: 1e-6
 dynamic_sampling: 10
 reward: {stop_properly: 0.1}
 )",
@@ -204,24 +165,14 @@ TT_REGISTER(
     TrainerPreset, dcpo,
     {.name = "dcpo",
      .doc = "returns compared with all the world ever saw, bounds of the ratio wider for rarer actions",
-     .yaml = R"(
-critic: none
+     .yaml = kEpisodes + R"(
 group_score: return
 worlds: 32
-group_size: 8
-num_envs: 32
-horizon: 0
-minibatches: 4
 epochs: 4
 lr: 1e-3
-entropy: 0.01
-max_grad_norm: 10
 )",
-     .language = R"(
-prompts: 32
-group_size: 8
+     .language = kReplies + R"(
 minibatches: 4
-lr: 1e-6
 prompt_pool: 1024
 )",
      .common = R"(
