@@ -26,7 +26,7 @@ constexpr const char* kSummaryName = "summary.json";  // of a finished run
 struct TrainOptions {
   std::vector<std::string> words;
   std::string seeds, out;
-  bool fresh = false;
+  bool fresh = false, dry_run = false;
 };
 
 struct SeedRange {
@@ -152,6 +152,21 @@ int train_seeds(const Config& config, const TrainOptions& options) {
   return 0;
 }
 
+// Everything that can be wrong before the first update is found here too.
+int show_plan(const Config& config, const TrainOptions& options) {
+  resolve_config(config);
+  const json data = data_manifest(config);
+  fmt::print("{}", training_plan(config));
+  for (const json& entry : data)
+    fmt::print("data: {} ({})\n", entry["file"].get<std::string>(), entry["split"].get<std::string>());
+  if (!options.seeds.empty()) {
+    const SeedRange range = parse_seeds(options.seeds);
+    fmt::print("seeds: {} such runs, one after the other\n", range.last - range.first + 1);
+  }
+  fmt::print("Dry run: nothing was trained or written.\n");
+  return 0;
+}
+
 int train_verb(TrainOptions options) {
   const std::vector<std::string> overrides = take_overrides(options.words);
   if (options.words.size() != 1)
@@ -159,6 +174,7 @@ int train_verb(TrainOptions options) {
                                   options.words.size()));
   Config config = Config::load(options.words[0]);
   for (const std::string& text : overrides) config.apply(text);
+  if (options.dry_run) return show_plan(config, options);
   if (!options.seeds.empty()) return train_seeds(config, options);
   train_one(config, options.out, options.fresh);
   return 0;
@@ -173,6 +189,8 @@ TT_REGISTER(
               "A..B: trains every seed into NAME-seedK and writes seeds.json beside them");
        a.text("--out", options->out,
               "the run's folder (with --seeds: the folder of the runs) instead of a new one under run.out");
+       a.flag("--dry-run", options->dry_run,
+              "check everything and print the sizes of the run; train and write nothing");
        a.flag("--new", options->fresh, "start anew instead of resuming");
        return [options] { return train_verb(*options); };
      }});

@@ -22,6 +22,10 @@ using Policies = std::map<std::string, std::unique_ptr<Controller>>;  // by agen
 // accepts again. ConfigError on anything wrong with any block. Does not open trace files.
 std::string resolve_config(const Config& config);
 
+// What train() would do, as text: batches, steps, sizes. Opens environments, data and models as train() does, so
+// that what is wrong with them is told here; trains and writes nothing. ConfigError, DataError.
+std::string training_plan(const Config& config);
+
 // The `run:` and `checkpoint:` and `eval:` blocks, for whoever opens the run folder.
 struct RunOptions {
   std::string name = "run", device = "cpu", out = "runs";

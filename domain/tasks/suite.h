@@ -42,6 +42,9 @@ struct Problem {
   std::string id;  // "suite:" and 16 hex digits of the prompt's hash: the same in every run and machine
   std::string prompt, answer;
   int tier = 0;  // difficulty; the README says what it counts. 0: unknown
+  // What the prompt asks for beside the answer, named in front of it by the environment; 0: nothing.
+  double effort = 0;   // share of the usual length
+  int64_t budget = 0;  // tokens
 };
 
 // A supervised text. The loss is on the characters [loss_begin, loss_end) of the reply.

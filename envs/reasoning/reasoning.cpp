@@ -24,12 +24,24 @@ std::string one_line(const std::string& text) {
 
 std::string split_name(Split split) { return split == Split::kTrain ? "training" : split == Split::kValidation ? "validation" : "test"; }
 
+// In front of the prompt: "effort 0.5 ", "budget 64 ", or both.
+std::string demands(double effort, int64_t budget) {
+  std::string out;
+  if (effort > 0) out += fmt::format("effort {:g} ", effort);
+  if (budget > 0) out += fmt::format("budget {} ", budget);
+  return out;
+}
+
 }  // namespace
 
 void ReasoningOptions::describe(Fields& f) {
   f.choice("chat", chat, {"none", "chatml", "llama3"}, "chat template around prompts; none: the bare text");
   f.text("instruction", instruction, {.doc = "text in front of every prompt; with a chat template the system message"});
   f.texts("stop", stop, {.doc = "a reply also ends as soon as its text contains one of these"});
+  f.numbers("effort", effort, {.low = 0.01, .high = 100, .doc = "every prompt begins with one of these, drawn: a right reply counts up to so many times the prompt's mean "
+                                                                "length (e1); empty: none"});
+  f.integers("budgets", budgets, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "every prompt begins with one of these, drawn: tokens beyond it cost (reward.budget_weight); "
+                                                                                  "empty: none"});
 }
 
 Reasoning::Reasoning(const Config& config, const TextEnvironmentData& data) {
@@ -76,18 +88,35 @@ const std::vector<FileProblem>& Reasoning::problems_of(Split split) const {
 int64_t Reasoning::size(Split split) const { return suite_ ? 0 : static_cast<int64_t>(problems_of(split).size()); }
 
 Problem Reasoning::problem(Split split, uint64_t seed, uint64_t index) const {
-  if (suite_) return suite_->problem(seed, index, split);
+  if (suite_) return with_demands(suite_->problem(seed, index, split), split, seed, index);
   const auto& problems = problems_of(split);
   TT_CHECK_LT(index, problems.size());
-  return problems[index].problem;
+  return with_demands(problems[index].problem, split, seed, index);
+}
+
+// Drawn by the problem's own key, and no part of its text: id, split and verifier do not know of them.
+Problem Reasoning::with_demands(Problem problem, Split split, uint64_t seed, uint64_t index) const {
+  Draws draws(seed, Stream::kWorld, static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), 0xEFF0 + static_cast<uint32_t>(split));
+  const uint32_t first = draws.bits(), second = draws.bits();
+  if (!options_.effort.empty()) problem.effort = options_.effort[first % options_.effort.size()];
+  if (!options_.budgets.empty()) problem.budget = options_.budgets[second % options_.budgets.size()];
+  return problem;
+}
+
+std::string Reasoning::alphabet() const {
+  if (!suite_) return "";
+  std::string out = suite_->alphabet();
+  for (const double effort : options_.effort) out += demands(effort, 0);
+  for (const int64_t budget : options_.budgets) out += demands(0, budget);
+  return sorted_alphabet(out);
 }
 
 std::vector<int32_t> Reasoning::prompt_tokens(const Tokenizer& tokenizer, const Problem& problem) const {
   if (options_.chat == "none")
-    return tokenizer.encode(options_.instruction + problem.prompt, {.allow_special = false, .add_special_tokens = true});
+    return tokenizer.encode(options_.instruction + demands(problem.effort, problem.budget) + problem.prompt, {.allow_special = false, .add_special_tokens = true});
   std::vector<ChatMessage> messages;
   if (!options_.instruction.empty()) messages.push_back({"system", options_.instruction});
-  messages.push_back({"user", problem.prompt});
+  messages.push_back({"user", demands(problem.effort, problem.budget) + problem.prompt});
   return ChatTemplate(tokenizer, options_.chat).encode(messages);
 }
 
@@ -127,7 +156,8 @@ TokenExample Reasoning::example(const Tokenizer& tokenizer, Stage stage, TextKey
     text = {.prompt = p.problem.prompt, .reply = p.solution.empty() ? p.problem.answer : p.solution + "\n#### " + p.problem.answer};
     text.loss_end = text.reply.size();
   }
-  out.prompt = prompt_tokens(tokenizer, {.id = {}, .prompt = text.prompt, .answer = {}});
+  // Prompts look as they will in RL; what they ask for is not in the texts, and RL teaches it.
+  out.prompt = prompt_tokens(tokenizer, with_demands({.id = {}, .prompt = text.prompt, .answer = {}}, Split::kTrain, key.seed + key.visit, key.index));
   // Cut at the borders of the loss, so that it begins and ends with whole tokens.
   const auto append = [&](size_t first, size_t end) {
     const std::vector<int32_t> ids = tokenizer.encode(std::string_view(text.reply).substr(first, end - first), {.allow_special = false});
@@ -153,7 +183,7 @@ std::vector<Problem> Reasoning::read_problems(const std::string& file, bool allo
     if (split == Split::kTrain || (split == Split::kValidation && !allow_validation))
       throw DataError(fmt::format("{}:{}: the prompt '{}' is of the suite's {} split, so a result on it would not be held out; remove it",
                                   file, p.line, one_line(p.problem.prompt), split_name(split)));
-    out.push_back(p.problem);
+    out.push_back(with_demands(p.problem, Split::kTest, 0, out.size()));
   }
   std::vector<std::string> shared = shared_prompts(train_, held_out);
   if (!allow_validation && shared.empty()) shared = shared_prompts(validation_, held_out);

@@ -15,6 +15,8 @@ namespace trimtab {
 struct ReasoningOptions {
   std::string chat = "none", instruction;
   std::vector<std::string> stop;
+  std::vector<double> effort;     // shares of the usual length
+  std::vector<int64_t> budgets;   // tokens
   void describe(Fields& f);
 };
 
@@ -30,12 +32,13 @@ class Reasoning final : public TextEnvironment {
   std::vector<std::string> stop_strings() const override { return options_.stop; }
   std::vector<Verdict> score(std::span<const Problem> problems, std::span<const std::string> replies) override;
   TokenExample example(const Tokenizer& tokenizer, Stage stage, TextKey key) const override;
-  std::string alphabet() const override { return suite_ ? suite_->alphabet() : ""; }
+  std::string alphabet() const override;
   std::vector<Problem> read_problems(const std::string& file, bool allow_validation) const override;
 
  private:
   void read_files(const TextEnvironmentData& data);
   const std::vector<FileProblem>& problems_of(Split split) const;
+  Problem with_demands(Problem problem, Split split, uint64_t seed, uint64_t index) const;
   Verdict own_verdict(const Problem& problem, const std::string& reply) const;
 
   ReasoningOptions options_;

@@ -21,6 +21,7 @@
 #include "trainers/advantage/smooth.h"
 #include "trainers/language/rollout.h"
 #include "trainers/language/scorer.h"
+#include "trainers/language/tree.h"
 #include "trainers/seams/preset.h"
 
 namespace trimtab {
@@ -33,7 +34,22 @@ struct UpdateRows {
   std::vector<float> logp_sampler, logp_old, advantage, surrogate_weight, logp_reference;
   std::vector<uint8_t> mask, correct;          // [rows]
   int64_t rows() const { return sequence_begin.back(); }
+  bool has_advantage(int64_t reply) const {
+    return std::any_of(advantage.begin() + sequence_begin[reply], advantage.begin() + sequence_begin[reply + 1], [](float a) { return a != 0; });
+  }
 };
+
+std::vector<double> rewards_of(const SampledGroup& group) {
+  std::vector<double> out;
+  for (const SampledReply& r : group.replies) out.push_back(r.reward);
+  return out;
+}
+
+std::vector<SharedReply> shape_of(const SampledGroup& group) {
+  std::vector<SharedReply> out;
+  for (const SampledReply& r : group.replies) out.push_back({static_cast<int64_t>(r.tokens.size()), r.shared});
+  return out;
+}
 
 UpdateRows rows_of(const std::vector<SampledGroup>& groups, bool filter) {
   UpdateRows out;
@@ -109,17 +125,24 @@ class GroupLearner final : public LanguageLearner {
     int64_t steps = 0;
   };
 
-  // Advantage of every reply, spread over its rows. Returns the share of replies that have one.
+  // Advantage of every row: that of its reply, or of its segment. Returns the share of replies that have one.
   double set_advantages(const std::vector<SampledGroup>& groups, UpdateRows& rows) {
     rows.advantage.assign(rows.rows(), 0);
-    size_t reply = 0, used = 0;
+    size_t first = 0, used = 0;   // the group's first reply
     for (const SampledGroup& g : groups) {
-      const std::vector<double> a = advantages_of(g);
-      for (size_t i = 0; i < g.replies.size(); ++i, ++reply) {
-        used += a[i] != 0;
-        std::fill(rows.advantage.begin() + rows.sequence_begin[reply], rows.advantage.begin() + rows.sequence_begin[reply + 1], static_cast<float>(a[i]));
+      const auto give = [&](int64_t reply, int64_t begin, int64_t end, double advantage) {
+        const auto row = rows.advantage.begin() + rows.sequence_begin[first + reply];
+        std::fill(row + begin, row + end, static_cast<float>(advantage));
+      };
+      if (options_.tree.siblings()) {
+        sibling_advantages(shape_of(g), rewards_of(g), options_.seams.group_baseline(), options_.seams.std_epsilon, give);
+      } else {
+        const std::vector<double> a = advantages_of(g);
+        for (size_t i = 0; i < a.size(); ++i) give(static_cast<int64_t>(i), 0, static_cast<int64_t>(g.replies[i].tokens.size()), a[i]);
       }
+      for (size_t end = first + g.replies.size(); first < end; ++first) used += rows.has_advantage(static_cast<int64_t>(first));
     }
+    const size_t reply = first;
     const std::string& where = options_.seams.normalise_advantage;
     if (where != "none" && used > 0)
       whiten(rows.rows(), rows.mask.data(), rows.advantage.data(), one_process(), where == "batch_rows" ? Whitening::kBessel : Whitening::kPopulation);
@@ -129,8 +152,8 @@ class GroupLearner final : public LanguageLearner {
 
   std::vector<double> advantages_of(const SampledGroup& group) {
     const auto n = static_cast<int64_t>(group.replies.size());
-    std::vector<double> rewards, out(n);
-    for (const SampledReply& r : group.replies) rewards.push_back(r.reward);
+    const std::vector<double> rewards = rewards_of(group);
+    std::vector<double> out(n);
     const std::vector<uint8_t> all(n, 1);
     if (options_.seams.smooth()) {
       const SmoothVisit visit = smooth_.visit(group.problem.id, group_moments<double>(n, 1, rewards.data(), nullptr));
@@ -189,13 +212,16 @@ class GroupLearner final : public LanguageLearner {
     std::vector<PackedGroup> out;
     for (const int64_t g : part) {
       PackedGroup packed{.prompt = groups[g].prompt, .replies = {}};
+      bool any = false;
       for (size_t i = 0; i < groups[g].replies.size(); ++i) {
         const int64_t reply = g * options_.group_size + static_cast<int64_t>(i), first = rows.sequence_begin[reply];
         const auto n = static_cast<int64_t>(groups[g].replies[i].tokens.size());
-        const bool useful = n > 0 && rows.mask[first] && (everywhere || rows.advantage[first] != 0);
-        if (n > 0 && (useful || !only_useful)) packed.replies.push_back({groups[g].replies[i].tokens, first, 0, n});
+        const bool useful = n > 0 && rows.mask[first] && (everywhere || rows.has_advantage(reply));
+        const int64_t scored = useful || !only_useful ? n : 0;
+        packed.replies.push_back({groups[g].replies[i].tokens, first, 0, scored, groups[g].replies[i].shared});
+        any = any || scored > 0;
       }
-      if (!packed.replies.empty()) out.push_back(std::move(packed));
+      if (any) out.push_back(std::move(packed));
     }
     return out;
   }
@@ -334,6 +360,12 @@ GroupOptions read(const Config& trainer) {
   return options;
 }
 
+LanguageBatch batch_of(const GroupOptions& o) {
+  return {.prompts = o.prompts, .replies = o.group_size, .max_tokens = o.sampling.max_tokens, .tries = std::max<int64_t>(1, o.dynamic_sampling),
+          .minibatches = o.minibatches, .epochs = o.epochs, .token_budget = o.token_budget, .shards = o.shards, .shared_prefix = o.shared_prefix,
+          .reference = o.seams.reference_kl > 0};
+}
+
 TT_REGISTER(LanguageLearnerEntry, group,
             {.name = "group",
              .doc = "group-relative RL from verifiable rewards",
@@ -342,6 +374,7 @@ TT_REGISTER(LanguageLearnerEntry, group,
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .batch = [](const Config& trainer) { return batch_of(read(trainer)); },
              .help =
                  [](const std::string& preset) {
                    GroupOptions options;

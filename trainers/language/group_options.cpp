@@ -1,5 +1,8 @@
 #include "trainers/language/group_options.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/error.h"
 
 namespace trimtab {
@@ -13,6 +16,8 @@ void ShapingBlock::describe(Fields& f) {
             {.low = 0, .high = 1e6, .unit = "tokens", .doc = "over the last so many tokens before the limit the reward falls by up to 1 (DAPO); 0: not"});
   f.flag("filter_truncated", filter_truncated, "replies that were cut off teach nothing (overlong filtering)");
   f.number("cost_share", cost_share, {.low = 0, .high = 1, .doc = "share of a right reply's reward that few tokens earn (hierarchical)"});
+  f.number("budget_weight", budget_weight, {.low = 0, .high = 10, .doc = "most that tokens beyond the budget named in the prompt (env.budgets) cost"});
+  f.number("budget_softness", budget_softness, {.low = 0.001, .high = 100, .doc = "share of the budget beyond it over which that cost comes to two thirds"});
 }
 
 void DifficultyBlock::describe(Fields& f) {
@@ -27,6 +32,37 @@ void CarryOverBlock::describe(Fields& f) {
   f.integer("staleness", staleness, {.low = 1, .high = 1000, .unit = "updates", .doc = "a reply that is still open after so many updates is dropped with its group"});
 }
 
+void TreeBlock::describe(Fields& f) {
+  f.integer("branches", branches, {.low = 2, .high = 1000, .doc = "replies that go on from one beginning at every branching point"});
+  f.integer("depth", depth, {.low = 0, .high = 16, .doc = "branching points of a reply; 0: replies are independent"});
+  f.numbers("at", at, {.low = 1e-6, .doc = "where replies branch, one number per level, rising: shares of the reply's limit (below 1), or tokens; empty: evenly spaced"});
+  f.choice("advantage", advantage, {"reply", "sibling"},
+           "reply: one per reply, against its group, so that a stem gets its replies' mean; sibling: one per segment, the mean reward of its replies against its "
+           "siblings' (TreeRPO)");
+}
+
+void TreeBlock::validate() const {
+  if (!enabled() || at.empty()) return;
+  if (static_cast<int64_t>(at.size()) != depth) throw ConfigError(fmt::format("tree.at has {} numbers for depth {}; give one per level, or none", at.size(), depth));
+  for (size_t i = 0; i < at.size(); ++i) {
+    if (i > 0 && at[i] <= at[i - 1]) throw ConfigError(fmt::format("tree.at: {} comes after {}; a reply branches ever later, so give rising numbers", at[i], at[i - 1]));
+    if ((at[i] < 1) != (at[0] < 1)) throw ConfigError("tree.at mixes shares (below 1) and tokens; give one kind");
+    if (at[i] >= 1 && at[i] != std::floor(at[i])) throw ConfigError(fmt::format("tree.at: {} is no whole number of tokens", at[i]));
+  }
+}
+
+int64_t TreeBlock::leaves(int64_t levels) const {
+  int64_t out = 1;
+  for (int64_t i = 0; i < levels; ++i) out = std::min<int64_t>(out * branches, 1 << 30);   // beyond any group_size
+  return out;
+}
+
+int64_t TreeBlock::branching_point(int64_t level, int64_t limit) const {
+  const double where = at.empty() ? static_cast<double>(level + 1) / static_cast<double>(depth + 1) : at[level];
+  const double tokens = where < 1 ? where * static_cast<double>(limit) : where;
+  return std::clamp<int64_t>(std::llround(tokens), 1, limit);
+}
+
 void GroupOptions::describe(Fields& f) {
   f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
   f.integer("prompts", prompts, {.low = 1, .high = 1e6, .doc = "prompts per update"});
@@ -37,6 +73,7 @@ void GroupOptions::describe(Fields& f) {
             {.low = 0, .high = 1000, .doc = "drop groups whose verdicts are all equal and draw others, up to so many batches per update (DAPO); 0: keep all"});
   f.integer("patience", patience, {.low = 1, .high = 1e6, .unit = "updates", .doc = "stop with an error after so many updates in a row without anything to learn from"});
   f.block("carry_over", carry_over, "rollouts that end at a number of tokens");
+  f.block("tree", tree, "replies that branch");
   f.block("reward", reward, "from verdicts to rewards");
   f.block("difficulty", difficulty, "a token limit for each prompt");
   seams.describe(f);
@@ -59,6 +96,14 @@ void GroupOptions::validate() const {
     throw ConfigError(fmt::format("advantage '{}' compares the replies of a group; set group_size to 2 or more (or advantage: none)", seams.advantage));
   if (minibatches > prompts) throw ConfigError(fmt::format("minibatches {} is more than prompts {}: every part needs a group", minibatches, prompts));
   if (sampling.temperature <= 0) throw ConfigError("sampling.temperature must be above 0: replies that are all the same teach nothing");
+  if (tree.enabled()) {
+    if (group_size % tree.leaves(tree.depth) != 0)
+      throw ConfigError(fmt::format("group_size {} is no multiple of tree.branches ^ tree.depth = {}: every stem needs all of its branches", group_size, tree.leaves(tree.depth)));
+    if (carry_over.tokens > 0) throw ConfigError("tree and carry_over exclude each other: a reply that waits has no branches yet; set carry_over.tokens to 0");
+    if (!tree.at.empty() && tree.at.back() >= static_cast<double>(sampling.max_tokens))
+      throw ConfigError(fmt::format("tree.at: {} tokens is not before the end of a reply, sampling.max_tokens {}; branch earlier", tree.at.back(), sampling.max_tokens));
+    if (tree.siblings() && seams.smooth()) throw ConfigError("tree.advantage 'sibling' has no past to compare with; use another advantage than 'smooth'");
+  }
   if (seams.advantage == "smooth" && dynamic_sampling > 0)
     throw ConfigError("advantage 'smooth' learns from groups with equal verdicts too; leave dynamic_sampling at 0");
 }

@@ -2,6 +2,9 @@
 // seams they share with controllers (trainers/seams), and the fit.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "engine/generation/generator.h"
 #include "trainers/reward/shaping.h"
 #include "trainers/seams/options.h"
@@ -16,6 +19,7 @@ struct ShapingBlock {
   int64_t overlong_cache = 0;       // tokens before the limit over which the length costs up to 1
   bool filter_truncated = false;    // rows of replies that were cut off do not count
   double cost_share = 0;            // hierarchical: share of the reward that few tokens earn
+  double budget_weight = 0.5, budget_softness = 0.25;   // of a budget that the prompt names
   void describe(Fields& f);
 };
 
@@ -33,11 +37,25 @@ struct CarryOverBlock {
   void describe(Fields& f);
 };
 
+// Replies that branch: after a part of a reply several go on from it, and what they share is computed once in training.
+struct TreeBlock {
+  int64_t branches = 2, depth = 0;   // depth 0: replies are independent
+  std::vector<double> at;            // one per level: a share of the reply's limit (below 1) or tokens; empty: evenly spaced
+  std::string advantage = "reply";
+  void describe(Fields& f);
+  void validate() const;
+  bool enabled() const { return depth > 0; }
+  bool siblings() const { return enabled() && advantage == "sibling"; }
+  int64_t leaves(int64_t levels) const;                        // branches^levels
+  int64_t branching_point(int64_t level, int64_t limit) const;   // tokens, 1 to limit
+};
+
 struct GroupOptions {
   int64_t steps = 0, prompts = 32, group_size = 8, prompt_pool = 0;
   SamplingOptions sampling;
   int64_t dynamic_sampling = 0, patience = 20;
   CarryOverBlock carry_over;
+  TreeBlock tree;
   ShapingBlock reward;
   DifficultyBlock difficulty;
   SeamOptions seams = SeamOptions::of_language();

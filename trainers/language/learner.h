@@ -43,12 +43,22 @@ class LanguageLearner {
   virtual double temperature() const { return 1; }      // what evaluation samples at
 };
 
+// How large an update is, before there is one.
+struct LanguageBatch {
+  int64_t prompts = 1, replies = 1;   // per update; replies per prompt
+  int64_t max_tokens = 0;             // of a sampled reply; 0: replies are given
+  int64_t tries = 1;                  // batches of replies that one update may take
+  int64_t minibatches = 1, epochs = 1, token_budget = 0, shards = 1;
+  bool shared_prefix = true, reference = false;
+};
+
 // A kind of learner with its options. `trainer` is the trainer block with its preset filled in.
 struct LanguageLearnerEntry {
   std::string name, doc;
   std::function<std::unique_ptr<LanguageLearner>(const Config& trainer, const LanguageContext& context)> make;
   std::function<std::string(const Config& trainer)> resolved;   // every key; checks them, and needs nothing else
   std::function<int64_t(const Config& trainer)> steps;
+  std::function<LanguageBatch(const Config& trainer)> batch;
   std::function<std::vector<FieldLine>(const std::string& preset)> help;
 };
 

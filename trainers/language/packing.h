@@ -1,7 +1,9 @@
 // From prompts and replies to micro-batches: tries of token segments with the rows that a loss is taken on.
 //
 // A group is a prompt with the replies to it. With a shared prefix it is one root with a child per reply; without, one root per reply
-// (the repeated forward, what a framework without tries does). Groups never attend to each other.
+// (the repeated forward, what a framework without tries does). Groups never attend to each other. Replies that branch (tree.h) share
+// their stems in the same way: a stem's tokens are computed and scored once, and every reply that goes through it has rows of its own
+// for them. So the derivative of a stem's token is the sum over the leaves it serves, which is their number times their mean.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,6 +20,7 @@ struct PackedReply {
   std::span<const int32_t> tokens;
   int64_t first_row = 0;               // the update's row of tokens[0]; token t is row first_row + t
   int64_t loss_begin = 0, loss_end = 0;   // tokens that are scored; empty: the reply is left out
+  int64_t shared = 0;                     // first tokens in common with the reply before it in the group
 };
 struct PackedGroup {
   std::span<const int32_t> prompt;
@@ -27,7 +30,8 @@ struct PackedGroup {
 struct MicroBatch {
   Trie trie;
   at::Tensor tokens;                       // [T] i64
-  at::Tensor predictor, scored;            // [R] i64: row of `tokens` whose output predicts, and row that is predicted
+  at::Tensor predictor, scored;            // [S] i64: row of `tokens` whose output predicts, and row that is predicted
+  at::Tensor place;                        // [R] i64: which of the S a row of the update is; undefined: R = S, each its own
   std::vector<int64_t> row;                // [R] rows of the update
 };
 

@@ -31,6 +31,14 @@ LanguageLearner::Metrics metrics_of(const std::vector<SampledGroup>& groups) {
           {"train/zero_spread", flat / std::max<double>(1.0, static_cast<double>(groups.size()))}, {"train/replies", replies}};
 }
 
+// Share of the replies' tokens that an earlier reply of the tree has computed already.
+double shared_share(const std::vector<SampledGroup>& groups) {
+  double shared = 0, tokens = 0;
+  for (const SampledGroup& g : groups)
+    for (const SampledReply& r : g.replies) shared += static_cast<double>(r.shared), tokens += static_cast<double>(r.tokens.size());
+  return shared / std::max(tokens, 1.0);
+}
+
 }  // namespace
 
 bool SampledGroup::finished() const {
@@ -103,11 +111,37 @@ void LanguageRollout::sample(std::vector<SampledGroup>& groups) {
       requests.push_back(request), group_of.push_back(g);
     }
   }
-  const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(),
-                       context_.model->tokenizer.get()};
-  for (Completion& c : generator_.generate(requests, options_.sampling, stop, context_.seed, *context_.pool)) {
+  for (Completion& c : generate(requests)) {
     SampledReply& reply = groups[group_of[c.request]].replies[c.sample];
     reply.tokens = std::move(c.tokens), reply.logprobs = std::move(c.logprobs), reply.finish = c.finish;
+  }
+}
+
+std::vector<Completion> LanguageRollout::generate(std::span<const GenerationRequest> requests) {
+  const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(),
+                       context_.model->tokenizer.get()};
+  return generator_.generate(requests, options_.sampling, stop, context_.seed, *context_.pool);
+}
+
+// Level by level: the first reply of every branch is sampled up to the next branching point, and the others of the branch take over its
+// tokens. Draws belong to (sample, position), and the samples of one level have numbers and positions of their own.
+void LanguageRollout::sample_tree(std::vector<SampledGroup>& groups) {
+  const TreeBlock& tree = options_.tree;
+  for (int64_t level = 0; level <= tree.depth; ++level) {
+    const int64_t stride = tree.leaves(tree.depth - level);   // replies of one branch
+    std::vector<GenerationRequest> requests;
+    for (const SampledGroup& g : groups) {
+      requests.push_back({.prompt = g.prompt, .samples = options_.group_size / stride, .key = g.key,
+                          .max_tokens = level < tree.depth ? tree.branching_point(level, g.limit) : g.limit});
+      for (int64_t i = 0; level > 0 && i < options_.group_size; i += stride) requests.back().begun.push_back({g.replies[i].tokens, g.replies[i].logprobs});
+    }
+    for (Completion& c : generate(requests)) {
+      SampledReply* branch = &groups[c.request].replies[c.sample * stride];
+      branch->tokens = std::move(c.tokens), branch->logprobs = std::move(c.logprobs), branch->finish = c.finish;
+      const auto length = static_cast<int64_t>(branch->tokens.size());
+      for (int64_t k = 1; k < stride; ++k)
+        branch[k].tokens = branch->tokens, branch[k].logprobs = branch->logprobs, branch[k].finish = branch->finish, branch[k].shared = length;
+    }
   }
 }
 
@@ -123,6 +157,7 @@ void LanguageRollout::score(std::vector<SampledGroup>& groups) {
   const std::vector<Verdict> verdicts = context_.environment->score(problems, texts);
   size_t i = 0;
   for (SampledGroup& g : groups) {
+    record(g);
     for (SampledReply& r : g.replies) {
       r.verdict = verdicts[i++];
       if (!std::isfinite(r.verdict.outcome))
@@ -134,15 +169,26 @@ void LanguageRollout::score(std::vector<SampledGroup>& groups) {
   }
 }
 
+// What rewards are measured by has to know the whole group first.
+void LanguageRollout::record(const SampledGroup& group) {
+  if (group.problem.effort <= 0) return;
+  std::vector<int64_t> lengths;
+  for (const SampledReply& r : group.replies) lengths.push_back(static_cast<int64_t>(r.tokens.size()));
+  efforts_.record(group.problem.id, lengths);
+}
+
 double LanguageRollout::reward_of(const SampledGroup& group, const SampledReply& reply) {
   const ShapingBlock& shaping = options_.reward;
   const auto length = static_cast<int64_t>(reply.tokens.size());
   const double format = reply.verdict.well_formed ? shaping.format : 0;
+  double outcome = reply.verdict.outcome;   // the named effort decides on what a right reply earns, not on the format's part
+  if (group.problem.effort > 0 && outcome > 0) outcome = efforts_.reward(group.problem.id, true, length, group.problem.effort, outcome);
   double reward = shaping.kind == "hierarchical"
-                      ? hierarchical_reward(reply.verdict.well_formed, reply.verdict.outcome, format, costs_.score(static_cast<double>(length)), shaping.cost_share)
-                      : reply.verdict.outcome + format;
+                      ? hierarchical_reward(reply.verdict.well_formed, outcome, format, costs_.score(static_cast<double>(length)), shaping.cost_share)
+                      : outcome + format;
   reward = stop_properly(reward, reply.finish == Finish::kStop, shaping.stop_properly);
   if (shaping.overlong_cache > 0) reward += soft_overlong(length, group.limit, shaping.overlong_cache);
+  if (group.problem.budget > 0) reward += budget_barrier(length, group.problem.budget, shaping.budget_softness, shaping.budget_weight);
   return reward;
 }
 
@@ -152,7 +198,7 @@ std::vector<SampledGroup> LanguageRollout::batch(int64_t update) {
   waiting_.clear();
   std::erase_if(groups, [&](const SampledGroup& g) { return update - g.update > options_.carry_over.staleness; });
   while (static_cast<int64_t>(groups.size()) < options_.prompts) groups.push_back(begin_group(update));
-  sample(groups);
+  options_.tree.enabled() ? sample_tree(groups) : sample(groups);
   for (SampledGroup& g : groups) (g.finished() ? done : waiting_).push_back(std::move(g));
   score(done);
   return done;
@@ -167,7 +213,7 @@ LanguageRollout::Result LanguageRollout::collect(int64_t update) {
   int64_t batches = 0;
   while (batches < tries && static_cast<int64_t>(out.groups.size()) < options_.prompts) {
     for (SampledGroup& g : batch(update)) {
-      for (const SampledReply& r : g.replies) tokens += static_cast<double>(r.tokens.size());
+      for (const SampledReply& r : g.replies) tokens += static_cast<double>(static_cast<int64_t>(r.tokens.size()) - r.shared);
       const bool keep = (options_.dynamic_sampling == 0 || g.has_spread()) && static_cast<int64_t>(out.groups.size()) < options_.prompts;
       if (keep) out.groups.push_back(g);
       all.push_back(std::move(g));
@@ -182,6 +228,7 @@ LanguageRollout::Result LanguageRollout::collect(int64_t update) {
   out.metrics = metrics_of(all);
   const double seconds = seconds_since(start);
   out.metrics.push_back({"train/batches", static_cast<double>(batches)});
+  if (options_.tree.enabled()) out.metrics.push_back({"train/tree_shared", shared_share(all)});
   out.metrics.push_back({"train/waiting", static_cast<double>(waiting_.size())});
   out.metrics.push_back({"time/rollout_s", seconds});
   out.metrics.push_back({"time/rollout_tokens_per_s", tokens / std::max(seconds, 1e-9)});
@@ -193,10 +240,10 @@ void LanguageRollout::save(Checkpoint& checkpoint) const {
   for (const SampledGroup& g : waiting_) {
     nlohmann::json replies = nlohmann::json::array();
     for (const SampledReply& r : g.replies) replies.push_back({{"tokens", r.tokens}, {"logprobs", r.logprobs}, {"finish", static_cast<int>(r.finish)}});
-    waiting.push_back({{"id", g.problem.id}, {"prompt", g.problem.prompt}, {"answer", g.problem.answer}, {"tier", g.problem.tier},
+    waiting.push_back({{"id", g.problem.id}, {"prompt", g.problem.prompt}, {"answer", g.problem.answer}, {"tier", g.problem.tier}, {"effort", g.problem.effort}, {"budget", g.problem.budget},
                        {"tokens", g.prompt}, {"key", g.key}, {"limit", g.limit}, {"update", g.update}, {"replies", replies}});
   }
-  checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}};
+  checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}, {"efforts", efforts_.to_json()}};
 }
 
 void LanguageRollout::load(const Checkpoint& checkpoint) {
@@ -204,10 +251,11 @@ void LanguageRollout::load(const Checkpoint& checkpoint) {
   cursor_ = json.at("cursor").get<uint64_t>();
   limits_.restore(json.at("limits"));
   costs_ = CostHistory::from_json(json.at("costs"));
+  efforts_ = EffortControl::from_json(json.value("efforts", nlohmann::json::object()));
   waiting_.clear();
   for (const nlohmann::json& w : json.at("waiting")) {
     SampledGroup g;
-    g.problem = {.id = w.at("id"), .prompt = w.at("prompt"), .answer = w.at("answer"), .tier = w.at("tier")};
+    g.problem = {.id = w.at("id"), .prompt = w.at("prompt"), .answer = w.at("answer"), .tier = w.at("tier"), .effort = w.value("effort", 0.0), .budget = w.value("budget", int64_t{0})};
     g.prompt = w.at("tokens").get<std::vector<int32_t>>();
     g.key = w.at("key"), g.limit = w.at("limit"), g.update = w.at("update");
     for (const nlohmann::json& r : w.at("replies")) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <span>
 
 #include "core/checkpoint.h"
 #include "trainers/language/group_options.h"
@@ -13,6 +14,7 @@ namespace trimtab {
 struct SampledReply {
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;   // of the sampler
+  int64_t shared = 0;            // first tokens that are those of the reply before it (tree.h)
   Finish finish = Finish::kUnfinished;
   std::string text;
   Verdict verdict;
@@ -46,7 +48,10 @@ class LanguageRollout {
   Problem next_problem();
   SampledGroup begin_group(int64_t update);
   void sample(std::vector<SampledGroup>& groups);
+  void sample_tree(std::vector<SampledGroup>& groups);
+  std::vector<Completion> generate(std::span<const GenerationRequest> requests);
   void score(std::vector<SampledGroup>& groups);
+  void record(const SampledGroup& group);
   double reward_of(const SampledGroup& group, const SampledReply& reply);
   std::vector<SampledGroup> batch(int64_t update);
 
@@ -59,6 +64,7 @@ class LanguageRollout {
   std::vector<SampledGroup> waiting_;     // carried over
   DifficultyLimit limits_;
   CostHistory costs_;
+  EffortControl efforts_;                 // lengths by problem, whatever effort was named
 };
 
 }  // namespace trimtab

@@ -16,6 +16,7 @@
 #include "core/run_folder.h"
 #include "trainers/language/evaluate.h"
 #include "trainers/language/job.h"
+#include "trainers/language/plan.h"
 #include "trainers/run/family.h"
 
 namespace trimtab {
@@ -204,7 +205,8 @@ TT_REGISTER(LearnerFamily, language,
              .doc = "transformers by supervised training and by RL from verifiable rewards",
              .trains = [](const std::string& environment) { return Registry<TextEnvironmentEntry>::instance().has(environment); },
              .resolve = [](const Config& config) { return LanguageJob(config).resolved(); },
-             .train = [](const Config& config, const TrainHooks& hooks) { return LanguageRun(config, hooks).run(); }});
+             .train = [](const Config& config, const TrainHooks& hooks) { return LanguageRun(config, hooks).run(); },
+             .plan = [](const Config& config) { return plan_of(LanguageJob(config)); }});
 
 }  // namespace
 }  // namespace trimtab

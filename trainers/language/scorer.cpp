@@ -16,7 +16,8 @@ struct Scored {
 Scored forward(const Transformer& model, const MicroBatch& batch, double temperature, const ForwardOptions& options) {
   const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, batch.predictor);
   auto [logp, entropy] = linear_logprob(hidden, model.head(), batch.tokens.index_select(0, batch.scored), {.temperature = temperature});
-  return {logp, entropy};
+  if (!batch.place.defined()) return {logp, entropy};
+  return {logp.index_select(0, batch.place), entropy.index_select(0, batch.place)};   // backward adds up over the leaves of a stem
 }
 
 }  // namespace

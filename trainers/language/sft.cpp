@@ -113,6 +113,11 @@ TT_REGISTER(LanguageLearnerEntry, sft,
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .batch =
+                 [](const Config& trainer) {
+                   const SftOptions o = read(trainer);
+                   return LanguageBatch{.prompts = o.rows, .token_budget = o.token_budget, .shards = o.shards};
+                 },
              .help = [](const std::string&) { return help_of<SftOptions>(); }});
 
 }  // namespace

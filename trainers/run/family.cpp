@@ -26,6 +26,7 @@ const LearnerFamily& family_of(const Config& config) {
 }
 
 std::string resolve_config(const Config& config) { return family_of(config).resolve(config); }
+std::string training_plan(const Config& config) { return family_of(config).plan(config); }
 TrainResult train(const Config& config, const TrainHooks& hooks) { return family_of(config).train(config, hooks); }
 
 }  // namespace trimtab

@@ -15,6 +15,7 @@ struct LearnerFamily {
   std::function<bool(const std::string& environment)> trains;   // is this environment one of its own?
   std::function<std::string(const Config& config)> resolve;
   std::function<TrainResult(const Config& config, const TrainHooks& hooks)> train;
+  std::function<std::string(const Config& config)> plan;   // what train() would do, as lines of text; trains and writes nothing
 };
 
 // The family of a configuration; ConfigError for an environment that is unknown or needs a build with LibTorch.

@@ -15,6 +15,7 @@
 #include "trainers/policy_gradient/spec_json.h"
 #include "trainers/run/evaluate.h"
 #include "trainers/run/family.h"
+#include "trainers/run/plan.h"
 #include "trainers/run/job.h"
 
 namespace trimtab {
@@ -237,7 +238,8 @@ TT_REGISTER(LearnerFamily, controllers,
              .doc = "small networks by on-policy policy gradients",
              .trains = [](const std::string& environment) { return Registry<EnvironmentEntry>::instance().has(environment); },
              .resolve = [](const Config& config) { return Job(config).resolved(); },
-             .train = [](const Config& config, const TrainHooks& hooks) { return Trainer(config, hooks).run(); }});
+             .train = [](const Config& config, const TrainHooks& hooks) { return Trainer(config, hooks).run(); },
+             .plan = [](const Config& config) { return plan_of(Job(config)); }});
 
 }  // namespace
 
