@@ -85,7 +85,7 @@ double total_length(const SampledGroup& g) {
 
 TEST(Effort, ARightReplyEarnsUpToItsShareOfTheMeanLength) {
   int64_t kept = 0, lost = 0;
-  for (const SampledGroup& g : roll("effort: [0.5, 1]\n", {}).groups) {
+  for (const SampledGroup& g : roll("effort: [0.5, 1]\n", GroupOptions()).groups) {
     for (const SampledReply& r : g.replies) {
       const bool in_time = static_cast<double>(r.tokens.size()) <= g.problem.effort * (total_length(g) / 6);
       EXPECT_EQ(r.reward, in_time ? 1 : 0);
@@ -112,7 +112,7 @@ TEST(Effort, TokensBeyondTheBudgetCost) {
 }
 
 TEST(Effort, LengthsGoOnFromACheckpoint) {
-  const Rolled first = roll("effort: [1]\n", {}), second = roll("effort: [1]\n", {}, &first.state, 1);
+  const Rolled first = roll("effort: [1]\n", GroupOptions()), second = roll("effort: [1]\n", GroupOptions(), &first.state, 1);
   for (const SampledGroup& g : second.groups) {
     double before = 0;
     for (const SampledGroup& f : first.groups)

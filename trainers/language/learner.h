@@ -50,6 +50,7 @@ struct LanguageBatch {
   int64_t tries = 1;                  // batches of replies that one update may take
   int64_t minibatches = 1, epochs = 1, token_budget = 0, shards = 1;
   bool shared_prefix = true, reference = false;
+  bool gradient = true;               // false: the epochs are forward passes alone
 };
 
 // A kind of learner with its options. `trainer` is the trainer block with its preset filled in.

@@ -48,19 +48,19 @@ double cache_bytes(const TransformerConfig& c, const LanguageBatch& b, const Lon
 }
 
 // What autograd keeps of one token: inputs of norms and projections, queries, keys, values, the MLP's three, and a row of logits' share.
-double activation_bytes(const TransformerConfig& c) {
+double activation_bytes(const TransformerConfig& c, bool gradient) {
   const int64_t layer = 8 * c.hidden_size + 4 * (c.num_heads + c.num_kv_heads) * c.head_dim + 4 * c.intermediate_size;
-  return static_cast<double>(c.num_layers * layer + 4 * c.hidden_size) * sizeof(float);
+  return static_cast<double>((gradient ? c.num_layers : 1) * layer + 4 * c.hidden_size) * sizeof(float);
 }
 
 std::string memory_line(const LanguageModel& model, const LanguageBatch& b, const Longest& longest, int threads) {
   const double parameter = static_cast<double>(model.transformer->num_parameters()) * sizeof(float);
-  // Parameters, gradient, two moments, a gradient per shard, the generator's copy, a reference.
-  const double fixed = parameter * static_cast<double>(4 + b.shards + (b.max_tokens > 0 ? 1 : 0) + (b.reference ? 2 : 0));
+  // Parameters; gradient, two moments and a gradient per shard; the generator's copy; a reference.
+  const double fixed = parameter * static_cast<double>(1 + (b.gradient ? 3 + b.shards : 0) + (b.max_tokens > 0 ? 1 : 0) + (b.reference ? 2 : 0));
   const double caches = cache_bytes(model.transformer->config(), b, longest);
   const double parts = static_cast<double>(std::min<int64_t>(threads, b.shards));
   const double tokens = static_cast<double>(std::min(b.token_budget, packed_tokens(b, longest, b.prompts)));
-  const double activations = parts * tokens * activation_bytes(model.transformer->config());
+  const double activations = parts * tokens * activation_bytes(model.transformer->config(), b.gradient);
   return fmt::format("memory, estimated: {} = {} of parameters, gradients and moments, {} of keys and values, {} of activations ({} at once)\n",
                      mebibytes(fixed + caches + activations), mebibytes(fixed), mebibytes(caches), mebibytes(activations),
                      counted(static_cast<int64_t>(parts), "micro-batch"));
@@ -79,13 +79,14 @@ std::string phase_lines(const LanguageJob& job, const LanguagePhase& phase, cons
     out += fmt::format("batch: {} x {} = {} per update, of up to {}{}\n", counted(b.prompts, "prompt"), counted(b.replies, "reply"), counted(b.prompts * b.replies, "reply"),
                        counted(b.max_tokens, "token"), b.tries > 1 ? fmt::format("; up to {} such batches until enough groups are of use", b.tries) : "");
   } else {
-    out += fmt::format("batch: {} per update ({} and {} while facts and clean texts are shown), of up to {}\n", counted(b.prompts, "text"), grouped_digits(6 * b.prompts),
-                       grouped_digits(2 * b.prompts), counted(longest.prompt + longest.reply, "token"));
+    const std::string early = fmt::format(" ({} and {} while facts and clean texts are shown)", grouped_digits(6 * b.prompts), grouped_digits(2 * b.prompts));
+    out += fmt::format("batch: {} per update{}, of up to {}\n", counted(b.prompts, "text"), b.gradient ? early : "", counted(longest.prompt + longest.reply, "token"));
   }
-  out += fmt::format("updates: {}; {} x {} = {} per update, {} in all\n", grouped_digits(updates), counted(b.minibatches, "minibatch"), counted(b.epochs, "epoch"),
-                     counted(steps, "optimiser step"), grouped_digits(steps * updates));
+  out += b.gradient ? fmt::format("updates: {}; {} x {} = {} per update, {} in all\n", grouped_digits(updates), counted(b.minibatches, "minibatch"),
+                                  counted(b.epochs, "epoch"), counted(steps, "optimiser step"), grouped_digits(steps * updates))
+                    : fmt::format("updates: {}, without gradients: every batch is seen {} times, from both sides of its direction\n", grouped_digits(updates), b.epochs);
   out += fmt::format("tokens: at most {} per update{}, {} in all\n", grouped_digits(tokens * b.epochs),
-                     b.max_tokens > 0 ? fmt::format(" to train on and {} to sample", grouped_digits(b.prompts * b.replies * b.max_tokens * b.tries)) : " to train on",
+                     b.max_tokens > 0 ? fmt::format(" to train on and {} to sample", grouped_digits(b.prompts * b.replies * b.max_tokens * b.tries * (b.gradient ? 1 : b.epochs))) : " to train on",
                      grouped_digits(tokens * b.epochs * updates));
   out += fmt::format("micro-batches: at most about {} per minibatch (token_budget {}, at least {} for {})\n",
                      grouped_digits(std::max(b.shards, (of_part + b.token_budget - 1) / b.token_budget)), grouped_digits(b.token_budget), b.shards, counted(b.shards, "shard"));

@@ -24,6 +24,7 @@ TEST(Plan, SaysHowLargeEverythingIs) {
   expect_in(text, "every 2 updates on 4 problems x 1 sample and a greedy one");
   expect_in(text, "memory, estimated");
   expect_in(plan("preset: sft, steps: 3, rows: 4"), "4 texts per update");
+  expect_in(plan("preset: spsa, steps: 3, rows: 4"), "without gradients: every batch is seen 2 times");
 }
 
 TEST(Plan, FindsWhatTrainingWouldRefuse) {

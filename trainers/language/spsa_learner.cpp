@@ -142,6 +142,12 @@ SpsaLearnerOptions read(const Config& trainer) {
   return options;
 }
 
+LanguageBatch batch_of(const SpsaLearnerOptions& o) {
+  const bool reward = o.objective == "reward";
+  return {.prompts = o.rows * o.spsa.directions, .replies = reward ? o.samples : 1, .max_tokens = reward ? o.sampling.max_tokens : 0, .epochs = 2,
+          .token_budget = o.token_budget, .shards = o.shards, .gradient = false};
+}
+
 TT_REGISTER(LanguageLearnerEntry, spsa,
             {.name = "spsa",
              .doc = "fine-tuning by forward passes alone, one byte per gradient (SPSA with shared randomness)",
@@ -150,6 +156,7 @@ TT_REGISTER(LanguageLearnerEntry, spsa,
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .batch = [](const Config& trainer) { return batch_of(read(trainer)); },
              .help = [](const std::string&) { return help_of<SpsaLearnerOptions>(); }});
 
 }  // namespace

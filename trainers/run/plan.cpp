@@ -56,7 +56,7 @@ std::string mebibytes(double bytes) { return fmt::format("{:.1f} MiB", bytes / (
 std::string counted(int64_t number, const std::string& what) {
   if (number == 1) return "1 " + what;
   if (what == "reply") return grouped_digits(number) + " replies";
-  return grouped_digits(number) + " " + what + (what.ends_with("ch") ? "es" : "s");
+  return grouped_digits(number) + " " + what + (what.ends_with("tch") ? "es" : "s");
 }
 
 std::string plan_of(const Job& job) {
