@@ -1,4 +1,4 @@
-# The CUDA kernels: kernels/*/*_cuda.cu as one object library, trimtab::cuda_kernels, for sm_80 and sm_90. Compiling needs
+# The CUDA kernels: kernels/*/*_cuda.cu as one library, trimtab::cuda_kernels, for sm_80 and sm_90. Compiling needs
 # nvcc and no GPU.
 find_program(TRIMTAB_NVCC nvcc HINTS ${CUDAToolkit_ROOT}/bin $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
 if(NOT TRIMTAB_NVCC)
@@ -23,7 +23,7 @@ function(trimtab_cuda_settings target)
 endfunction()
 
 file(GLOB trimtab_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/*_cuda.cu)
-add_library(trimtab_cuda_kernels OBJECT ${trimtab_cuda_sources})
+add_library(trimtab_cuda_kernels STATIC ${trimtab_cuda_sources})
 add_library(trimtab::cuda_kernels ALIAS trimtab_cuda_kernels)
 trimtab_cuda_settings(trimtab_cuda_kernels)
 

@@ -28,7 +28,7 @@ std::string training_plan(const Config& config);
 
 // The `run:` and `checkpoint:` and `eval:` blocks, for whoever opens the run folder.
 struct RunOptions {
-  std::string name = "run", device = "cpu", out = "runs";
+  std::string name = "run", device = "cpu", precision = "auto", out = "runs";
   int64_t seed = 1, threads = 0;  // 0: as many as the machine has
   void describe(Fields& f);
   static RunOptions of(const Config& config);

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "policies/language/ops/attention_full.h"
 #include "policies/language/ops/attention_trie.h"
+#include "policies/language/ops/composed.h"
 #include "policies/language/ops/norm_linear.h"
 #include "policies/language/ops/recompute.h"
 #include "policies/language/ops/swiglu_linear.h"
@@ -24,12 +25,6 @@ at::Tensor add_linear(const at::Tensor& x, const at::Tensor& a, const at::Tensor
 }
 
 std::vector<at::Tensor> defined(std::vector<at::Tensor> tensors) { return tensors[0].defined() ? tensors : std::vector<at::Tensor>{}; }
-
-// The gated unit, for what reads it beside the down projection (swiglu_linear keeps it to itself).
-at::Tensor gated(const at::Tensor& gate_up) {
-  const std::vector<at::Tensor> halves = gate_up.chunk(2, 1);
-  return at::silu(halves[0]) * halves[1];
-}
 
 // Leaves by name that share the memory of `flat`; their gradients are views of `gradient`, or they are frozen where that is undefined.
 std::map<std::string, at::Tensor> views(const at::Tensor& flat, const std::vector<std::pair<std::string, std::vector<int64_t>>>& shapes,
@@ -119,6 +114,16 @@ void Transformer::bind_layers() {
 
 Transformer Transformer::replica() const { return Transformer(config_, flat_, lora_, adapter_); }
 
+Transformer Transformer::copy_as(const at::TensorOptions& options) const {
+  const auto copied = [&](const at::Tensor& t) { return t.defined() ? t.to(options, false, true) : t; };
+  return Transformer(config_, copied(flat_), lora_, copied(adapter_));
+}
+
+void Transformer::refresh(const Transformer& from) {
+  const torch::NoGradGuard no_grad;
+  trainable().copy_(from.trainable());
+}
+
 Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype, Initialisation initial)
     : Transformer(config, at::zeros({count_parameters(config)}, dtype)) {
   const torch::NoGradGuard no_grad;
@@ -165,16 +170,18 @@ at::Tensor Transformer::layer(const Layer& l, const at::Tensor& x, const Rows& r
   if (l.lora_gate.a.defined() || l.lora_up.a.defined())
     gate_up = add_low_rank(gate_up, rms_norm_rows(y, l.post_norm, epsilon), {{l.gate, l.lora_gate}, {l.up, l.lora_up}});
   const at::Tensor out = swiglu_linear(gate_up, l.down, l.down_bias, middle);
-  return l.lora_down.a.defined() ? add_low_rank(out, gated(gate_up), {{l.down, l.lora_down}}) : out;
+  return l.lora_down.a.defined() ? add_low_rank(out, composed_swiglu(gate_up), {{l.down, l.lora_down}}) : out;
 }
 
 at::Tensor Transformer::hidden(const at::Tensor& tokens, const Trie& trie, const ForwardOptions& options) const {
   TT_CHECK_EQ(tokens.size(0), trie.num_rows);
   const std::vector<int64_t> positions = trie.positions();
   const at::Tensor angles = at::outer(at::tensor(positions, at::kDouble), at::tensor(frequencies_.inverse, at::kDouble));
-  const at::Tensor cosine = (angles.cos() * frequencies_.attention_factor).to(flat_.scalar_type());
-  const at::Tensor sine = (angles.sin() * frequencies_.attention_factor).to(flat_.scalar_type());
-  at::Tensor x = at::embedding(parameters_.at("model.embed_tokens.weight"), tokens);
+  // In 16 bits far positions would share their angles, so these stay in f32 at least.
+  const auto angle_options = flat_.options().dtype(flat_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const at::Tensor cosine = (angles.cos() * frequencies_.attention_factor).to(angle_options);
+  const at::Tensor sine = (angles.sin() * frequencies_.attention_factor).to(angle_options);
+  at::Tensor x = at::embedding(parameters_.at("model.embed_tokens.weight"), tokens.to(flat_.device()));
   if (options.recompute_layers) {
     const auto kept = std::make_shared<const Trie>(trie);   // the backward may come when the caller's is gone
     for (const Layer& l : layers_)

@@ -37,6 +37,11 @@ class Transformer {
   Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype = at::kFloat, Initialisation initial = {});
   // The same parameters (shared: what changes one changes both) with gradients of its own, for work side by side.
   Transformer replica() const;
+  // The parameters in another format or on another device, with gradients of their own: bf16 of f32 masters, on a GPU. 16 bits and CUDA
+  // compute by ops/composed.h and the CUDA kernel of attention.
+  Transformer copy_as(const at::TensorOptions& options) const;
+  void refresh(const Transformer& from);   // what trains takes the values of the model that this was copied from
+
 
   // FOLDER/config.json with model.safetensors, or shards and their index; f16, bf16, f32 and f64 become `dtype`. DataError
   // naming file and tensor when one is missing, unknown, doubled, of the wrong shape or not finite.

@@ -18,21 +18,23 @@ struct Scored {
 // Adds a forward's gradient to the model's; `at` are the places in `to` of what is scored.
 void score(const Transformer& model, const at::Tensor& tokens, const Trie& trie, const at::Tensor& predictors, const at::Tensor& at,
            const PrefixBatch& batch, Scored& to) {
-  const at::Tensor hidden = model.hidden(tokens, trie).index_select(0, predictors);
-  const at::Tensor targets = batch.tokens.index_select(0, batch.rows.index_select(0, at));
+  const at::Device device = model.flat().device();
+  const at::Tensor hidden = model.hidden(tokens, trie).index_select(0, predictors.to(device));
+  const at::Tensor targets = batch.tokens.index_select(0, batch.rows.index_select(0, at)).to(device);
   const auto [logp, entropy] = linear_logprob(hidden, model.head(), targets, {.temperature = batch.temperature});
-  std::vector<at::Tensor> roots = {logp}, grads = {batch.d_logp.index_select(0, at)};
-  if (batch.d_entropy.defined()) roots.push_back(entropy), grads.push_back(batch.d_entropy.index_select(0, at));
+  std::vector<at::Tensor> roots = {logp}, grads = {batch.d_logp.index_select(0, at).to(logp.options())};
+  if (batch.d_entropy.defined()) roots.push_back(entropy), grads.push_back(batch.d_entropy.index_select(0, at).to(entropy.options()));
   torch::autograd::backward(roots, grads);
-  to.logp.index_copy_(0, at, logp.detach()), to.entropy.index_copy_(0, at, entropy.detach());
+  to.logp.index_copy_(0, at, logp.detach().to(to.logp.options())), to.entropy.index_copy_(0, at, entropy.detach().to(to.entropy.options()));
 }
 
 template <class F>
 Scored scored(const Transformer& model, int64_t count, const F& f) {
   model.flat_gradient().zero_();
-  Scored to{at::zeros({count}, model.flat().options()), at::zeros({count}, model.flat().options()), {}};
+  const at::ScalarType wide = model.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  Scored to{at::zeros({count}, wide), at::zeros({count}, wide), {}};
   f(to);
-  to.gradient = model.flat_gradient().clone();
+  to.gradient = model.flat_gradient().to(to.logp.options(), false, true);
   return to;
 }
 
@@ -75,7 +77,8 @@ std::string parameter_at(const Transformer& model, int64_t index) {
 }  // namespace
 
 double verify_shared_prefix(const Transformer& model, const PrefixBatch& batch, double tolerance) {
-  if (tolerance <= 0) tolerance = model.flat().scalar_type() == at::kDouble ? 1e-9 : 1e-3;
+  const at::ScalarType format = model.flat().scalar_type();
+  if (tolerance <= 0) tolerance = format == at::kDouble ? 1e-9 : format == at::kFloat ? 1e-3 : 0.1;
   const at::Tensor before = model.flat_gradient().clone();
   const Scored ours = shared(model, batch), theirs = repeated(model, batch);
   model.flat_gradient().copy_(before);

@@ -80,7 +80,7 @@ class GroupLearner final : public LanguageLearner {
       : options_(std::move(options)),
         context_(context),
         rollout_(options_, context_),
-        scorer_(*context.model->transformer, options_.shards, {.recompute_layers = options_.checkpoint_activations}),
+        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute}),
         optimiser_(*context.model->transformer, options_.adam.options()) {
     if (options_.seams.reference_kl > 0) reference_ = std::make_unique<LanguageModel>(context.load_start());
   }
@@ -188,7 +188,7 @@ class GroupLearner final : public LanguageLearner {
                        rows.surrogate_weight.data());
     }
     if (!reference_) return;
-    Scorer reference(*reference_->transformer, 1);
+    Scorer reference(*reference_->transformer, {.compute = context_.compute});
     score_with(reference, rows.logp_reference);
   }
 
@@ -349,9 +349,8 @@ void GroupLearner::verify(const std::vector<PackedGroup>& chosen) {
   if (!options_.shared_prefix || !wanted) return;
   verified_ = true;
   const std::vector<MicroBatch> batch = pack(std::span(chosen).first(1), {.token_budget = INT64_MAX / 2});
-  verify_shared_prefix(context_.model->transformer->replica(), {.tokens = batch[0].tokens, .trie = batch[0].trie, .rows = batch[0].scored,
-                                                                .d_logp = at::ones({batch[0].scored.size(0)}), .d_entropy = {},
-                                                                .temperature = options_.sampling.temperature});
+  verify_shared_prefix(scorer_.computing(), {.tokens = batch[0].tokens, .trie = batch[0].trie, .rows = batch[0].scored,
+                                             .d_logp = at::ones({batch[0].scored.size(0)}), .d_entropy = {}, .temperature = options_.sampling.temperature});
 }
 
 GroupOptions read(const Config& trainer) {

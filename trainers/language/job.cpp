@@ -95,6 +95,14 @@ LanguageJob::LanguageJob(const Config& config) : config_(config) {
   if (checkpoint.every == 0) checkpoint.every = tenth;
 }
 
+at::TensorOptions LanguageJob::compute() const {
+  const bool cuda = run.device == "cuda", wide = run.precision == "f32" || (run.precision == "auto" && !cuda);
+  if (cuda && wide) throw ConfigError("run.device cuda computes in 16 bits; set run.precision to bf16 or auto");
+  if (cuda && !at::hasCUDA())
+    throw ConfigError("run.device is cuda, but this program or machine has none: build with -DTRIMTAB_CUDA=ON, look whether nvidia-smi lists a GPU, or set run.device to cpu");
+  return at::TensorOptions().device(cuda ? at::kCUDA : at::kCPU).dtype(wide ? at::kFloat : at::kBFloat16);
+}
+
 void LanguageJob::read_phases() {
   const auto add = [&](const Config& whole, PhaseOptions options, std::string yaml) {
     LanguagePhase phase{std::move(options), whole.at("env"), with_preset(whole.at("trainer")), std::move(yaml)};

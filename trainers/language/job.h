@@ -54,6 +54,8 @@ class LanguageJob {
   std::unique_ptr<TextEnvironment> make_environment(const Config& env) const;
   LanguageModel make_model() const;   // reads policy.model, or makes a new one; with its adapter. ConfigError, DataError
   std::string resolved() const;
+  // run.device and run.precision. ConfigError where this build or machine has no such device, or no kernels for the format on it.
+  at::TensorOptions compute() const;
 
  private:
   void read_phases();

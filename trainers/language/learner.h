@@ -26,6 +26,7 @@ struct LanguageContext {
   uint64_t seed = 0;
   uint64_t phase = 0;                  // phases never meet each other's problems or draws
   std::filesystem::path run_folder;    // sample completions and dumps go here
+  at::TensorOptions compute = at::TensorOptions().dtype(at::kFloat);   // where forward and backward run, and in which format (run.device, run.precision)
   std::function<LanguageModel()> load_start;   // the model the run started from, read again: a reference
 };
 

@@ -96,6 +96,7 @@ std::string phase_lines(const LanguageJob& job, const LanguagePhase& phase, cons
 }  // namespace
 
 std::string plan_of(const LanguageJob& job) {
+  job.compute();
   const LanguageModel model = job.make_model();
   const TransformerConfig& c = model.transformer->config();
   std::string out = fmt::format("run '{}': language model, {}, {}\n", job.run.name, counted(job.total_steps(), "update"), counted(thread_count(job.run.threads), "thread"));

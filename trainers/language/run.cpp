@@ -70,7 +70,7 @@ class LanguageRun {
     learner_ = learner_of(phase.trainer)
                    .make(phase.trainer, {.model = &model_, .environment = environment_.get(), .pool = &pool_,
                                          .seed = static_cast<uint64_t>(job_.run.seed), .phase = static_cast<uint64_t>(phase_),
-                                         .run_folder = hooks_.run_folder, .load_start = [this] { return job_.make_model(); }});
+                                         .run_folder = hooks_.run_folder, .compute = job_.compute(), .load_start = [this] { return job_.make_model(); }});
     problems_.clear();
     const int64_t size = environment_->size(Split::kValidation);
     const int64_t wanted = size > 0 || environment_->size(Split::kTrain) > 0 ? std::min(job_.eval.episodes, size) : job_.eval.episodes;

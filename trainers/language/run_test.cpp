@@ -29,6 +29,43 @@ TEST(LanguageRun, EveryPresetTrainsAndThreadsDoNotChangeABit) {
   }
 }
 
+double first(const MetricLines& lines, const std::string& name) {
+  for (const auto& line : lines)
+    if (line.contains(name)) return line.at(name);
+  return NAN;
+}
+
+// Forward and backward in bf16 beside f32 masters, as on a GPU: near the run in f32 until replies differ, and not the same.
+TEST(LanguageRun, TrainsInSixteenBits) {
+  for (const std::string& trainer : {std::string("preset: sft, steps: 30, rows: 6, lr: 5e-3"), "preset: grpo, " + kSmall + ", verify_shared_prefix: always, reward: {overlong_cache: 11}"}) {
+    SCOPED_TRACE(trainer);
+    TemporaryFolder a, b;
+    const MetricLines wide = train_in(a.path(), tiny_run(trainer)), narrow = train_in(b.path(), tiny_run(trainer), {"+run.precision=bf16"});
+    EXPECT_NEAR(first(wide, "train/grad_norm"), first(narrow, "train/grad_norm"), 0.1 * first(wide, "train/grad_norm"));
+    EXPECT_NE(parameters(a.path()), parameters(b.path()));
+    if (trainer.starts_with("preset: sft")) {
+      EXPECT_NEAR(total(wide, "train/loss"), total(narrow, "train/loss"), 0.02 * total(wide, "train/loss"));
+    } else {
+      EXPECT_LT(first(narrow, "train/mismatch_max"), 0.3);   // of the sampler's f32 and the trainer's bf16
+      EXPECT_GT(first(narrow, "train/mismatch_max"), 1e-4);
+    }
+  }
+}
+
+TEST(LanguageRun, DevicesAndFormatsThatCannotBeAreRefusedWithACure) {
+  const auto refused = [](const std::vector<std::string>& overrides, const std::string& part) {
+    TemporaryFolder folder;
+    try {
+      train_in(folder.path(), tiny_run("preset: sft, steps: 1"), overrides);
+      ADD_FAILURE() << "trained";
+    } catch (const ConfigError& e) {
+      EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+    }
+  };
+  refused({"+run.device=cuda", "+run.precision=f32"}, "bf16");
+  if (!at::hasCUDA()) refused({"+run.device=cuda"}, "TRIMTAB_CUDA=ON");
+}
+
 TEST(LanguageRun, AStoppedAndResumedRunEqualsTheWholeOne) {
   for (const std::string trainer : {"preset: sft, steps: 4, rows: 6, facts: 1, clean: 1", "preset: dcpo, prompt_pool: 5, reward: {overlong_cache: 11}, " ,
                                     "preset: dler, dynamic_sampling: 0, difficulty: {enabled: true, low: 4}, carry_over: {tokens: 60}, reward: {overlong_cache: 11}, "}) {

@@ -14,44 +14,81 @@ struct Scored {
 };
 
 Scored forward(const Transformer& model, const MicroBatch& batch, double temperature, const ForwardOptions& options) {
-  const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, batch.predictor);
-  auto [logp, entropy] = linear_logprob(hidden, model.head(), batch.tokens.index_select(0, batch.scored), {.temperature = temperature});
+  const auto there = [&](const at::Tensor& index) { return index.to(model.flat().device()); };
+  const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, there(batch.predictor));
+  auto [logp, entropy] = linear_logprob(hidden, model.head(), there(batch.tokens.index_select(0, batch.scored)), {.temperature = temperature});
   if (!batch.place.defined()) return {logp, entropy};
-  return {logp.index_select(0, batch.place), entropy.index_select(0, batch.place)};   // backward adds up over the leaves of a stem
+  return {logp.index_select(0, there(batch.place)), entropy.index_select(0, there(batch.place))};   // backward adds up over the leaves of a stem
+}
+
+at::Tensor here(const at::Tensor& x) { return x.detach().to(at::kCPU); }
+
+// Forward and backward of one micro-batch; adds to the model's flat_gradient().
+void learn(const Transformer& model, const MicroBatch& batch, int64_t number, double temperature, const ForwardOptions& options, const Scorer::Loss& loss) {
+  const Scored scored = forward(model, batch, temperature, options);
+  const at::Tensor logp = here(scored.logp), entropy = here(scored.entropy);
+  const at::Tensor d_logp = at::zeros_like(logp), d_entropy = at::zeros_like(entropy);
+  loss(number, {batch.row, floats(logp), floats(entropy), floats(d_logp), floats(d_entropy)});
+  torch::autograd::backward({scored.logp, scored.entropy}, {d_logp.to(scored.logp.device()), d_entropy.to(scored.entropy.device())});
 }
 
 }  // namespace
 
-Scorer::Scorer(const Transformer& model, int64_t shards, const ForwardOptions& forward) : model_(model), forward_(forward) {
-  for (int64_t i = 0; i < shards; ++i) replicas_.push_back(model.replica());
+Scorer::Scorer(const Transformer& model, const ScorerOptions& options) : model_(model), forward_(options.forward) {
+  const at::TensorOptions own = model.flat().options();
+  if (options.compute.device() != own.device() || options.compute.dtype() != own.dtype()) copy_ = model.copy_as(options.compute);
+  for (int64_t i = 0; i < options.shards && !copy_; ++i) replicas_.push_back(model.replica());
+}
+
+const Transformer& Scorer::computing() {
+  if (!copy_) return replicas_.empty() ? model_ : replicas_[0];
+  copy_->refresh(model_);
+  return *copy_;
 }
 
 void Scorer::shard_backward(int64_t shard, std::span<const MicroBatch> batches, double temperature, const Loss& loss) {
   at::set_num_threads(1);
   const Transformer& model = replicas_[shard];
   model.flat_gradient().zero_();
-  for (size_t i = shard; i < batches.size(); i += replicas_.size()) {
-    const Scored scored = forward(model, batches[i], temperature, forward_);
-    const at::Tensor logp = scored.logp.detach(), entropy = scored.entropy.detach();
-    const at::Tensor d_logp = at::zeros_like(logp), d_entropy = at::zeros_like(entropy);
-    loss(static_cast<int64_t>(i), {batches[i].row, floats(logp), floats(entropy), floats(d_logp), floats(d_entropy)});
-    torch::autograd::backward({scored.logp, scored.entropy}, {d_logp, d_entropy});
+  for (size_t i = shard; i < batches.size(); i += replicas_.size()) learn(model, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
+}
+
+void Scorer::copy_backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss) {
+  const Transformer& copy = computing();
+  at::Tensor sum = at::zeros_like(copy.flat_gradient(), at::TensorOptions().dtype(at::kFloat));   // 16 bits would lose what is small beside it
+  for (size_t i = 0; i < batches.size(); ++i) {
+    copy.flat_gradient().zero_();
+    learn(copy, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
+    sum.add_(copy.flat_gradient());
   }
+  const torch::NoGradGuard no_grad;
+  model_.flat_gradient().add_(here(sum));
 }
 
 void Scorer::backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss, Pool& pool) {
+  if (copy_) return copy_backward(batches, temperature, loss);
   pool.run(static_cast<int64_t>(replicas_.size()), [&](int64_t shard) { shard_backward(shard, batches, temperature, loss); });
   const torch::NoGradGuard no_grad;
   for (const Transformer& replica : replicas_) model_.flat_gradient().add_(replica.flat_gradient());
 }
 
 void Scorer::score(std::span<const MicroBatch> batches, double temperature, const Loss& take, Pool& pool) {
-  pool.run(static_cast<int64_t>(batches.size()), [&](int64_t i) {
-    at::set_num_threads(1);
+  const Transformer& model = copy_ ? computing() : model_;
+  const auto one = [&](int64_t i) {
     const torch::NoGradGuard no_grad;
-    const Scored scored = forward(model_, batches[i], temperature, forward_);
-    const at::Tensor d_logp = at::zeros_like(scored.logp), d_entropy = at::zeros_like(scored.entropy);
-    take(i, {batches[i].row, floats(scored.logp), floats(scored.entropy), floats(d_logp), floats(d_entropy)});
+    const Scored scored = forward(model, batches[i], temperature, forward_);
+    const at::Tensor logp = here(scored.logp), entropy = here(scored.entropy);
+    const at::Tensor d_logp = at::zeros_like(logp), d_entropy = at::zeros_like(entropy);
+    take(i, {batches[i].row, floats(logp), floats(entropy), floats(d_logp), floats(d_entropy)});
+  };
+  const auto count = static_cast<int64_t>(batches.size());
+  if (copy_) {
+    for (int64_t i = 0; i < count; ++i) one(i);
+    return;
+  }
+  pool.run(count, [&](int64_t i) {
+    at::set_num_threads(1);
+    one(i);
   });
 }
 

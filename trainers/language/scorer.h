@@ -2,9 +2,13 @@
 //
 // LibTorch's own threads would make sums depend on how many there are. So the work is cut into a fixed number of logical shards; each
 // runs on one thread with a gradient buffer of its own, and the buffers are added in the order of the shards.
+//
+// Where `compute` names another format or device than the model's, all of it runs on one copy there, micro-batch by micro-batch: the
+// model keeps the f32 masters, the copy is made from them anew at every call, and gradients add up in f32 (mixed precision, arXiv 1710.03740).
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,9 +18,15 @@
 
 namespace trimtab {
 
+struct ScorerOptions {
+  int64_t shards = 1;
+  ForwardOptions forward = {};
+  at::TensorOptions compute = at::TensorOptions().dtype(at::kFloat);   // device and format of activations
+};
+
 class Scorer {
  public:
-  Scorer(const Transformer& model, int64_t shards, const ForwardOptions& forward = {});
+  Scorer(const Transformer& model, const ScorerOptions& options);
 
   // Rows of a micro-batch in plain arrays, all of length rows.size().
   struct Rows {
@@ -31,13 +41,17 @@ class Scorer {
   void backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss, Pool& pool);
   // Log-probabilities alone; `take` is called as `loss` above, and what it writes is ignored.
   void score(std::span<const MicroBatch> batches, double temperature, const Loss& take, Pool& pool);
+  // The model that computes: a replica, or the copy, with the parameters of now.
+  const Transformer& computing();
 
  private:
   void shard_backward(int64_t shard, std::span<const MicroBatch> batches, double temperature, const Loss& loss);
+  void copy_backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss);
 
   const Transformer& model_;
   ForwardOptions forward_;
-  std::vector<Transformer> replicas_;   // one per shard
+  std::vector<Transformer> replicas_;   // one per shard; none with a copy
+  std::optional<Transformer> copy_;
 };
 
 }  // namespace trimtab

@@ -42,7 +42,7 @@ class SftLearner final : public LanguageLearner {
   SftLearner(SftOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        scorer_(*context.model->transformer, options_.shards, {.recompute_layers = options_.checkpoint_activations}),
+        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute}),
         optimiser_(*context.model->transformer, options_.adam.options()) {}
 
   Metrics update(int64_t update, double progress) override {

@@ -41,7 +41,7 @@ class SpsaLearner final : public LanguageLearner {
       : options_(std::move(options)),
         context_(context),
         ranks_(ranks),
-        scorer_(*context.model->transformer, 0),
+        scorer_(*context.model->transformer, {.shards = 0, .compute = context.compute}),
         spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, ranks, *context.pool) {}
 
   Metrics update(int64_t update, double) override {

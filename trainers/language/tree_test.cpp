@@ -98,7 +98,7 @@ struct Outcome {
 Outcome gradient_of(const Transformer& model, const std::vector<PackedGroup>& groups, int64_t rows, const PackingOptions& options) {
   Outcome out{std::vector<float>(rows, 1), {}, 0};
   Pool pool(2);
-  Scorer scorer(model, 2);
+  Scorer scorer(model, {.shards = 2});
   model.flat_gradient().zero_();
   const std::vector<MicroBatch> batches = pack(groups, options);
   for (const MicroBatch& b : batches) out.computed += b.tokens.numel();

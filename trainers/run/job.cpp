@@ -37,7 +37,8 @@ std::string flow_yaml(const std::string& yaml) {
 void RunOptions::describe(Fields& f) {
   f.text("name", name, {.doc = "name of the run; its folder is NAME-DATE-TIME"});
   f.integer("seed", seed, {.low = 0, .high = 9007199254740991.0, .doc = "everything random derives from it"});
-  f.choice("device", device, {"cpu"}, "where to train");
+  f.choice("device", device, {"cpu", "cuda"}, "where forward and backward of a language model run; controllers train on the CPU");
+  f.choice("precision", precision, {"auto", "f32", "bf16"}, "format of a language model's activations, beside f32 masters; auto: f32 on the CPU, bf16 on CUDA");
   f.text("out", out, {.doc = "folder that holds runs"});
   f.integer("threads", threads,
             {.low = 0, .high = 1024, .doc = "threads to use; 0: all cores. Results do not depend on it"});
@@ -94,6 +95,8 @@ Job::Job(const Config& config) : config_(config) {
   NoOptions none;
   config.read(none, {"run", "data", "env", "policy", "trainer", "phases", "eval", "checkpoint"});
   run = RunOptions::of(config);
+  if (run.device != "cpu" || (run.precision != "auto" && run.precision != "f32"))
+    throw ConfigError(fmt::format("run.device {} with run.precision {}: controllers train on the CPU in f32; leave both out", run.device, run.precision));
   config.at("data").read(data);
   config.at("eval").read(eval);
   config.at("checkpoint").read(checkpoint);

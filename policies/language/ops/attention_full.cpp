@@ -4,16 +4,10 @@
 #include <vector>
 
 #include "core/error.h"
+#include "policies/language/ops/composed.h"
 
 namespace trimtab {
 namespace {
-
-// x [T, H, D] by the row's angles: halves (a, b) become (a cos - b sin, b cos + a sin), as kernels/rotary does.
-at::Tensor turned(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
-  const std::vector<at::Tensor> halves = x.chunk(2, 2);
-  const at::Tensor c = cosine.unsqueeze(1), s = sine.unsqueeze(1);
-  return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, 2);
-}
 
 // q [L, H, D], k and v [L, K, D] -> [L, H, D]; head h reads key head h / (H / K).
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
@@ -32,7 +26,7 @@ at::Tensor rotary_attention_full(const at::Tensor& qkv, const at::Tensor& cosine
   TT_CHECK_EQ(qkv.size(1) % all_heads, 0);
   TT_CHECK_EQ(heads % kv_heads, 0);
   const at::Tensor x = qkv.view({qkv.size(0), all_heads, -1});
-  const at::Tensor q = turned(x.narrow(1, 0, heads), cosine, sine), k = turned(x.narrow(1, heads, kv_heads), cosine, sine);
+  const at::Tensor q = composed_rotary(x.narrow(1, 0, heads), cosine, sine), k = composed_rotary(x.narrow(1, heads, kv_heads), cosine, sine);
   const at::Tensor v = x.narrow(1, heads + kv_heads, kv_heads);
   const double scale = options.scale > 0 ? options.scale : 1 / std::sqrt(static_cast<double>(x.size(2)));
   std::vector<at::Tensor> out = {at::zeros({0, heads, x.size(2)}, x.options())};

@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "kernels/rotary/rotary.h"
 #include "kernels/trie_attention/trie_attention.h"
+#include "policies/language/ops/attention_trie_cuda.h"
+#include "policies/language/ops/composed.h"
 #include "policies/language/ops/rows.h"
 
 namespace trimtab {
@@ -162,6 +164,9 @@ at::Tensor attention_trie(const at::Tensor& q, const at::Tensor& k, const at::Te
   TT_CHECK_EQ(q.size(0), trie.num_rows);
   TT_CHECK_EQ(k.size(0), trie.num_rows);
   TT_CHECK_EQ(q.size(1) % k.size(1), 0);
+  if (q.is_cuda()) return attention_trie_cuda(q, k, v, trie, scale_of(q.size(2), scale));
+  if (!served_by_kernels(q))   // 16 bits on the CPU: by way of f32
+    return attention_trie(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), trie, scale).to(q.scalar_type());
   return AttentionTrie::apply(packed_heads(q), packed_heads(k), packed_heads(v), layout_of(trie), scale_of(q.size(2), scale));
 }
 
@@ -173,6 +178,11 @@ at::Tensor rotary_attention_trie(const at::Tensor& qkv, const at::Tensor& cosine
   TT_CHECK_EQ(qkv.size(1) % all_heads, 0);
   TT_CHECK_EQ(options.heads % options.kv_heads, 0);
   TT_CHECK_EQ(cosine.size(1) * 2, qkv.size(1) / all_heads);
+  if (!served_by_kernels(qkv)) {
+    const at::Tensor x = qkv.view({qkv.size(0), all_heads, -1});
+    const at::Tensor q = composed_rotary(x.narrow(1, 0, options.heads), cosine, sine), k = composed_rotary(x.narrow(1, options.heads, options.kv_heads), cosine, sine);
+    return attention_trie(q, k, x.narrow(1, options.heads + options.kv_heads, options.kv_heads), trie, options.scale).reshape({qkv.size(0), -1});
+  }
   return RotaryAttentionTrie::apply(qkv, cosine, sine, layout_of(trie), options.heads, options.kv_heads,
                                     scale_of(qkv.size(1) / all_heads, options.scale));
 }

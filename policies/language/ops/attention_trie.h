@@ -13,12 +13,12 @@
 
 namespace trimtab {
 
-// q [T, H, D], k and v [T, K, D], f32 or f64 on the CPU; H a multiple of K (grouped queries: head h reads key head h / (H / K)).
+// q [T, H, D], k and v [T, K, D], f32 or f64 on the CPU, 16 bits there too (by way of f32) and on CUDA; H a multiple of K (grouped queries: head h reads key head h / (H / K)).
 // Returns [T, H, D]. scale: of the scores, 1 / sqrt(D) unless given. Differentiable in q, k and v (once).
 at::Tensor attention_trie(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Trie& trie, double scale = 0);
 
 // What a layer needs at once: qkv [T, (heads + 2 kv_heads) D] = [q | k | v], q and k turned by the row's angles (cosine and sine
-// [T, D / 2], kernels/rotary), then attention; returns [T, heads D]. qkv is used up: turned in place and kept for the backward.
+// [T, D / 2], kernels/rotary), then attention; returns [T, heads D]. qkv is used up: turned in place (f32 and f64) and kept for the backward.
 struct RotaryAttention {
   int64_t heads = 1, kv_heads = 1;
   double scale = 0;   // as above

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kernels/token_logprob/token_logprob.h"
+#include "policies/language/ops/composed.h"
 #include "policies/language/ops/rows.h"
 
 namespace trimtab {
@@ -75,6 +76,7 @@ std::tuple<at::Tensor, at::Tensor> linear_logprob(const at::Tensor& hidden, cons
   TT_CHECK_EQ(hidden.size(1), weight.size(1));
   TT_CHECK_EQ(hidden.size(0), tokens.size(0));
   TT_CHECK_GT(options.temperature, 0.0);
+  if (!served_by_kernels(hidden)) return composed_linear_logprob(hidden, weight, tokens, options);
   const variable_list out =
       LinearLogprob::apply(hidden.contiguous(), weight, tokens.contiguous(), options.temperature, std::max<int64_t>(1, options.chunk_rows));
   return {out[0], out[1]};

@@ -14,7 +14,7 @@ struct LinearLogprobOptions {
 };
 
 // hidden [N, d], weight [V, d], tokens [N] i64 -> log p(tokens) [N] and the entropy of the distributions [N], in nats.
-// Differentiable in hidden and weight, through both results.
+// Differentiable in hidden and weight, through both results, which are in f32 where hidden has 16 bits (composed.h).
 std::tuple<at::Tensor, at::Tensor> linear_logprob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& tokens,
                                                   const LinearLogprobOptions& options = {});
 

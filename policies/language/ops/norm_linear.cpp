@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "policies/language/ops/composed.h"
 #include "policies/language/ops/rows.h"
 
 namespace trimtab {
@@ -156,6 +157,7 @@ std::pair<at::Tensor, at::Tensor> norm_linear(const at::Tensor& x, const at::Ten
   TT_CHECK(biases.empty() || biases.size() == weights.size(), "{} biases for {} weights", biases.size(), weights.size());
   for (const at::Tensor& w : weights) TT_CHECK_EQ(w.size(1), x.size(1));
   TT_CHECK(!weights.empty() && weights.size() <= kMaps, "{} weights", weights.size());
+  if (!served_by_kernels(x)) return {composed_norm_linear(x, norm_weight, epsilon, weights, biases), x};
   const auto at = [](const std::vector<at::Tensor>& list, size_t i) { return i < list.size() ? Maybe(list[i]) : std::nullopt; };
   const variable_list out = NormLinear::apply(x.contiguous(), norm_weight, epsilon, at(weights, 0), at(weights, 1), at(weights, 2), at(biases, 0),
                                               at(biases, 1), at(biases, 2));
@@ -164,12 +166,13 @@ std::pair<at::Tensor, at::Tensor> norm_linear(const at::Tensor& x, const at::Ten
 
 at::Tensor rms_norm_rows(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   TT_CHECK_EQ(x.size(1), weight.size(0));
-  return RmsNormRows::apply(x.contiguous(), weight, epsilon);
+  return served_by_kernels(x) ? RmsNormRows::apply(x.contiguous(), weight, epsilon) : composed_rms_norm(x, weight, epsilon);
 }
 
 at::Tensor norm_heads(const at::Tensor& qkv, const at::Tensor& q_weight, const at::Tensor& k_weight, int64_t heads, int64_t kv_heads,
                       double epsilon) {
   TT_CHECK_EQ(qkv.size(1), (heads + 2 * kv_heads) * q_weight.size(0));
+  if (!served_by_kernels(qkv)) return composed_norm_heads(qkv, q_weight, k_weight, heads, kv_heads, epsilon);
   return NormHeads::apply(qkv.contiguous(), q_weight, k_weight, heads, kv_heads, epsilon);
 }
 

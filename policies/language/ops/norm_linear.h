@@ -11,7 +11,7 @@
 namespace trimtab {
 
 // x [T, d] -> {[T, sum of outputs] = rms_norm(x) [W_1; W_2; ...]^T + [b_1; b_2; ...], x for the residual}. weights [out_i, d],
-// one to three; biases [out_i] for each weight, or none. f32 or f64 on the CPU.
+// one to three; biases [out_i] for each weight, or none. f32 or f64 on the CPU; anything else is composed of ATen's operations (composed.h).
 std::pair<at::Tensor, at::Tensor> norm_linear(const at::Tensor& x, const at::Tensor& norm_weight, double epsilon,
                                               const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases = {});
 

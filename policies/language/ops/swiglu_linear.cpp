@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "kernels/swiglu/swiglu.h"
+#include "policies/language/ops/composed.h"
 #include "policies/language/ops/rows.h"
 
 namespace trimtab {
@@ -55,7 +56,8 @@ struct SwiGluLinear : torch::autograd::Function<SwiGluLinear> {
 
 at::Tensor swiglu_linear(const at::Tensor& gate_up, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual) {
   TT_CHECK_EQ(gate_up.size(1), 2 * weight.size(1));
-  const at::Tensor out = SwiGluLinear::apply(gate_up.contiguous(), weight, residual);
+  const at::Tensor out = served_by_kernels(gate_up) ? SwiGluLinear::apply(gate_up.contiguous(), weight, residual)
+                                                    : at::addmm(residual, composed_swiglu(gate_up), weight.t());
   return bias.defined() ? out + bias : out;
 }
 
