@@ -105,6 +105,17 @@ __device__ inline bool load_ends(int32_t* end, const int32_t* from, int64_t firs
   return __syncthreads_or(seen) != 0;
 }
 
+// Brings the keys and values [key, key + kMet) of a head into shared memory, if a query from first_query on sees any of them.
+template <class T, int kSize>
+__device__ bool meet_keys(const TrieAttentionCuda<T>& a, int64_t kv_head, int64_t key, int64_t first_query, T (*k_met)[kSize + kPad], T (*v_met)[kSize + kPad], int32_t* end) {
+  if (!load_ends(end, a.end, key, a.rows, first_query)) return false;
+  const int size = static_cast<int>(a.head_size);
+  load_met<T, kSize>(k_met, a.k + kv_head * size, a.k_stride, key, a.rows, size);
+  load_met<T, kSize>(v_met, a.v + kv_head * size, a.v_stride, key, a.rows, size);
+  __syncthreads();
+  return true;
+}
+
 template <class T, int kSize>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const TrieAttentionCuda<T> a) {
   __shared__ __align__(16) T k_met[kMet][kSize + kPad];
@@ -118,11 +129,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const TrieAttentionCu
   float out[kSize / 8][4], max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
   clear(out);
   for (int64_t key = 0; key < block_first + kOwn && key < a.rows; key += kMet) {
-    const bool seen = load_ends(end, a.end, key, a.rows, block_first);
-    if (seen) {
-      load_met<T, kSize>(k_met, a.k + kv_head * size, a.k_stride, key, a.rows, size);
-      load_met<T, kSize>(v_met, a.v + kv_head * size, a.v_stride, key, a.rows, size);
-      __syncthreads();
+    if (meet_keys<T, kSize>(a, kv_head, key, block_first, k_met, v_met, end)) {
       float score[kMet / 8][4], top[2] = {max[0], max[1]};
       multiply<T, kSize>(score, q, k_met);
       for (int j = 0; j < kMet / 8; ++j)
@@ -189,11 +196,7 @@ __global__ void __launch_bounds__(kThreads) query_gradient_kernel(const TrieAtte
   }
   clear(d_q);
   for (int64_t key = 0; key < block_first + kOwn && key < a.rows; key += kMet) {
-    const bool seen = load_ends(end, a.end, key, a.rows, block_first);
-    if (seen) {
-      load_met<T, kSize>(k_met, a.k + kv_head * size, a.k_stride, key, a.rows, size);
-      load_met<T, kSize>(v_met, a.v + kv_head * size, a.v_stride, key, a.rows, size);
-      __syncthreads();
+    if (meet_keys<T, kSize>(a, kv_head, key, block_first, k_met, v_met, end)) {
       float score[kMet / 8][4], d_score[kMet / 8][4];
       multiply<T, kSize>(score, q, k_met);
       multiply<T, kSize>(d_score, d_out, v_met);
