@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "core/random.h"
-#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/two_piece_attention/two_piece_attention.h"
 #include "kernels/packed_linear/packed_linear.h"
 #include "kernels/rms_norm/rms_norm.h"
 
@@ -246,7 +246,7 @@ void Forward::attend_group(int64_t layer, int64_t kv_head, const Group& group, i
                     has_own ? cache_keys(row.own, layer, kv_head) : nullptr, has_own ? cache_values(row.own, layer, kv_head) : nullptr,
                     row.own_keys};
     }
-    decode_attention({head_dim_, cache_keys(shared, layer, kv_head), cache_values(shared, layer, kv_head),
+    two_piece_attention({head_dim_, cache_keys(shared, layer, kv_head), cache_values(shared, layer, kv_head),
                       {queries.data(), static_cast<size_t>(count)}, m.own->scores, score_stride_});
   }
 }

@@ -15,7 +15,7 @@
 
 namespace trimtab {
 
-// Keys and values of one prompt or sequence, all layers and heads (kernels/decode_attention).
+// Keys and values of one prompt or sequence, all layers and heads (kernels/two_piece_attention).
 struct CacheView {
   float* base = nullptr;
   int64_t capacity = 0;   // keys: a multiple of 16

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/two_piece_attention/two_piece_attention.h"
 #include "kernels/packed_linear/packed_linear.h"
 
 namespace trimtab {

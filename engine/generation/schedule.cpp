@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "engine/generation/checks.h"
-#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/two_piece_attention/two_piece_attention.h"
 
 namespace trimtab {
 namespace {

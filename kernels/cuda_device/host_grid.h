@@ -20,6 +20,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/half.h"
 #include "kernels/cuda_device/cuda_types.h"
 
 #define __global__
@@ -184,20 +185,8 @@ inline uint32_t float_to_bits(float x) {
   std::memcpy(&out, &x, sizeof out);
   return out;
 }
-inline float to_float(Float16 x) {
-  const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
-  const float size = exponent == 31 ? (fraction ? NAN : INFINITY) : exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
-  return x.bits & 0x8000 ? -size : size;
-}
-inline void from_float(float x, Float16& to) {   // to nearest, ties to even
-  const float size = std::fabs(x);
-  const uint32_t sign = float_to_bits(x) >> 16 & 0x8000, bits = float_to_bits(size);
-  uint32_t out = 0x7e00;
-  if (size >= 65520) out = 0x7c00;
-  else if (size >= 0x1p-14f) out = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10);
-  else if (size >= 0) out = static_cast<uint32_t>(std::nearbyint(size * 0x1p24f));
-  to.bits = static_cast<uint16_t>(sign | out);
-}
+inline float to_float(Float16 x) { return half_to_float(x.bits); }
+inline void from_float(float x, Float16& to) { to.bits = float_to_half(x); }
 inline float to_float(Bfloat16 x);   // as on the device
 
 template <class T>

@@ -40,7 +40,7 @@ struct AttentionQuery {
   int64_t own = 0;
 };
 
-struct DecodeAttention {
+struct TwoPieceAttention {
   int64_t head_dim = 0;
   const float* shared_keys = nullptr;
   const float* shared_values = nullptr;
@@ -49,6 +49,6 @@ struct DecodeAttention {
   int64_t score_stride = 0;                  // >= attention_scores of the largest shared and the largest own
 };
 inline int64_t attention_scores(int64_t shared, int64_t own) { return (key_blocks_of(shared) + key_blocks_of(own)) * kKeyBlock; }
-void decode_attention(const DecodeAttention& a);
+void two_piece_attention(const TwoPieceAttention& a);
 
 }  // namespace trimtab

@@ -1,5 +1,5 @@
 // Attention on a two-piece cache against its definition in float64, and queries that do not know of each other.
-#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/two_piece_attention/two_piece_attention.h"
 
 #include <gtest/gtest.h>
 
@@ -14,8 +14,8 @@
 namespace trimtab {
 namespace {
 
-class DecodeAttentionTest : public EveryTarget {};
-TT_ON_EVERY_TARGET(DecodeAttentionTest);
+class TwoPieceAttentionTest : public EveryTarget {};
+TT_ON_EVERY_TARGET(TwoPieceAttentionTest);
 
 // A cache of `n` keys as the kernel reads it, with NaN where nothing was written, and as a plain matrix.
 struct Cache {
@@ -44,7 +44,7 @@ std::vector<double> by_definition(const float* q, int64_t head_dim, const Cache&
   return out;
 }
 
-TEST_P(DecodeAttentionTest, EqualsItsDefinitionAndAloneEqualsTogether) {
+TEST_P(TwoPieceAttentionTest, EqualsItsDefinitionAndAloneEqualsTogether) {
   for (uint32_t round = 0; round < 120; ++round) {
     Draws draws(test_seed(), Stream::kTest, round);
     const int64_t dims[] = {1, 2, 6, 16, 24, 32, 48, 64, 80, 128, 200}, head_dim = dims[draws.below(11)], padded = padded_head_dim(head_dim);
@@ -63,21 +63,21 @@ TEST_P(DecodeAttentionTest, EqualsItsDefinitionAndAloneEqualsTogether) {
       queries.push_back({q.data() + i * head_dim, out.data() + i * padded, sees[i], own[i].keys.data(), own[i].values.data(), has[i]});
     const int64_t stride = attention_scores(most, 90);
     std::vector<float> scores(n * stride, NAN);
-    DecodeAttention a{head_dim, shared.keys.data(), shared.values.data(), queries, scores.data(), stride};
-    decode_attention(a);
+    TwoPieceAttention a{head_dim, shared.keys.data(), shared.values.data(), queries, scores.data(), stride};
+    two_piece_attention(a);
     for (int64_t i = 0; i < n; ++i) {
       const auto expected = by_definition(q.data() + i * head_dim, head_dim, shared, sees[i], own[i], has[i]);
       for (int64_t k = 0; k < head_dim; ++k) ASSERT_NEAR(out[i * padded + k], expected[k], 2e-5) << "round " << round;
       for (int64_t k = head_dim; k < padded; ++k) ASSERT_EQ(out[i * padded + k], 0);
       queries[i].out = alone.data() + i * padded;
       a.queries = {&queries[i], 1};
-      decode_attention(a);
+      two_piece_attention(a);
     }
     ASSERT_EQ(out, alone) << "round " << round;
   }
 }
 
-TEST_P(DecodeAttentionTest, HeadsAreNormedTurnedAndScaled) {
+TEST_P(TwoPieceAttentionTest, HeadsAreNormedTurnedAndScaled) {
   for (const int64_t head_dim : {2, 6, 16, 32, 40, 64, 128}) {
     Draws draws(test_seed(), Stream::kTest, static_cast<uint32_t>(head_dim), 1);
     const int64_t half = head_dim / 2;

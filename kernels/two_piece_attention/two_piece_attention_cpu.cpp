@@ -1,6 +1,6 @@
 // Attention on a two-piece cache on the CPU: all scores of a query, their softmax, then the values. Compiled once per
 // instruction set.
-#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/two_piece_attention/two_piece_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)  // AVX-512, AVX2 and the baseline are enough
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/decode_attention/decode_attention_cpu.cpp"
+#define HWY_TARGET_INCLUDE "kernels/two_piece_attention/two_piece_attention_cpu.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
@@ -190,7 +190,7 @@ HWY_INLINE void ask_for_keys(const AttentionQuery& query, int64_t head_dim) {
 }
 
 template <int kQ>
-void attend(const DecodeAttention& a, const AttentionQuery* queries, const AttentionQuery* end, float* scores) {
+void attend(const TwoPieceAttention& a, const AttentionQuery* queries, const AttentionQuery* end, float* scores) {
   const float* q[kQ];
   float* out[kQ];
   float factor[kQ];
@@ -208,7 +208,7 @@ void attend(const DecodeAttention& a, const AttentionQuery* queries, const Atten
   for (int i = 0; i < kQ; ++i) finish_query(queries[i], scores + i * a.score_stride + width, factor[i], padded);
 }
 
-void attention(const DecodeAttention& a) {
+void attention(const TwoPieceAttention& a) {
   const int64_t n = static_cast<int64_t>(a.queries.size());
   int64_t i = 0;
   for (; i + kQueries <= n; i += kQueries) attend<kQueries>(a, a.queries.data() + i, a.queries.data() + n, a.scores);
@@ -271,7 +271,7 @@ void write_key_value(int64_t index, int64_t head_dim, const float* key, const fl
   std::fill(v + head_dim, v + padded, 0.0f);
 }
 
-void decode_attention(const DecodeAttention& a) {
+void two_piece_attention(const TwoPieceAttention& a) {
   TT_CHECK(a.head_dim >= 1 && a.head_dim <= 512, "heads of {} numbers: 1 to 512 are built", a.head_dim);
   for (const AttentionQuery& q : a.queries) {
     TT_CHECK(q.shared + q.own > 0, "a query without keys");
