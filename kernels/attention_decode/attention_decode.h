@@ -51,7 +51,8 @@ struct AttentionDecode {
   float* weights = nullptr;                   // null, or scratch [queries, weight_stride] that keeps exp(score - page's maximum):
   int64_t weight_stride = 0;                  // needed for statistics; >= attention_weights(pages, shape)
 };
-int64_t attention_weights(int64_t pages, const KvShape& shape);
+inline int64_t weights_per_page(const KvShape& shape) { return shape.tokens + 16; }   // and the maximum they are relative to
+inline int64_t attention_weights(int64_t pages, const KvShape& shape) { return pages * weights_per_page(shape); }
 
 void begin_attention(std::span<AttentionState> states, int64_t head_dim);
 void attention_decode(const AttentionDecode& a);

@@ -4,6 +4,7 @@
 #include "kernels/attention_decode/attention_decode.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -38,7 +39,7 @@ using VU = hn::Vec<DU>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
 constexpr int kVectors = kLanes == 16 ? 8 : kLanes == 8 ? 4 : 2;   // of sums that one query keeps in registers
 constexpr int kQueries = 4;                                         // that go through a page together
-constexpr int64_t kMost = 512;                                      // of head_dim; pages have fewer tokens
+constexpr int64_t kMost = 512, kMostTokens = 256;                   // of head_dim, of a page
 constexpr float kPieces = 4063;                                     // 63 * 64 + 31: the largest integer of two pieces
 
 // acc + four products in each lane; codes unsigned, pieces in -64..63, so that sums of two products fit 16 bits.
@@ -75,6 +76,15 @@ struct Products {
 template <int kBits, int kShift>
 HWY_INLINE VU codes_of(VU words) {
   if constexpr (kBits == 8) return words;
+#if HWY_TARGET == HWY_AVX3_DL
+  if constexpr (kShift > 0) {   // shift and mask in one: a bit matrix whose row of result bit i is in byte 7 - i
+    constexpr uint64_t kRows = kBits == 4 ? 0x1020408000000000 >> 0 : (uint64_t{1} << kShift) << 56 | (uint64_t{2} << kShift) << 48;
+    const auto matrix = hn::Set(hn::Repartition<uint64_t, D>(), kRows);
+    VU out;
+    asm("vgf2p8affineqb $0, %2, %1, %0" : "=v"(out.raw) : "v"(words.raw), "v"(matrix.raw));
+    return out;
+  }
+#endif
   const VU mask = hn::Set(DU(), kBits == 4 ? 0x0f0f0f0fu : 0x03030303u);
   return hn::And(hn::ShiftRight<kShift>(words), mask);
 }
@@ -183,12 +193,12 @@ float to_pieces(const float* x, int64_t n, Pieces& out) {
 }
 
 struct PageView {
-  const KvPage& page;
-  KvLayout layout;
+  const KvPage* page = nullptr;
+  const KvLayout* layout = nullptr;
   KvShape shape;
   KvQuantiser quantiser;
-  const uint8_t* next;   // the page after it
-  int tokens() const { return page.tokens; }
+  const uint8_t* next = nullptr;   // the page after the next: asked for while this one's values are mixed
+  int tokens() const { return page->tokens; }
 };
 
 // What turns sums of products into scores: score = factor * sum + bias, by token where parameters are.
@@ -201,35 +211,35 @@ float symmetric_offset(int bits) { return static_cast<float>(1 << (bits - 1)); }
 // The query times the page's scales.
 Line prepare_query(const PageView& v, const float* query, Pieces& pieces) {
   const D d;
-  const KvPart& part = v.layout.key;
+  const KvPart& part = v.layout->key;
   alignas(64) float scaled[kMost];
   V bias = hn::Zero(d);
   const bool by_channel = v.quantiser.key_groups == KeyGroups::kChannel;
   for (int64_t i = 0; i < v.shape.head_dim; i += kLanes) {
     const V q = hn::LoadU(d, query + i);
-    const V s = by_channel ? hn::Mul(q, halves_at(v.page.data, part.scale, i)) : q;
+    const V s = by_channel ? hn::Mul(q, halves_at(v.page->data, part.scale, i)) : q;
     hn::Store(s, d, scaled + i);
-    bias = by_channel && part.zero >= 0 ? hn::MulAdd(q, halves_at(v.page.data, part.zero, i), bias) : hn::Add(bias, s);
+    bias = by_channel && part.zero >= 0 ? hn::MulAdd(q, halves_at(v.page->data, part.zero, i), bias) : hn::Add(bias, s);
   }
   const float sum = hn::GetLane(hn::SumOfLanes(d, bias));
   const bool is_sum = !by_channel || part.zero < 0;   // of the scaled query, still to meet the zero point
-  const float symmetric = -symmetric_offset(v.page.bits.key);
+  const float symmetric = -symmetric_offset(v.page->bits.key);
   return {to_pieces(scaled, v.shape.head_dim, pieces), is_sum && part.zero < 0 ? sum * symmetric : sum};
 }
 
 void scores_from_sums(const PageView& v, Line line, float* scores) {
   const D d;
-  const KvPart& part = v.layout.key;
+  const KvPart& part = v.layout->key;
   const bool by_token = v.quantiser.key_groups == KeyGroups::kToken;
   for (int64_t t = 0; t < v.shape.tokens; t += kLanes) {
     V s = hn::Mul(hn::Load(d, scores + t), hn::Set(d, line.factor));
     if (by_token) {
-      const V scale = halves_at(v.page.data, part.scale, t);
-      const V zero = part.zero >= 0 ? halves_at(v.page.data, part.zero, t) : scale;   // symmetric: bias has the offset
+      const V scale = halves_at(v.page->data, part.scale, t);
+      const V zero = part.zero >= 0 ? halves_at(v.page->data, part.zero, t) : scale;   // symmetric: bias has the offset
       s = hn::MulAdd(s, scale, hn::Mul(hn::Set(d, line.bias), zero));
     } else {
       s = hn::Add(s, hn::Set(d, line.bias));
-      if (part.norm >= 0) s = hn::Mul(s, halves_at(v.page.data, part.norm, t));
+      if (part.norm >= 0) s = hn::Mul(s, halves_at(v.page->data, part.norm, t));
     }
     hn::Store(s, d, scores + t);
   }
@@ -240,8 +250,8 @@ template <int kQ>
 void score_rows(const PageView& v, const float* const* queries, float* const* scores) {
   const D d;
   const int64_t n = v.shape.head_dim;
-  const uint8_t* row = v.page.data + v.layout.key.codes;
-  const uint8_t* ahead = v.page.data + v.layout.value.codes;
+  const uint8_t* row = v.page->data + v.layout->key.codes;
+  const uint8_t* ahead = v.page->data + v.layout->value.codes;
   constexpr int kKeys = kQ == 1 ? 4 : kQ == 2 ? 2 : 1;
   int t = 0;
   const auto rows = [&](auto keys) HWY_ATTR {
@@ -272,11 +282,11 @@ void score_rows(const PageView& v, const float* const* queries, float* const* sc
 
 template <int kQ>
 void score_page(const PageView& v, const float* const* queries, float* const* scores) {
-  if (v.page.bits.key == 16) return score_rows<kQ>(v, queries, scores);
+  if (v.page->bits.key == 16) return score_rows<kQ>(v, queries, scores);
   Pieces pieces[kQ];
   Line line[kQ];
   for (int q = 0; q < kQ; ++q) line[q] = prepare_query(v, queries[q], pieces[q]);
-  products<kQ>(v.page.bits.key, {v.page.data + v.layout.key.codes, v.shape.tokens, v.shape.head_dim, v.page.data + v.layout.value.codes}, 0,
+  products<kQ>(v.page->bits.key, {v.page->data + v.layout->key.codes, v.shape.tokens, v.shape.head_dim, v.page->data + v.layout->value.codes}, 0,
                v.shape.tokens, pieces, scores);
   for (int q = 0; q < kQ; ++q) scores_from_sums(v, line[q], scores[q]);
 }
@@ -313,7 +323,7 @@ HWY_INLINE void mix_tile(const PageView& v, int64_t first, const float* const* w
   for (int q = 0; q < kQ; ++q)
 #pragma GCC unroll 8
     for (int i = 0; i < kV; ++i) sum[q][i] = hn::LoadU(d, states[q].out + first + i * kLanes);
-  const uint8_t* values = v.page.data + v.layout.value.codes;
+  const uint8_t* values = v.page->data + v.layout->value.codes;
   for (int t = 0; t < v.tokens(); ++t, ahead += kV * kLanes * 2) {
     V value[kV];
 #pragma GCC unroll 8
@@ -344,31 +354,31 @@ void mix_rows(const PageView& v, int64_t first, const float* const* weights, con
 // One group's weights times its scales, in pieces; the bias gathers weights times zero points.
 Line prepare_weights(const PageView& v, int64_t group, const float* weights, Pieces& pieces) {
   const D d;
-  const KvPart& part = v.layout.value;
+  const KvPart& part = v.layout->value;
   alignas(64) float scaled[kMost];
   V bias = hn::Zero(d);
   for (int64_t t = 0; t < v.shape.tokens; t += kLanes) {
-    const V w = hn::Load(d, weights + t), s = hn::Mul(w, halves_at(v.page.data, part.scale, group * v.shape.tokens + t));
+    const V w = hn::Load(d, weights + t), s = hn::Mul(w, halves_at(v.page->data, part.scale, group * v.shape.tokens + t));
     hn::Store(s, d, scaled + t);
-    bias = part.zero >= 0 ? hn::MulAdd(w, halves_at(v.page.data, part.zero, group * v.shape.tokens + t), bias) : hn::Add(bias, s);
+    bias = part.zero >= 0 ? hn::MulAdd(w, halves_at(v.page->data, part.zero, group * v.shape.tokens + t), bias) : hn::Add(bias, s);
   }
   const float sum = hn::GetLane(hn::SumOfLanes(d, bias));
-  return {to_pieces(scaled, v.shape.tokens, pieces), part.zero >= 0 ? sum : -symmetric_offset(v.page.bits.value) * sum};
+  return {to_pieces(scaled, v.shape.tokens, pieces), part.zero >= 0 ? sum : -symmetric_offset(v.page->bits.value) * sum};
 }
 
 void add_values(const PageView& v, int64_t first, int64_t end, Line line, const float* sums, float* out) {
   const D d;
-  const KvPart& part = v.layout.value;
+  const KvPart& part = v.layout->value;
   for (int64_t i = first; i < end; i += kLanes) {
     V x = hn::MulAdd(hn::Load(d, sums + i), hn::Set(d, line.factor), hn::Set(d, line.bias));
-    if (part.channel >= 0) x = hn::Mul(x, halves_at(v.page.data, part.channel, i));
+    if (part.channel >= 0) x = hn::Mul(x, halves_at(v.page->data, part.channel, i));
     hn::StoreU(hn::Add(hn::LoadU(d, out + i), x), d, out + i);
   }
 }
 
 template <int kQ>
 void mix_page(const PageView& v, const float* const* weights, const AttentionState* states) {
-  if (v.page.bits.value == 16) return mix_rows<kQ, kQ == 1 ? kVectors : kVectors / 2>(v, 0, weights, states);
+  if (v.page->bits.value == 16) return mix_rows<kQ, kQ == 1 ? kVectors : kVectors / 2>(v, 0, weights, states);
   const int64_t group = value_group_of(v.shape, v.quantiser);
   alignas(64) float room[kQ][kMost];
   float* sums[kQ];
@@ -377,56 +387,93 @@ void mix_page(const PageView& v, const float* const* weights, const AttentionSta
   for (int q = 0; q < kQ; ++q) sums[q] = room[q];
   for (int64_t first = 0; first < v.shape.head_dim; first += group) {
     for (int q = 0; q < kQ; ++q) line[q] = prepare_weights(v, first / group, weights[q], pieces[q]);
-    products<kQ>(v.page.bits.value, {v.page.data + v.layout.value.codes, v.shape.head_dim, v.shape.tokens, v.next}, first, first + group, pieces, sums);
+    products<kQ>(v.page->bits.value, {v.page->data + v.layout->value.codes, v.shape.head_dim, v.shape.tokens, v.next}, first, first + group, pieces, sums);
     for (int q = 0; q < kQ; ++q) add_values(v, first, first + group, line[q], sums[q], states[q].out);
   }
 }
 
-// Where scores of a page are worked out: in the caller's memory if they are to be kept.
-int64_t weight_slot(const KvShape& shape) { return shape.tokens + 16; }   // and the maximum they are relative to
-
-template <int kQ>
-void attend_page(const AttentionDecode& a, int64_t index, const PageView& v, int64_t first) {
-  alignas(64) float room[kQ][256];
-  float* scores[kQ];
-  for (int q = 0; q < kQ; ++q) scores[q] = room[q];
-  score_page<kQ>(v, a.queries.data() + first, scores);
-  for (int q = 0; q < kQ; ++q) {
-    weigh(v, a.states[first + q], scores[q]);
-    if (a.weights == nullptr) continue;
-    float* kept = a.weights + (first + q) * a.weight_stride + index * weight_slot(a.shape);
-    std::copy(scores[q], scores[q] + a.shape.tokens, kept);
-    kept[a.shape.tokens] = a.states[first + q].max;
-  }
-  mix_page<kQ>(v, scores, a.states.data() + first);
-}
-
-// Of the next page, as if it were like this one: they are needed first, and lie behind its codes.
+// Of the page to come, as if it were like this one: they are needed first, and lie behind its codes.
 void ask_for_parameters(const PageView& v) {
-  const int64_t codes = v.shape.head_dim * v.shape.tokens * (v.page.bits.key + v.page.bits.value) / 8;
-  for (int64_t at = codes / 64 * 64; at < v.layout.bytes; at += 64) hwy::Prefetch(v.next + at);
+  const int64_t codes = v.shape.head_dim * v.shape.tokens * (v.page->bits.key + v.page->bits.value) / 8;
+  for (int64_t at = codes / 64 * 64; at < v.layout->bytes; at += 64) hwy::Prefetch(v.next + at);
 }
 
-void attention(const AttentionDecode& a) {
-  const int64_t pages = static_cast<int64_t>(a.pages.size()), queries = static_cast<int64_t>(a.queries.size());
-  KvBits bits{1, 1};
-  KvLayout layout;
-  for (int64_t p = 0; p < pages; ++p) {
-    const KvPage& page = a.pages[p];
-    if (page.bits == KvBits{0, 0}) continue;
-    if (!(page.bits == bits)) bits = page.bits, layout = kv_layout(a.shape, a.quantiser, bits);
-    const PageView v{page, layout, a.shape, a.quantiser, a.pages[std::min(p + 1, pages - 1)].data};
-    ask_for_parameters(v);
-    for (int64_t q = 0; q < queries; q += kQueries) {
-      switch (std::min<int64_t>(kQueries, queries - q)) {
-        case 1: attend_page<1>(a, p, v, q); break;
-        case 2: attend_page<2>(a, p, v, q); break;
-        case 3: attend_page<3>(a, p, v, q); break;
-        default: attend_page<4>(a, p, v, q);
-      }
+// Some queries at one page.
+struct Visit {
+  int64_t page = 0, first = 0, count = 0;
+  PageView view;
+  alignas(64) float room[kQueries][kMostTokens];
+  float* scores[kQueries] = {room[0], room[1], room[2], room[3]};
+};
+
+template <class Stage>
+HWY_INLINE void with_count(int64_t count, const Stage& stage) {
+  switch (count) {
+    case 1: return stage(std::integral_constant<int, 1>());
+    case 2: return stage(std::integral_constant<int, 2>());
+    case 3: return stage(std::integral_constant<int, 3>());
+    default: stage(std::integral_constant<int, 4>());
+  }
+}
+
+void keep_weights(const AttentionDecode& a, const Visit& v) {
+  for (int64_t q = 0; q < v.count; ++q) {
+    float* kept = a.weights + (v.first + q) * a.weight_stride + v.page * weights_per_page(a.shape);
+    std::copy(v.scores[q], v.scores[q] + a.shape.tokens, kept);
+    kept[a.shape.tokens] = a.states[v.first + q].max;
+  }
+}
+
+// All visits, page by page. The scores of a visit are begun before the values of the one before it are mixed: each of the stages is
+// a chain of instructions that wait for each other, and the processor fills one chain's waiting with the other.
+class Attention {
+ public:
+  explicit Attention(const AttentionDecode& a) : a_(a), pages_(static_cast<int64_t>(a.pages.size())), queries_(static_cast<int64_t>(a.queries.size())) {}
+
+  void run() {
+    Visit visits[2];
+    int now = 0;
+    if (!next(visits[now])) return;
+    score(visits[now]);
+    for (bool more = true; more; now = 1 - now) {
+      Visit& v = visits[now];
+      for (int64_t q = 0; q < v.count; ++q) weigh(v.view, a_.states[v.first + q], v.scores[q]);
+      if (a_.weights != nullptr) keep_weights(a_, v);
+      more = next(visits[1 - now]);
+      if (more) score(visits[1 - now]);
+      with_count(v.count, [&](auto n) HWY_ATTR { mix_page<decltype(n)::value>(v.view, v.scores, a_.states.data() + v.first); });
     }
   }
-}
+
+ private:
+  bool next(Visit& v) {
+    if (first_ >= queries_) ++page_, first_ = 0;
+    while (page_ < pages_ && a_.pages[page_].bits == KvBits{0, 0}) ++page_;
+    if (page_ >= pages_ || queries_ == 0) return false;
+    const KvPage& page = a_.pages[page_];
+    v.page = page_, v.first = first_, v.count = std::min<int64_t>(kQueries, queries_ - first_);
+    v.view = {&page, &layout_of(page.bits), a_.shape, a_.quantiser, a_.pages[std::min(page_ + 2, pages_ - 1)].data};
+    if (first_ == 0) ask_for_parameters(v.view);
+    first_ += v.count;
+    return true;
+  }
+  void score(Visit& v) {
+    with_count(v.count, [&](auto n) HWY_ATTR { score_page<decltype(n)::value>(v.view, a_.queries.data() + v.first, v.scores); });
+  }
+
+  // Of each pair of widths, worked out when it first occurs.
+  const KvLayout& layout_of(KvBits bits) {
+    KvLayout& out = layouts_[std::countr_zero(unsigned{bits.key}) - 1][std::countr_zero(unsigned{bits.value}) - 1];
+    if (out.bytes == 0) out = kv_layout(a_.shape, a_.quantiser, bits);
+    return out;
+  }
+
+  const AttentionDecode& a_;
+  int64_t pages_, queries_, page_ = 0, first_ = 0;
+  KvLayout layouts_[4][4];   // 2, 4, 8, 16 bits
+};
+
+void attention(const AttentionDecode& a) { Attention(a).run(); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace trimtab
@@ -459,8 +506,6 @@ void check(const AttentionDecode& a) {
 
 }  // namespace
 
-int64_t attention_weights(int64_t pages, const KvShape& shape) { return pages * (shape.tokens + 16); }
-
 void begin_attention(std::span<AttentionState> states, int64_t head_dim) {
   for (AttentionState& s : states) {
     s.max = kNothing, s.sum = 0;
@@ -491,7 +536,7 @@ void finish_attention(std::span<AttentionState> states, int64_t head_dim) {
 
 void attention_statistics(const AttentionDecode& a, int64_t keys, const AttentionStatistics& out) {
   TT_CHECK(a.weights != nullptr, "statistics need the weights of the call");
-  const int64_t slot = a.shape.tokens + 16;
+  const int64_t slot = weights_per_page(a.shape);
   for (size_t q = 0; q < a.queries.size(); ++q) {
     const AttentionState& state = a.states[q];
     double squares = 0, total = 0;
