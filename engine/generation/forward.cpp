@@ -27,24 +27,16 @@ struct Share {
 };
 Share share_of(int64_t n, int rank, int size) { return {n * rank / size, n * (rank + 1) / size}; }
 
-struct Product {
-  const PackedMatrix& matrix;
-  const float* x;
-  int64_t x_stride;
-  PackedFinish finish;
-  float* y;
-  int64_t y_stride;
-};
-void multiply(const Product& p, int64_t rows, int rank, int size) {
+void multiply(const PackedProduct& p, int64_t rows, int rank, int size) {
   const Share panels = share_of(p.matrix.panels, rank, size);
-  packed_linear({rows, p.matrix.in, p.x, p.x_stride, p.matrix.weight, p.matrix.bias, panels.first, panels.end, p.finish, p.y, p.y_stride});
+  multiply_panels(p, rows, panels.first, panels.end);
 }
 
 }  // namespace
 
 Forward::Forward(const PackedModel& model, const RopeFrequencies& rope, const SamplingOptions& sampling, uint64_t seed,
                  const ForwardLimits& limits, Region& memory)
-    : model_(model), config_(model.config()), seed_(seed), head_dim_(config_.head_dim), head_stride_(model.head_stride()),
+    : model_(model), config_(model.config()), rope_(rope, limits.positions), seed_(seed), head_dim_(config_.head_dim), head_stride_(model.head_stride()),
       group_size_(config_.num_heads / config_.num_kv_heads) {
   const PackedLayer& layer = model.layers().front();
   hidden_stride_ = round_up(config_.hidden_size, kPackedPanel);
@@ -56,7 +48,6 @@ Forward::Forward(const PackedModel& model, const RopeFrequencies& rope, const Sa
   score_stride_ = attention_scores(limits.shared_keys, limits.own_keys);
   for (int t = 0; t < limits.threads; ++t) draws_.emplace_back(config_.vocab_size, sampling);
   lay_out(limits, memory);
-  fill_rope(rope, limits.positions);
 }
 
 void Forward::lay_out(const ForwardLimits& limits, Region& memory) {
@@ -72,18 +63,6 @@ void Forward::lay_out(const ForwardLimits& limits, Region& memory) {
     Buffers& b = buffers_.emplace_back();
     float** const parts[] = {&b.x, &b.normed, &b.qkv, &b.mixed, &b.middle, &b.logits, &b.scores};
     for (size_t i = 0; i < std::size(parts); ++i) *parts[i] = at, at += round_up(sizes[i], 16);
-  }
-}
-
-void Forward::fill_rope(const RopeFrequencies& rope, int64_t positions) {
-  const int64_t half = head_dim_ / 2;
-  cosine_.resize(positions * half), sine_.resize(positions * half);
-  for (int64_t p = 0; p < positions; ++p) {
-    for (int64_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(p) * rope.inverse[i];
-      cosine_[p * half + i] = static_cast<float>(std::cos(angle) * rope.attention_factor);
-      sine_[p * half + i] = static_cast<float>(std::sin(angle) * rope.attention_factor);
-    }
   }
 }
 
@@ -219,7 +198,7 @@ void Forward::write_keys(int64_t layer, int64_t kv_head, const Group& group, int
     const PassRow& row = pass_->rows[r];
     float* qkv = m.shared->qkv + (r - first_row) * qkv_stride_;
     float* key = qkv + (config_.num_heads + kv_head) * head_stride_;
-    p.cosine = cosine_.data() + row.position * (head_dim_ / 2), p.sine = sine_.data() + row.position * (head_dim_ / 2);
+    p.cosine = rope_.cosine(row.position), p.sine = rope_.sine(row.position);
     p.norm = l.q_norm, p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim_)));
     for (int64_t h = 0; h < group_size_; ++h) prepare_head(p, qkv + (kv_head * group_size_ + h) * head_stride_);
     p.norm = l.k_norm, p.scale = 1;

@@ -79,7 +79,6 @@ class Forward {
   };
 
   void lay_out(const ForwardLimits& limits, Region& memory);
-  void fill_rope(const RopeFrequencies& rope, int64_t positions);
   int64_t block_rows(int size) const;
   void split(int64_t target);
   void add_groups(Block& block);
@@ -96,12 +95,12 @@ class Forward {
 
   const PackedModel& model_;
   const TransformerConfig& config_;
+  const RopeTable rope_;
   uint64_t seed_;
   int64_t head_dim_, head_stride_, group_size_;
   int64_t hidden_stride_, qkv_stride_, mixed_stride_, middle_stride_, logits_stride_, score_stride_ = 0, logits_rows_ = 0;
   std::vector<Buffers> buffers_;   // of each thread
   std::vector<TokenDraw> draws_;
-  std::vector<float> cosine_, sine_;   // [positions, head_dim / 2]
   Pass* pass_ = nullptr;
   std::vector<Block> blocks_;
   std::vector<Group> groups_;

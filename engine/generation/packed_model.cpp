@@ -1,13 +1,27 @@
 #include "engine/generation/packed_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "core/error.h"
 #include "kernels/two_piece_attention/two_piece_attention.h"
-#include "kernels/packed_linear/packed_linear.h"
 
 namespace trimtab {
+
+void multiply_panels(const PackedProduct& p, int64_t rows, int64_t first, int64_t last) {
+  packed_linear({rows, p.matrix.in, p.x, p.x_stride, p.matrix.weight, p.matrix.bias, first, last, p.finish, p.y, p.y_stride});
+}
+
+RopeTable::RopeTable(const RopeFrequencies& rope, int64_t positions) : half_(static_cast<int64_t>(rope.inverse.size())) {
+  cosine_.resize(positions * half_), sine_.resize(positions * half_);
+  for (int64_t p = 0; p < positions; ++p)
+    for (int64_t i = 0; i < half_; ++i) {
+      const double angle = static_cast<double>(p) * rope.inverse[i];
+      cosine_[p * half_ + i] = static_cast<float>(std::cos(angle) * rope.attention_factor);
+      sine_[p * half_ + i] = static_cast<float>(std::sin(angle) * rope.attention_factor);
+    }
+}
 
 // What is to be packed where: collected first, so that the panels can be shared out among threads.
 struct PackedModel::Plan {

@@ -7,6 +7,7 @@
 
 #include "core/pool.h"
 #include "engine/generation/region.h"
+#include "kernels/packed_linear/packed_linear.h"
 #include "policies/language/transformer.h"
 
 namespace trimtab {
@@ -15,6 +16,29 @@ struct PackedMatrix {
   int64_t in = 0, panels = 0;
   const float* weight = nullptr;   // [panels][in][32]
   const float* bias = nullptr;     // [panels][32], or null
+};
+
+// y = finish(x W^T + bias) of panels first .. last - 1.
+struct PackedProduct {
+  const PackedMatrix& matrix;
+  const float* x = nullptr;   // [rows, matrix.in]
+  int64_t x_stride = 0;
+  PackedFinish finish = PackedFinish::kStore;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+void multiply_panels(const PackedProduct& p, int64_t rows, int64_t first, int64_t last);
+
+// Cosines and sines of rotary embeddings at every position, times the scaling's factor.
+class RopeTable {
+ public:
+  RopeTable(const RopeFrequencies& rope, int64_t positions);
+  const float* cosine(int64_t position) const { return cosine_.data() + position * half_; }   // [head_dim / 2]
+  const float* sine(int64_t position) const { return sine_.data() + position * half_; }
+
+ private:
+  int64_t half_;
+  std::vector<float> cosine_, sine_;
 };
 
 struct PackedLayer {

@@ -39,7 +39,7 @@ struct AttentionStatistics {
   float* mass = nullptr;       // [keys in the order of the pages]: sum over queries of softmax weights, added to
   float* page_mass = nullptr;  // [pages]: the same by page
   float* page_error = nullptr; // [pages]: sum over queries of mass times the page's value_error: what the output may have lost there
-  float* variance = nullptr;   // [queries]: of the weights over keys, mean(p^2) - mean(p)^2
+  float* squares = nullptr;    // [queries]: sum of squared weights, added to: their variance over n keys is squares / n - 1 / n^2
 };
 
 struct AttentionDecode {
@@ -60,8 +60,7 @@ void attention_decode(const AttentionDecode& a);
 void merge_attention(const AttentionState& from, int64_t head_dim, AttentionState& into);
 // Divides by the sum. A query that saw no key becomes zeros.
 void finish_attention(std::span<AttentionState> states, int64_t head_dim);
-// After the last page; `a` and its weights as in the call (one call over all keys, or several with all states merged: give the merged
-// states). `keys` of all calls together, for the variance.
-void attention_statistics(const AttentionDecode& a, int64_t keys, const AttentionStatistics& out);
+// After the last page of all calls; `a` and its weights as in one of them, its states those that have seen everything.
+void attention_statistics(const AttentionDecode& a, const AttentionStatistics& out);
 
 }  // namespace trimtab

@@ -295,7 +295,7 @@ void score_page(const PageView& v, const float* const* queries, float* const* sc
 void weigh(const PageView& v, AttentionState& state, float* scores) {
   const D d;
   const int64_t whole = (v.tokens() + 15) / 16 * 16;
-  std::fill(scores + v.tokens(), scores + v.shape.tokens, -std::numeric_limits<float>::infinity());
+  std::fill(scores + v.tokens(), scores + whole, -std::numeric_limits<float>::infinity());
   V most = hn::Set(d, state.max);
   for (int64_t t = 0; t < whole; t += kLanes) most = hn::Max(most, hn::Load(d, scores + t));
   if (!hn::AllTrue(d, hn::Eq(most, hn::Set(d, state.max)))) {   // seldom
@@ -310,7 +310,7 @@ void weigh(const PageView& v, AttentionState& state, float* scores) {
     hn::Store(e, d, scores + t);
     sum = hn::Add(sum, e);
   }
-  std::fill(scores + whole, scores + v.shape.tokens, 0.0f);
+  if (whole < v.shape.tokens) std::fill(scores + whole, scores + v.shape.tokens, 0.0f);
   state.sum += hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
@@ -534,12 +534,12 @@ void finish_attention(std::span<AttentionState> states, int64_t head_dim) {
   }
 }
 
-void attention_statistics(const AttentionDecode& a, int64_t keys, const AttentionStatistics& out) {
+void attention_statistics(const AttentionDecode& a, const AttentionStatistics& out) {
   TT_CHECK(a.weights != nullptr, "statistics need the weights of the call");
   const int64_t slot = weights_per_page(a.shape);
   for (size_t q = 0; q < a.queries.size(); ++q) {
     const AttentionState& state = a.states[q];
-    double squares = 0, total = 0;
+    double squares = 0;
     int64_t key = 0;
     for (size_t p = 0; p < a.pages.size(); ++p) {
       const KvPage& page = a.pages[p];
@@ -552,12 +552,10 @@ void attention_statistics(const AttentionDecode& a, int64_t keys, const Attentio
         mass += weight, squares += double{weight} * weight;
         if (out.mass) out.mass[key] += weight;
       }
-      total += mass;
       if (out.page_mass) out.page_mass[p] += mass;
       if (out.page_error) out.page_error[p] += mass * page.value_error;
     }
-    const double mean = total / static_cast<double>(keys);
-    if (out.variance) out.variance[q] = static_cast<float>(squares / static_cast<double>(keys) - mean * mean);
+    if (out.squares) out.squares[q] += static_cast<float>(squares);
   }
 }
 

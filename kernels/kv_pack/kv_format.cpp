@@ -27,7 +27,8 @@ void lay_out_parameters(KvPart& part, int64_t count, bool symmetric, int64_t& us
 std::string kv_format_fault(const KvShape& s, const KvQuantiser& q, KvBits bits) {
   if (s.head_dim < 16 || s.head_dim > 512 || s.head_dim % 16 != 0)
     return fmt::format("heads of {} numbers cannot be packed: a multiple of 16 up to 512 can", s.head_dim);
-  if (s.tokens < 16 || s.tokens > 256 || s.tokens % 16 != 0)
+  const bool plain = bits == KvBits{16, 16};   // rows one after the other: any number of them
+  if (s.tokens < 1 || s.tokens > 256 || (s.tokens % 16 != 0 && !plain))
     return fmt::format("pages of {} tokens: choose a multiple of 16 up to 256", s.tokens);
   if (q.value_group < 0 || (q.value_group > 0 && (q.value_group % 16 != 0 || s.head_dim % q.value_group != 0)))
     return fmt::format("value groups of {} numbers: choose a multiple of 16 that divides the head's {}", q.value_group, s.head_dim);

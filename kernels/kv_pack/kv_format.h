@@ -42,7 +42,7 @@ struct KvBits {
 
 struct KvShape {
   int64_t head_dim = 0;   // multiple of 16, at most 512
-  int64_t tokens = 0;     // of a page: multiple of 16, at most 256
+  int64_t tokens = 0;     // of a page: at most 256, a multiple of 16 where it is packed
 };
 
 // Places within a page, bytes from its start. A place that does not exist is -1.
