@@ -44,6 +44,8 @@ std::string meaning_of(const AgentSpec& agent) {
   switch (agent.head.kind) {
     case HeadKind::kCategorical:
       return fmt::format("{}: index of the chosen class, 0 to {}", agent.name, agent.head.size - 1);
+    case HeadKind::kChoice:
+      return fmt::format("{}: index of the chosen item, one of those present", agent.name);
     case HeadKind::kGaussian:
       return fmt::format("{}: {} numbers within [{}, {}]", agent.name, agent.head.size, agent.head.low,
                          agent.head.high);

@@ -14,13 +14,16 @@ struct Feature {
 };
 
 // Action heads. kCategorical: one index. kGaussian: `size` real numbers, squashed to [low, high] by clipping in the
-// environment. kSimplex: one share per present element of the set, non-negative, summing to 1.
-enum class HeadKind { kCategorical, kGaussian, kSimplex };
+// environment. kSimplex: one share per present element of the set, non-negative, summing to 1. kChoice: the index of one present
+// element, so that what is not allowed is masked and what is is described by features.
+enum class HeadKind { kCategorical, kGaussian, kSimplex, kChoice };
+
 struct HeadSpec {
   HeadKind kind = HeadKind::kCategorical;
   int size = 0;                     // classes, dimensions, or the largest number of set elements
   float low = -1, high = 1;         // kGaussian
-  int width() const { return kind == HeadKind::kCategorical ? 1 : size; }   // floats per action
+  bool is_index() const { return kind == HeadKind::kCategorical || kind == HeadKind::kChoice; }
+  int width() const { return is_index() ? 1 : size; }   // floats per action
 };
 
 // What one agent (or the critic) sees: `context` once, and `item` features for each element of a set (users).

@@ -195,8 +195,8 @@ class NetController final : public Controller {
                            const ActionHead* head) {
     NetShape shape = net_shape(view, options);
     if (!head) return shape;
-    TT_CHECK(!head->per_item() || shape.set, "a simplex action needs an observation with items");
-    TT_CHECK(!head->per_item() || head->width() == shape.max_items, "{} shares for {} items", head->width(),
+    TT_CHECK(!head->per_item() || shape.set, "an action over items needs an observation with items");
+    TT_CHECK(!head->per_item() || head->size() == shape.max_items, "an action over {} items for {}", head->size(),
              shape.max_items);
     shape.outputs = head->outputs();
     shape.output = head->per_item() ? RowLevel::kItem : RowLevel::kDecision;
@@ -207,7 +207,7 @@ class NetController final : public Controller {
     if (options_.residual.empty()) return;
     if (!head_->per_item())
       throw ConfigError(
-          fmt::format("policy '{}': `residual` needs a simplex action; remove the key", agent.name));
+          fmt::format("policy '{}': `residual` needs an action over items (shares or a choice); remove the key", agent.name));
     std::string known;
     for (int j = 0; j < agent.observation.item_size(); ++j) {
       const std::string& name = agent.observation.item[j].name;

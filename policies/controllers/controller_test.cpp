@@ -83,6 +83,8 @@ const std::vector<Case>& cases() {
       {"softmax_gaussian_relu", HeadKind::kSimplex, "softmax_gaussian", 0, 4, 6, 6, {33, 20, 7}, "relu", ""},
       {"dirichlet", HeadKind::kSimplex, "dirichlet", 3, 6, 10, 10, {32, 32}, "tanh", "item0"},
       {"dirichlet_no_context", HeadKind::kSimplex, "dirichlet", 0, 2, 7, 7, {9}, "tanh", ""},
+      {"choice", HeadKind::kChoice, "", 3, 5, 6, 6, {16, 8}, "tanh", "item1"},
+      {"choice_no_context", HeadKind::kChoice, "", 0, 2, 4, 4, {9}, "relu", ""},
   };
   return all;
 }
@@ -226,6 +228,10 @@ TEST_P(ControllerCase, ModeIsWithinBoundsAndIgnoresAbsentItems) {
       const float* a = actions.data() + i * width();
       if (GetParam().kind == HeadKind::kCategorical) {
         EXPECT_TRUE(a[0] >= 0 && a[0] < GetParam().head_size && a[0] == std::floor(a[0]));
+      } else if (GetParam().kind == HeadKind::kChoice) {
+        const uint8_t* mask = observations_.mask.data() + i * GetParam().max_items;
+        const bool any = std::count(mask, mask + GetParam().max_items, 1) > 0;
+        EXPECT_TRUE(any ? a[0] == std::floor(a[0]) && mask[static_cast<int>(a[0])] == 1 : a[0] == 0);
       } else if (GetParam().kind == HeadKind::kGaussian) {
         for (int j = 0; j < width(); ++j) EXPECT_TRUE(a[j] >= -1 && a[j] <= 1);
       } else {
@@ -270,8 +276,15 @@ TEST_P(ControllerCase, SetPoliciesArePermutationEquivariant) {
   policy_->mode(reversed.batch(), other.data(), *workspace);
   const bool simplex = GetParam().kind == HeadKind::kSimplex;
   for (int64_t i = 0; i < kSize; ++i)
-    for (int k = 0; k < width(); ++k)
+    for (int k = 0; k < width(); ++k) {
+      if (GetParam().kind == HeadKind::kChoice) {
+        const uint8_t* mask = observations_.mask.data() + i * spec.max_items;
+        const bool any = std::count(mask, mask + spec.max_items, 1) > 0;
+        EXPECT_EQ(action[i], any ? static_cast<float>(spec.max_items - 1) - other[i] : 0);
+        continue;
+      }
       EXPECT_NEAR(action[i * width() + k], other[i * width() + (simplex ? width() - 1 - k : k)], 1e-5);
+    }
 }
 
 TEST_P(ControllerCase, SaveAndLoadRestoreEverything) {

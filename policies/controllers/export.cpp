@@ -76,7 +76,7 @@ class AgentWriter {
 
   void head() {
     const HeadSpec& spec = agent_.spec.head;
-    if (spec.kind == HeadKind::kCategorical) add({{"op", "argmax"}});
+    if (spec.is_index()) add({{"op", "argmax"}});
     if (spec.kind == HeadKind::kGaussian) add({{"op", "clip"}, {"low", spec.low}, {"high", spec.high}});
     if (spec.kind == HeadKind::kSimplex)
       add({{"op", agent_.policy->options().head == "dirichlet" ? "dirichlet_mean" : "softmax"}});
@@ -99,7 +99,7 @@ Json fallback_json(const ExportedAgent& agent) {
   const HeadSpec& head = agent.spec.head;
   if (head.kind == HeadKind::kSimplex) return "uniform";
   if (!agent.fallback.empty()) return agent.fallback;
-  if (head.kind == HeadKind::kCategorical) return Json::array({0});
+  if (head.is_index()) return Json::array({0});
   return std::vector<float>(head.size, 0.5f * (head.low + head.high));
 }
 
@@ -120,7 +120,7 @@ Json self_test_json(const ExportedAgent& agent, const ExportInfo& info, AgentWri
 }
 
 Json agent_json(const ExportedAgent& agent, const ExportInfo& info, TensorFile& file) {
-  static constexpr const char* kKinds[] = {"categorical", "gaussian", "simplex"};
+  static constexpr const char* kKinds[] = {"categorical", "gaussian", "simplex", "categorical"};   // a choice is an index, too
   const HeadSpec& head = agent.spec.head;
   const ObservationSpec& view = agent.spec.observation;
   AgentWriter writer(agent, file);

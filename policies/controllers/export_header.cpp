@@ -98,7 +98,9 @@ class HeaderWriter {
     if (residual.item_feature >= 0)
       line("  for (int r = 0; r < n; ++r) x[r][0] += {:.9e}f * items[slot[r] * {}_ITEM + {}];", residual.coefficient, name_,
            residual.item_feature);
-    simplex ? shares() : decision();
+    if (simplex) shares();
+    else if (agent_.spec.head.kind == HeadKind::kChoice) choice();
+    else decision();
     line("}}");
   }
 
@@ -108,6 +110,7 @@ class HeaderWriter {
       return;
     }
     if (agent_.spec.head.kind == HeadKind::kSimplex) line("  for (int i = 0; i < num_items; ++i) action[i] = 0;");
+    if (agent_.spec.head.kind == HeadKind::kChoice) line("  action[0] = {:.1f}f;", agent_.fallback.empty() ? 0.0f : agent_.fallback[0]);
     line("  if (num_items > {0}_MAX_ITEMS) num_items = 0;", name_);
     if (view_.context_size() > 0) line("  memcpy(c, context, sizeof(float) * {}_CONTEXT);", name_);
     line("  for (int i = 0; i < num_items; ++i) {{\n    if (mask && !mask[i]) continue;\n"
@@ -156,6 +159,12 @@ class HeaderWriter {
          dirichlet ? "1 + (x[r][0] > 0 ? x[r][0] : 0) + log1pf(expf(-fabsf(x[r][0])))" : "expf(x[r][0] - top)");
     line("  const int finite = total <= 3.0e38f;");
     line("  for (int r = 0; r < n; ++r) action[slot[r]] = finite ? x[r][0] / total : 1.0f / (float)n;\n  return !finite;");
+  }
+
+  void choice() {
+    const float safe = agent_.fallback.empty() ? 0.0f : agent_.fallback[0];
+    line("  int best = 0, finite = 1;\n  for (int r = 0; r < n; ++r) {{\n    finite &= fabsf(x[r][0]) <= 3.0e38f;");
+    line("    best = x[r][0] > x[best][0] ? r : best;\n  }}\n  action[0] = finite ? (float)slot[best] : {:.1f}f;\n  return !finite;", safe);
   }
 
   void decision() {

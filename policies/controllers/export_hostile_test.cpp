@@ -85,7 +85,7 @@ TEST_F(HostileTest, WellSealedNonsenseIsRefused) {
   EXPECT_EQ(open(with_spec("\"schema\":1", "\"schema\":2")), TT_VERSION_MISMATCH);
   EXPECT_EQ(open(with_spec("\"abi\":1", "\"abi\":7")), TT_VERSION_MISMATCH);
   EXPECT_EQ(open(with_spec("\"op\":\"tanh\"", "\"op\":\"conv\"")), TT_VERSION_MISMATCH);
-  EXPECT_EQ(open(with_spec("\"op\":\"softmax\"", "\"op\":\"argmax\"")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("\"op\":\"softmax\"", "\"op\":\"argmax\"")), TT_BAD_FILE);   // shares are not an index
   EXPECT_EQ(open(with_spec("{\"op\":\"softmax\"}", "{\"op\":\"residual\",\"feature\":9,\"coefficient\":1}")), TT_BAD_FILE);
   EXPECT_EQ(open(with_spec("\"out\":4", "\"out\":5")), TT_BAD_FILE);
   EXPECT_EQ(open(with_spec("\"out\":4", "\"out\":4000000000")), TT_BAD_FILE);

@@ -51,6 +51,7 @@ std::vector<Case> cases() {
           {"dirichlet", {"power", set, {HeadKind::kSimplex, 10}}, dirichlet},
           {"no_context", {"prb", {{}, set.item, 7}, {HeadKind::kSimplex, 7}}, relu},
           {"categorical", {"cart", vector, {HeadKind::kCategorical, 3}}, plain},
+          {"choice", {"pages", set, {HeadKind::kChoice, 10}}, dirichlet},
           {"gaussian", {"pendulum", vector, {HeadKind::kGaussian, 2, -0.5f, 0.5f}}, raw},
           {"set_categorical", {"router", set, {HeadKind::kCategorical, 4}}, relu},
           {"set_gaussian", {"pool", set, {HeadKind::kGaussian, 2, -1, 1}}, plain}};
@@ -101,7 +102,7 @@ TEST_P(ExportTest, RuntimeAgreesWithThePolicyOnTenThousandVectors) {
               TT_OK);
     for (int k = 0; k < width; ++k) {
       const float difference = std::abs(action[k] - v.actions[i * width + k]);
-      if (case_.spec.head.kind == HeadKind::kCategorical) other_choice += difference > 0;
+      if (case_.spec.head.is_index()) other_choice += difference > 0;
       else worst = std::max(worst, difference);
     }
   }
@@ -118,7 +119,7 @@ TEST_P(ExportTest, CompiledHeaderAgreesWithTheRuntime) {
   export_header(folder / "controller.h", agents_, info);
   std::ofstream(folder / "main.c") << "#include \"controller.h\"\n#include <stdio.h>\nint main(void) {\n  const float worst = trimtab_self_test();\n"
                                       "  printf(\"%g\\n\", (double)worst);\n  return worst <= "
-                                   << (case_.spec.head.kind == HeadKind::kCategorical ? "3.0f" : "1e-5f") << " ? 0 : 1;\n}\n";
+                                   << (case_.spec.head.is_index() ? "9.0f" : "1e-5f") << " ? 0 : 1;\n}\n";
   const std::string program = (folder / "main").string();
   EXPECT_EQ(std::system(("cc -std=c11 -O1 -Wall -Wextra -Werror " + program + ".c -o " + program + " -lm").c_str()), 0);
   EXPECT_EQ(std::system((program + " > " + program + ".txt").c_str()), 0) << read_file(program + ".txt");
@@ -133,7 +134,7 @@ TEST_P(ExportTest, ServesOtherNumbersOfItems) {
   for (const int num_items : {1, 4, 32}) {
     Case wide = case_;
     wide.spec.observation.max_items = num_items;
-    if (wide.spec.head.kind == HeadKind::kSimplex) wide.spec.head.size = num_items;
+    if (wide.spec.head.kind == HeadKind::kSimplex || wide.spec.head.kind == HeadKind::kChoice) wide.spec.head.size = num_items;
     const auto policy = Controller::policy(wide.spec, wide.options, 0);
     TensorFile state;
     policy_->save(state, "p.");
@@ -149,7 +150,7 @@ TEST_P(ExportTest, ServesOtherNumbersOfItems) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, ExportTest, testing::Range<size_t>(0, 7),
+INSTANTIATE_TEST_SUITE_P(Heads, ExportTest, testing::Range<size_t>(0, cases().size()),
                          [](const testing::TestParamInfo<size_t>& info) { return cases()[info.param].name; });
 
 }  // namespace

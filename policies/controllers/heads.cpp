@@ -210,6 +210,83 @@ class SoftmaxGaussianHead final : public SimplexHead {
   }
 };
 
+// One of the present items. A decision without any has index 0, log-probability 0 and no gradient.
+class ChoiceHead final : public ActionHead {
+ public:
+  explicit ChoiceHead(const HeadSpec& spec) : ActionHead(spec) {}
+  bool per_item() const override { return true; }
+  int64_t outputs() const override { return 1; }
+  int64_t num_log_std() const override { return 0; }
+  int64_t saved_width() const override { return 2 * spec_.size; }  // p and d(entropy)/d(logit) of every item
+
+  void sample(const HeadInput& in, const std::function<Draws(int64_t)>& draws, float* action,
+              float* raw) const override {
+    for (int64_t i = 0; i < in.size; ++i) {
+      const float top = largest(in, i);
+      float total = 0;
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += std::exp(logit(in, r) - top);
+      float left = draws(i).uniform() * total;
+      int32_t choice = in.offsets[i];  // the last item takes what rounding leaves over
+      for (; choice + 1 < in.offsets[i + 1]; ++choice) {
+        left -= std::exp(logit(in, choice) - top);
+        if (left < 0) break;
+      }
+      action[i] = raw[i] = index_of(in, i, choice);
+    }
+  }
+  void mode(const HeadInput& in, float* action) const override {
+    for (int64_t i = 0; i < in.size; ++i) {
+      int32_t best = in.offsets[i];
+      for (int32_t r = best; r < in.offsets[i + 1]; ++r)
+        if (logit(in, r) > logit(in, best)) best = r;
+      action[i] = index_of(in, i, best);
+    }
+  }
+  void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
+                float* saved) const override {
+    for (int64_t i = 0; i < in.size; ++i) {
+      float *p = saved + i * saved_width(), *d_entropy = p + spec_.size;
+      const float top = largest(in, i);
+      float total = 0, h = 0;
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+        total += p[in.slot[r]] = std::exp(logit(in, r) - top);
+      const float log_total = top + std::log(total);
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+        p[in.slot[r]] /= total;
+        h -= p[in.slot[r]] * (logit(in, r) - log_total);
+      }
+      logp[i] = entropy[i] = 0;
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+        d_entropy[in.slot[r]] = -p[in.slot[r]] * (logit(in, r) - log_total + h);
+        if (in.slot[r] == static_cast<int32_t>(raw[i])) logp[i] = logit(in, r) - log_total;
+        entropy[i] = h;
+      }
+    }
+  }
+  void backward(const HeadInput& in, const float* raw, const float* saved, const float* d_logp,
+                const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
+    for (int64_t i = 0; i < in.size; ++i) {
+      const float *p = saved + i * saved_width(), *d = p + spec_.size;
+      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+        const int32_t k = in.slot[r];
+        const float chosen = k == static_cast<int32_t>(raw[i]) ? 1.0f : 0.0f;
+        d_output[r * d_stride] = d_entropy[i] * d[k] + d_logp[i] * (chosen - p[k]);
+      }
+    }
+  }
+
+ private:
+  static float logit(const HeadInput& in, int64_t row) { return in.output[row * in.stride]; }
+  static float largest(const HeadInput& in, int64_t i) {
+    float top = -INFINITY;
+    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) top = std::max(top, logit(in, r));
+    return top;
+  }
+  static float index_of(const HeadInput& in, int64_t i, int32_t row) {
+    return in.offsets[i] == in.offsets[i + 1] ? 0.0f : static_cast<float>(in.slot[row]);
+  }
+};
+
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
@@ -309,6 +386,8 @@ std::unique_ptr<ActionHead> ActionHead::make(const HeadSpec& spec, const std::st
       return std::make_unique<CategoricalHead>(spec);
     case HeadKind::kGaussian:
       return std::make_unique<GaussianHead>(spec);
+    case HeadKind::kChoice:
+      return std::make_unique<ChoiceHead>(spec);
     case HeadKind::kSimplex:
       break;
   }

@@ -2,6 +2,7 @@
 // gradients.
 //
 //   categorical        p = softmax(logits of the pooled row); raw = the index
+//   choice             p = softmax over present items of the logit of each; raw = the item's index
 //   gaussian           a ~ N(mu of the pooled row, sigma), one learned log sigma per dimension; raw = the
 //   unclipped a softmax_gaussian   z ~ N(mu of each item, sigma), one learned log sigma; share = softmax(z)
 //   over present items; raw = z dirichlet          alpha = 1 + softplus(logit of each item); share ~
@@ -41,6 +42,7 @@ class ActionHead {
   virtual int64_t outputs() const = 0;  // per row
   virtual int64_t num_log_std() const = 0;
   int64_t width() const { return spec_.width(); }
+  int64_t size() const { return spec_.size; }
   // Floats per decision that `evaluate` leaves for `backward`.
   virtual int64_t saved_width() const = 0;
 

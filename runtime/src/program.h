@@ -17,7 +17,7 @@ typedef enum tt_op_kind {
   TT_OP_RESIDUAL,       /* rows += coefficient * item feature as observed */
   TT_OP_SOFTMAX,        /* over items (rows of width 1) or over the decision row */
   TT_OP_DIRICHLET_MEAN, /* alpha = 1 + softplus(rows); rows = alpha / sum over items */
-  TT_OP_ARGMAX,         /* decision row -> index, the lowest among equals */
+  TT_OP_ARGMAX,         /* decision row, or items (rows of width 1) -> index, the lowest among equals */
   TT_OP_CLIP,           /* to [low, high] */
   TT_OP_THRESHOLD       /* 1 where x > at, else 0 */
 } tt_op_kind;

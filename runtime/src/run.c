@@ -209,11 +209,18 @@ static void each_value(const tt_op* op, Registers* g) {
 }
 
 static void argmax(Registers* g) {
-  int best = 0;
-  for (int i = 1; i < g->width; ++i)
-    if (g->rows[i] > g->rows[best]) best = i;
-  g->rows[0] = (float)best;
+  size_t step;
+  const int n = num_values(g, &step);
+  int best = 0, finite = 1;
+  for (int i = 0; i < n; ++i) {
+    const float x = g->rows[(size_t)i * step];
+    finite &= fabsf(x) <= 3.0e38f;
+    if (x > g->rows[(size_t)best * step]) best = i;
+  }
+  g->rows[0] = !finite ? NAN : (float)(g->decision ? best : g->slot[best]);
   g->width = 1;
+  g->num_rows = 1;
+  g->decision = 1;
 }
 
 static void step(const tt_op* op, Registers* g) {

@@ -141,8 +141,10 @@ static tt_status build_plain(Builder* b, int node, int index, tt_op* op) {
     case TT_OP_DIRICHLET_MEAN:
       return !b->decision && b->width != 1 ? bad(b, "needs item rows of width 1", index) : TT_OK;
     case TT_OP_ARGMAX:
+      if (!b->decision && b->width != 1) return bad(b, "needs a decision row, or item rows of width 1", index);
       b->width = 1;
-      return b->decision ? TT_OK : bad(b, "needs a decision row", index);
+      b->decision = 1;
+      return TT_OK;
     case TT_OP_CLIP:
       return number_of(b, node, "low", &op->low) && number_of(b, node, "high", &op->high) && op->low <= op->high
                  ? TT_OK

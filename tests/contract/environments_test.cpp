@@ -93,6 +93,13 @@ class Driver {
       float* action = out.data() + i * width;
       if (agent.head.kind == HeadKind::kCategorical)
         action[0] = static_cast<float>(draws.below(agent.head.size));
+      if (agent.head.kind == HeadKind::kChoice) {
+        int32_t left = static_cast<int32_t>(draws.below(agent.head.size));   // the left-th present item, round and round
+        const uint8_t* mask = view.mask.data() + i * agent.head.size;
+        const bool any = std::count(mask, mask + agent.head.size, 1) > 0;
+        for (int k = 0; any && left >= 0; k = (k + 1) % agent.head.size)
+          if (mask[k] && left-- == 0) action[0] = static_cast<float>(k);
+      }
       if (agent.head.kind == HeadKind::kGaussian) {
         for (int k = 0; k < width; ++k) action[k] = draws.uniform(agent.head.low, agent.head.high);
       }

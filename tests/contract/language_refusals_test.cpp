@@ -8,13 +8,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-void change_json(const std::string& name, const json& pointer_and_value) {
-  json document = json::parse(read_file(name));
-  for (const auto& [pointer, value] : pointer_and_value.items())
-    document[json::json_pointer(pointer)] = value;
-  std::ofstream(name) << document.dump();
-}
-
 TEST_F(LanguageTest, DamagedModelsAreRefused) {
   const auto generate = [](const std::string& model) {
     return command({"generate", model, "--prompt", "1+1="});

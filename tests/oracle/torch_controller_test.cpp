@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -41,13 +42,14 @@ Case random_case(uint32_t test, bool critic) {
     return out;
   };
   c.agent.name = "agent";
-  const int kind = static_cast<int>(test % 4);  // categorical, Gaussian, softmax-Gaussian, Dirichlet
+  const int kind = static_cast<int>(test % 5);  // categorical, Gaussian, softmax-Gaussian, Dirichlet, choice
   const bool set = kind >= 2 || draws.below(2);
   c.agent.observation = {features(static_cast<int>(set ? draws.below(5) : 1 + draws.below(20)), "c"),
                          features(set ? 1 + static_cast<int>(draws.below(9)) : 0, "i"),
                          set ? 1 + static_cast<int>(draws.below(12)) : 0};
   c.agent.head.kind = kind == 0   ? HeadKind::kCategorical
                       : kind == 1 ? HeadKind::kGaussian
+                      : kind == 4 ? HeadKind::kChoice
                                   : HeadKind::kSimplex;
   c.agent.head.size = kind >= 2 ? c.agent.observation.max_items : 1 + static_cast<int>(draws.below(5));
   c.options.head = kind == 3 ? "dirichlet" : "softmax_gaussian";
@@ -145,6 +147,12 @@ Scores scores(const Case& c, std::map<std::string, torch::Tensor>& p, const torc
   if (c.agent.head.kind == HeadKind::kCategorical) {
     const torch::Tensor log_p = torch::log_softmax(out[0], 0);
     return {log_p[static_cast<int64_t>(raw[0])], -(torch::exp(log_p) * log_p).sum()};
+  }
+  if (c.agent.head.kind == HeadKind::kChoice) {
+    if (present.empty()) return {torch::zeros({}, torch::kFloat64), torch::zeros({}, torch::kFloat64)};
+    const torch::Tensor log_p = torch::log_softmax(out.squeeze(1), 0);
+    const auto chosen = std::find(present.begin(), present.end(), static_cast<int64_t>(raw[0])) - present.begin();
+    return {log_p[chosen], -(torch::exp(log_p) * log_p).sum()};
   }
   if (c.agent.head.kind == HeadKind::kGaussian)
     return normal_scores(out[0], p["log_std"], constant(raw, {c.agent.head.size}));
