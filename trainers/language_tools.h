@@ -12,6 +12,8 @@
 
 #include "core/config.h"
 #include "core/registry.h"
+#include "domain/kv_precision/sensitivity.h"
+#include "engine/kv_cache/kv_cache.h"
 #include "envs/evaluation.h"
 
 namespace trimtab {
@@ -79,6 +81,20 @@ struct LanguageScores {
   int64_t max_tokens = 0;
 };
 
+// ---- measure ----
+// A KV cache's sensitivity to narrow widths, measured with the real kernels on texts: .txt files, cut into pieces of `window` tokens, or
+// .jsonl files of {"text": ...}, each cut to `window`.
+struct MeasureOrder {
+  ModelChoice model;
+  std::vector<std::string> texts;
+  KvCacheOptions cache;
+  std::vector<KvBits> pairs;
+  bool per_head = false;    // units are KV heads, else layers
+  int64_t window = 1024;    // tokens of a piece, at most
+  int64_t pieces = 0;       // of all texts at most; 0: all
+  int64_t threads = 0;
+};
+
 // ---- list, help, inspect ----
 struct LanguageTools {
   std::string name, doc;
@@ -86,6 +102,8 @@ struct LanguageTools {
   std::function<std::vector<GeneratedText>(const GenerateOrder& order)> generate;
   // DataError also for problems that training saw. Shows progress.
   std::function<LanguageScores(const LanguageEvaluationOrder& order)> evaluate;
+  // KL to 16 bits of every unit alone at every pair, mean over the texts' tokens. Shows progress.
+  std::function<KvSensitivity(const MeasureOrder& order)> measure;
   // Presets beside those of TrainerPreset: (name, doc).
   std::function<std::vector<std::pair<std::string, std::string>>()> learners;
   std::function<std::vector<FieldLine>(const std::string& preset)> trainer_help;

@@ -1,5 +1,5 @@
 // Language models for the command: generate, help and inspect; see trainers/language_tools.h. Evaluation is
-// in tools_evaluate.cpp.
+// in tools_evaluate.cpp, KV caches are in tools_kv.cpp.
 #include "trainers/language/tools.h"
 
 #include <ATen/Parallel.h>
@@ -144,6 +144,7 @@ TT_REGISTER(LanguageTools, libtorch,
              .doc = "transformers on the CPU",
              .generate = generate,
              .evaluate = evaluate_runs,
+             .measure = measure_sensitivity,
              .learners = learners,
              .trainer_help = trainer_help,
              .policy_help = [] { return help_of<LanguagePolicyOptions>(); },

@@ -18,5 +18,6 @@ std::function<void(int64_t tokens, int64_t finished)> reply_progress(const std::
                                                                      int64_t replies);
 
 LanguageScores evaluate_runs(const LanguageEvaluationOrder& order);
+KvSensitivity measure_sensitivity(const MeasureOrder& order);
 
 }  // namespace trimtab

@@ -1,0 +1,69 @@
+// Sensitivities of a KV cache by the command: the table, what it is used for, and what is refused.
+#include "domain/kv_precision/sensitivity.h"
+#include "tests/contract/language_support.h"
+
+namespace trimtab {
+namespace {
+
+const std::string kText = "7+4=a 7+4=11 ok;#11.2+3=5 ok;#5.1-9=8;6+6=12;3-1=2;8+8=16;5+5=10;9-3=6;4+4=8;2+2=4";
+
+class MeasureTest : public LanguageTest {
+ protected:
+  std::string model() {
+    if (!std::filesystem::exists(path("tiny"))) train("tiny", kTinyRun, {"policy.architecture.hidden_size=32"});
+    return path("tiny");
+  }
+  Answer measure(std::vector<std::string> words) {
+    words.insert(words.begin(), {"measure", model()});
+    return command(words);
+  }
+};
+
+TEST_F(MeasureTest, ATableOfEveryHeadThatTheEnvironmentReads) {
+  const std::string text = file("text.txt", kText), table = path("table.safetensors");
+  const Answer answer = measure({"--text", text, "--out", table, "--per-head", "kv.page_tokens=16", "kv.rotate_keys=true"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const KvSensitivity t = read_sensitivity(table);
+  EXPECT_EQ(t.units(), 2);
+  EXPECT_EQ(t.head_dim, 16);
+  ASSERT_EQ(t.pairs.size(), 5u);
+  for (const auto& row : t.kl) EXPECT_LT(row[0], row[4]);   // 8 bits are nearer to 16 than 2
+  EXPECT_NE(t.measured.at("cache").find("rotate_keys: true"), std::string::npos);
+  EXPECT_NE(answer.out.find("K8V4"), std::string::npos);
+  const std::string run = train("widths", "run: {threads: 2}\ndata: {train: [" + table +
+                                              "]}\nenv: {type: kv_precision, low_bits: 5, high_bits: 9}\ntrainer: {preset: ppo, steps: 256, num_envs: 8, horizon: 16}\n");
+  const Answer evaluated = command({"eval", "none", "--config", run + "/config.yaml", "--data", table});
+  EXPECT_EQ(evaluated.code, 0) << evaluated.err;
+  EXPECT_NE(evaluated.out.find("best_allocation"), std::string::npos);
+}
+
+TEST_F(MeasureTest, RefusalsNameTheFault) {
+  const std::string text = file("text.txt", kText), out = path("out.safetensors");
+  expect_says(measure({"--text", text}), 2, {"--out"});
+  expect_says(measure({"--text", path("absent.txt"), "--out", out}), 3, {"absent.txt"});
+  expect_says(measure({"--text", file("letters.txt", "7+4=Z"), "--out", out}), 3, {"letters.txt"});
+  expect_says(measure({"--text", file("bad.jsonl", "{\"text\": \"1+1=2\"}\n{\"words\": 1}\n"), "--out", out}), 3, {"bad.jsonl:2", "text"});
+  expect_says(measure({"--text", file("empty.txt", ""), "--out", out}), 3, {"empty.txt", "no text"});
+  expect_says(measure({"--text", text, "--out", out, "--pairs", "8x8,4y4"}), 2, {"4y4", "KEYSxVALUES"});
+  expect_says(measure({"--text", text, "--out", out, "--pairs", "3x3", "kv.page_tokens=16"}), 2, {"3 bits"});
+  expect_says(measure({"--text", text, "--out", out, "kv.pagetokens=16"}), 2, {"kv.pagetokens", "page_tokens"});
+  expect_says(measure({"--text", text, "--out", out, "kv.page_tokens=40"}), 2, {"40 tokens", "multiple of 16"});
+  train("narrow", kTinyRun);   // heads of 8 numbers
+  expect_says(command({"measure", path("narrow"), "--text", text, "--out", out}), 2, {"heads of 8 numbers"});
+  EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+TEST_F(MeasureTest, EnvironmentRefusesWhatItCannotUse) {
+  const auto train_on = [&](const std::string& data, const std::string& env) {
+    return try_train("run", "data: {train: [" + data + "]}\nenv: {type: kv_precision" + env + "}\ntrainer: {preset: ppo, steps: 64, num_envs: 8, horizon: 8}\n");
+  };
+  const std::string table = TRIMTAB_SOURCE_DIR "/data/kv/layers-train.safetensors";
+  expect_says(train_on(table, ", low_bits: 1"), 2, {"low_bits", "cheapest widths"});
+  expect_says(train_on(table, ", low_bits: 5, high_bits: 4"), 2, {"high_bits"});
+  expect_says(train_on(table, ", mode: pages"), 2, {"mode", "layers"});
+  expect_says(train_on(file("damaged.safetensors", "nonsense"), ", low_bits: 4"), 3, {"damaged.safetensors"});
+  expect_says(try_train("none", "env: {type: kv_precision}\ntrainer: {preset: ppo, steps: 64, num_envs: 8, horizon: 8}\n"), 2, {"trimtab measure"});
+}
+
+}  // namespace
+}  // namespace trimtab
