@@ -182,7 +182,7 @@ float to_pieces(const float* x, int64_t n, Pieces& out) {
   V most = hn::Zero(d);
   for (int64_t i = 0; i < n; i += kLanes) most = hn::Max(most, hn::Abs(hn::Load(d, x + i)));
   const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
-  const V factor = hn::Set(d, largest > 0 ? kPieces / largest : 0.0f);
+  const V factor = hn::Set(d, largest > 1e-30f ? kPieces / largest : 0.0f);   // below, the quotient may overflow and the sum is nothing
   for (int64_t i = 0; i < n; i += kLanes) {
     const VI whole = hn::Sub(hn::BitCast(di, hn::MulAdd(hn::Load(d, x + i), factor, hn::Set(d, kToInteger))), hn::Set(di, kToIntegerBits));
     const VI high = hn::ShiftRight<6>(hn::Add(whole, hn::Set(di, 32)));

@@ -1,5 +1,5 @@
-// What CUDA kernels here are made of: 16-bit numbers to float and back, warp and block reductions, the tensor core's 16 x 8 x 16 product,
-// and a launch. Under nvcc these are the device's; with TRIMTAB_HOST_GRID the same kernel source is C++ that runs block by block on the
+// What CUDA kernels here are made of: 16-bit numbers to float and back, warp and block reductions, the tensor core's 16 x 8 products,
+// copies that do not wait, and a launch. Under nvcc these are the device's; with TRIMTAB_HOST_GRID the same kernel source is C++ that runs block by block on the
 // host (host_grid.h), which is how its arithmetic, its masks and its barriers are tested where there is no GPU.
 #pragma once
 
@@ -10,6 +10,7 @@
 #else
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#define TRIMTAB_UNROLL _Pragma("unroll")   // before a loop over registers
 #endif
 
 namespace trimtab {
@@ -40,6 +41,26 @@ __device__ inline void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same of bytes, d [16, 8] += a [16, 32] b [32, 8], a signed and b unsigned: a register holds four numbers in place of two, so a holds
+// the columns 4t .. 4t + 3 of rows g and g + 8, then the same 16 columns on; b the rows 4t .. 4t + 3 of column g, then 16 rows on.
+__device__ inline void mma_16x8x32(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Sixteen bytes from global to shared memory, or zeros where not `inside` (`from` must be an address even so). A thread's copies since its
+// last commit are a group; wait_for_copies leaves at most the kPending newest groups of this thread unfinished.
+__device__ inline void copy_async(Chunk* to, const Chunk* from, bool inside) {
+  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(inside ? 16 : 0) : "memory");
+}
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // Queues kernel(arguments...) on the stream; the result is the launch's error.

@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -30,6 +31,7 @@
 #define __shared__ static
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
+#define TRIMTAB_UNROLL
 
 namespace trimtab {
 
@@ -48,6 +50,12 @@ namespace host_grid {
 enum class Order { kAscending, kDescending };
 enum class Waits { kNot, kForWarp, kForBlock, kDone };
 
+struct Copy {   // copy_async's, not yet done
+  Chunk* to;
+  const Chunk* from;
+  bool inside;
+};
+
 // Begun by its context, gone on with by a jump: a context's switch asks the kernel for the signal mask each time.
 struct Fiber {
   ucontext_t context;
@@ -56,6 +64,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   Waits waits = Waits::kNot;
   dim3 index;
+  std::deque<std::vector<Copy>> copies;   // groups, the last one still open
 };
 
 struct Block {
@@ -137,7 +146,7 @@ inline void start(Block& block) {
   for (size_t i = 0; i < block.fibers.size(); ++i) {
     Fiber& f = block.fibers[i];
     f.index = {static_cast<unsigned>(i % n.x), static_cast<unsigned>(i / n.x % n.y), static_cast<unsigned>(i / n.x / n.y)};
-    f.waits = Waits::kNot, f.begun = false;
+    f.waits = Waits::kNot, f.begun = false, f.copies.assign(1, {});
     if (!f.stack) f.stack = std::make_unique<char[]>(kStack);
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.get(), f.context.uc_stack.ss_size = kStack, f.context.uc_link = nullptr;
@@ -175,6 +184,19 @@ inline float __shfl_xor_sync(unsigned, float x, int lanes) {
   return out;
 }
 
+// As late as they may happen, so that a missing wait shows.
+inline void copy_async(Chunk* to, const Chunk* from, bool inside) { host_grid::fiber().copies.back().push_back({to, from, inside}); }
+inline void commit_copies() { host_grid::fiber().copies.emplace_back(); }
+template <int kPending>
+void wait_for_copies() {
+  auto& groups = host_grid::fiber().copies;
+  for (; groups.size() > kPending + 1; groups.pop_front())
+    for (const host_grid::Copy& c : groups.front()) *c.to = c.inside ? *c.from : Chunk{};
+}
+
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+
 inline float bits_to_float(uint32_t bits) {
   float out;
   std::memcpy(&out, &bits, sizeof out);
@@ -210,6 +232,24 @@ void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1
       const float* from_a = host_grid::told_by(row % 8 * 4 + k % 8 / 2);
       const float* from_b = host_grid::told_by(column * 4 + k % 8 / 2);
       d[i] += from_a[2 * (row / 8 + k / 8 * 2) + k % 2] * from_b[8 + 2 * (k / 8) + k % 2];
+    }
+  }
+  __syncwarp();
+}
+
+inline void mma_16x8x32(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const uint32_t words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  std::memcpy(host_grid::told(), words, sizeof words);
+  __syncwarp();
+  const int lane = static_cast<int>(host_grid::running()->now % 32), g = lane / 4, t = lane % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + i / 2 * 8, column = 2 * t + i % 2;
+    for (int k = 0; k < 32; ++k) {
+      int8_t left[24];
+      uint8_t right[24];
+      std::memcpy(left, host_grid::told_by(row % 8 * 4 + k % 16 / 4), sizeof left);
+      std::memcpy(right, host_grid::told_by(column * 4 + k % 16 / 4), sizeof right);
+      d[i] += left[4 * (row / 8 + k / 16 * 2) + k % 4] * right[16 + 4 * (k / 16) + k % 4];
     }
   }
   __syncwarp();
