@@ -136,8 +136,10 @@ double read_all(const std::vector<uint64_t>& memory, Pool& pool, uint64_t& sum) 
   const int64_t n = static_cast<int64_t>(memory.size());
   pool.run(pool.threads(), [&](int64_t t) {
     uint64_t s[8] = {};
-    for (int64_t i = n * t / pool.threads(); i + 8 <= n * (t + 1) / pool.threads(); i += 8)
+    for (int64_t i = n * t / pool.threads(); i + 8 <= n * (t + 1) / pool.threads(); i += 8) {
+      __builtin_prefetch(memory.data() + i + 512);   // 4 KB ahead: more than the processor's own prefetching alone
       for (int k = 0; k < 8; ++k) s[k] += memory[i + k];
+    }
     sums[t] = std::accumulate(s, s + 8, uint64_t{0});
   });
   sum += std::accumulate(sums.begin(), sums.end(), uint64_t{0});
