@@ -6,13 +6,12 @@
 //   bench_generate --roof                                                           measured bandwidth and peak, as JSON
 #include <torch/torch.h>
 
-#include <chrono>
 #include <ctime>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "bench/worker.h"
 #include "core/files.h"
 #include "core/random.h"
 #include "engine/generation/generator.h"
@@ -20,18 +19,6 @@
 
 namespace trimtab {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-struct Arguments {
-  std::map<std::string, std::string> values;
-  Arguments(int count, char** words) {
-    for (int i = 1; i < count; ++i) values[words[i]] = i + 1 < count && words[i + 1][0] != '-' ? words[i + 1] : "";
-  }
-  bool has(const std::string& key) const { return values.contains(key); }
-  int64_t number(const std::string& key, int64_t otherwise) const { return has(key) ? std::stoll(values.at(key)) : otherwise; }
-};
 
 // Llama: width 256, 4 layers, 4 heads, 688 inside the MLP. Or the small model of the arithmetic runs.
 TransformerConfig config_of(const Arguments& a) {
@@ -82,9 +69,7 @@ int work(const Arguments& a) {
     return out;
   };
   measure();
-  std::cout << nlohmann::json{{"ready", true}} << std::endl;
-  for (std::string line; std::getline(std::cin, line);)
-    if (line == "go") std::cout << measure() << std::endl;
+  serve({{"ready", true}}, measure);
   return 0;
 }
 

@@ -6,13 +6,12 @@
 //   perf record bench_grpo_step --model FOLDER --threads 1 --updates 20        without a harness
 #include <ATen/Parallel.h>
 
-#include <chrono>
 #include <ctime>
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "bench/worker.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
@@ -60,15 +59,6 @@ class Letters final : public TextEnvironment {
 
  private:
   std::vector<std::string> prompts_;
-};
-
-struct Arguments {
-  std::map<std::string, std::string> values;
-  Arguments(int count, char** words) {
-    for (int i = 1; i + 1 < count; i += 2) values[words[i]] = words[i + 1];
-  }
-  bool has(const std::string& key) const { return values.contains(key); }
-  int64_t number(const std::string& key, int64_t otherwise) const { return has(key) ? std::stoll(values.at(key)) : otherwise; }
 };
 
 int make(const std::filesystem::path& folder) {
@@ -134,9 +124,7 @@ int work(const Arguments& a) {
     for (int64_t i = 0; i < a.number("--updates", 0); ++i) std::cout << stepper.step() << std::endl;
     return 0;
   }
-  std::cout << nlohmann::json{{"ready", true}} << std::endl;
-  for (std::string line; std::getline(std::cin, line);)
-    if (line == "go") std::cout << stepper.step() << std::endl;
+  serve({{"ready", true}}, [&] { return stepper.step(); });
   return 0;
 }
 

@@ -9,15 +9,13 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
-#include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "bench/worker.h"
 #include "core/pool.h"
 #include "core/random.h"
 #include "kernels/attention_decode/attention_decode.h"
@@ -25,19 +23,6 @@
 
 namespace trimtab {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-struct Arguments {
-  std::map<std::string, std::string> values;
-  Arguments(int count, char** words) {
-    for (int i = 1; i < count; ++i) values[words[i]] = i + 1 < count && words[i + 1][0] != '-' ? words[i + 1] : "";
-  }
-  bool has(const std::string& key) const { return values.contains(key); }
-  int64_t number(const std::string& key, int64_t otherwise) const { return has(key) ? std::stoll(values.at(key)) : otherwise; }
-  std::string text(const std::string& key, const std::string& otherwise) const { return has(key) ? values.at(key) : otherwise; }
-};
 
 std::vector<KvBits> widths_of(const std::string& text) {
   std::vector<KvBits> out;
@@ -144,13 +129,6 @@ double read_all(const std::vector<uint64_t>& memory, Pool& pool, uint64_t& sum) 
   });
   sum += std::accumulate(sums.begin(), sums.end(), uint64_t{0});
   return seconds_since(start);
-}
-
-template <class Measure>
-void serve(const nlohmann::json& about, const Measure& measure) {
-  std::cout << about.dump() << std::endl;
-  for (std::string line; std::getline(std::cin, line);)
-    if (line == "go") std::cout << measure().dump() << std::endl;
 }
 
 int work(const Arguments& a) {

@@ -17,14 +17,6 @@ KvRecipe recipe_of(std::vector<KvBits> bits, int64_t kv_heads = 1) {
   return r;
 }
 
-std::string message_of(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no error";
-}
 std::string write_refusal(const std::string& format, const KvRecipe& recipe) {
   return message_of([&] { write_kv_format(format, recipe); });
 }

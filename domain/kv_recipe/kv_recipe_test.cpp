@@ -28,14 +28,6 @@ KvRecipe sample() {
   return r;
 }
 
-std::string message_of(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no error";
-}
 std::string refusal(const std::string& text) {
   return message_of([&] { parse_kv_recipe(text, "r.json"); });
 }

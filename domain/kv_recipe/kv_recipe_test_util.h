@@ -1,12 +1,24 @@
-// Random recipes, for the tests of this folder.
+// Random recipes and what refusals say, for the tests of this folder.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "domain/kv_recipe/kv_recipe.h"
 
 namespace trimtab {
+
+inline std::string message_of(const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const DataError& error) {
+    return error.what();
+  }
+  return "no error";
+}
 
 inline const std::vector<KvBits>& all_kv_bits() {
   static const std::vector<KvBits> all = [] {

@@ -11,7 +11,7 @@
 #include "core/files.h"
 #include "core/run_folder.h"
 #include "core/text.h"
-#include "engine/kv_cache/kv_quality.h"
+#include "engine/cached_forward/kv_quality.h"
 #include "trainers/language/job.h"
 #include "trainers/language/tools.h"
 

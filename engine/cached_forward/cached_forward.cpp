@@ -1,4 +1,4 @@
-#include "engine/kv_cache/cached_forward.h"
+#include "engine/cached_forward/cached_forward.h"
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/kv_cache/cached_forward.h"
+#include "engine/cached_forward/cached_forward.h"
 
 namespace trimtab {
 

@@ -1,5 +1,5 @@
 // Packings side by side: 16 bits cost nothing, narrower ones more, and cross-entropy is that of the model.
-#include "engine/kv_cache/kv_quality.h"
+#include "engine/cached_forward/kv_quality.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

@@ -1,4 +1,4 @@
-#include "engine/kv_cache/kv_quality.h"
+#include "engine/cached_forward/kv_quality.h"
 
 #include <algorithm>
 #include <cmath>
