@@ -11,6 +11,7 @@
 #include "app/document.h"
 #include "app/evaluation.h"
 #include "app/language_evaluation.h"
+#include "app/recipe_evaluation.h"
 #include "app/report.h"
 #include "app/subject.h"
 #include "core/files.h"
@@ -19,8 +20,8 @@ namespace trimtab {
 namespace {
 
 struct EvalOptions {
-  std::vector<std::string> words, data;
-  std::string checkpoint = "best", config, json, report;
+  std::vector<std::string> words, data, texts;
+  std::string checkpoint = "best", config, json, report, model, table;
   int64_t episodes = 0, threads = 0, seed = 1;
   bool allow_validation = false;
   // of language runs
@@ -85,6 +86,13 @@ void deliver(const nlohmann::json& evaluation, const EvalOptions& options) {
   }
 }
 
+nlohmann::json evaluate_recipes(const EvalOptions& options) {
+  if (options.words.size() != 1 || !options.data.empty() || !options.config.empty())
+    throw ConfigError("one recipe is evaluated at a time: trimtab eval RECIPE.json --model DIR --text FILE...");
+  return evaluate_recipe({.recipe = options.words[0], .model = options.model, .texts = options.texts, .table = options.table, .pieces = options.episodes,
+                          .threads = options.threads, .seed = static_cast<uint64_t>(options.seed)});
+}
+
 int eval(EvalOptions options) {
   // `--data A B env.x=1` gives the override to --data, so both lists are searched.
   SubjectOptions subject{.names = {},
@@ -94,8 +102,12 @@ int eval(EvalOptions options) {
   for (const std::string& text : take_overrides(options.data)) subject.overrides.push_back(text);
   subject.names = options.words;
   const bool is_language = !options.words.empty() && is_language_run(options.words[0]);
-  nlohmann::json evaluation =
-      is_language ? evaluate_language(options, subject) : evaluate_controllers(options, subject);
+  const bool recipe = !options.words.empty() && is_recipe(options.words[0]);
+  if (!recipe && (!options.model.empty() || !options.texts.empty() || !options.table.empty()))
+    throw ConfigError("--model, --text and --table are for recipes: trimtab eval RECIPE.json --model DIR --text FILE...");
+  nlohmann::json evaluation = recipe        ? evaluate_recipes(options)
+                              : is_language ? evaluate_language(options, subject)
+                                            : evaluate_controllers(options, subject);
   evaluation["subjects"] = options.words;
   evaluation["overrides"] = subject.overrides;
   deliver(evaluation, options);
@@ -109,11 +121,14 @@ TT_REGISTER(
      .declare = [](Arguments& a) {
        auto o = std::make_shared<EvalOptions>();
        a.words("SUBJECT", o->words,
-               "run folders (several: training seeds of one experiment), an exported artefact, or none; and "
+               "run folders (several: training seeds of one experiment), an exported artefact, a KV recipe, or none; and "
                "env.KEY=VALUE");
        a.texts("--data", o->data,
                "trace or JSONL files that training did not see (a language run on a suite: default its test "
                "split)");
+       a.text("--model", o->model, "recipe: the model it is for, a run or a Hugging Face folder");
+       a.texts("--text", o->texts, "recipe: .txt files, or .jsonl files of {\"text\": ...}");
+       a.text("--table", o->table, "recipe: sensitivities from `trimtab measure` on other text, for the rules that need them");
        a.text("--config", o->config, "for none: the configuration whose env block counts");
        a.text("--checkpoint", o->checkpoint, "best (default), latest or a step");
        a.text("--json", o->json,

@@ -13,6 +13,7 @@
 #include "core/config.h"
 #include "core/registry.h"
 #include "domain/kv_precision/sensitivity.h"
+#include "domain/kv_recipe/kv_recipe.h"
 #include "engine/kv_cache/kv_cache.h"
 #include "envs/evaluation.h"
 
@@ -95,6 +96,27 @@ struct MeasureOrder {
   int64_t threads = 0;
 };
 
+// ---- eval of recipes ----
+// Widths of every KV head [layers * kv_heads] read the texts (as measure reads them) beside a cache of 16 bits.
+struct RecipeScoreOrder {
+  ModelChoice model;
+  KvRecipe recipe;                          // whose model this must be; its own widths are the caller's business
+  std::vector<std::string> texts;
+  std::vector<std::vector<KvBits>> widths;
+  int64_t window = 1024, pieces = 0, threads = 0;
+};
+struct RecipeScores {
+  struct File {
+    std::string name, sha256;
+    int64_t pieces = 0;
+  };
+  struct Score {
+    double kl = 0, cross_entropy = 0, bytes = 0, bits_per_element = 0;   // engine/cached_forward/kv_quality.h
+  };
+  std::vector<File> files;
+  std::vector<std::vector<Score>> scores;   // [widths][piece of all files]
+};
+
 // ---- list, help, inspect ----
 struct LanguageTools {
   std::string name, doc;
@@ -104,6 +126,8 @@ struct LanguageTools {
   std::function<LanguageScores(const LanguageEvaluationOrder& order)> evaluate;
   // KL to 16 bits of every unit alone at every pair, mean over the texts' tokens. Shows progress.
   std::function<KvSensitivity(const MeasureOrder& order)> measure;
+  // DataError also when the recipe is for another model. Shows progress.
+  std::function<RecipeScores(const RecipeScoreOrder& order)> score_recipe;
   // Presets beside those of TrainerPreset: (name, doc).
   std::function<std::vector<std::pair<std::string, std::string>>()> learners;
   std::function<std::vector<FieldLine>(const std::string& preset)> trainer_help;

@@ -1,5 +1,8 @@
 // Sensitivities of a KV cache by the command: the table, what it is used for, and what is refused.
+#include <map>
+
 #include "domain/kv_precision/sensitivity.h"
+#include "domain/kv_recipe/kv_recipe.h"
 #include "tests/contract/language_support.h"
 
 namespace trimtab {
@@ -51,6 +54,48 @@ TEST_F(MeasureTest, RefusalsNameTheFault) {
   train("narrow", kTinyRun);   // heads of 8 numbers
   expect_says(command({"measure", path("narrow"), "--text", text, "--out", out}), 2, {"heads of 8 numbers"});
   EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+// The recipe of the tiny model whose heads all have the given widths.
+KvRecipe recipe_for(const KvSensitivity& table, KvBits bits) {
+  KvRecipe r;
+  r.model = {table.measured.at("model_hash"), table.layers, table.kv_heads, table.head_dim};
+  r.page_tokens = table.page_tokens, r.sinks = 4, r.tail = table.page_tokens, r.hadamard_keys = true;
+  r.bits.assign(table.layers, bits);
+  return r;
+}
+
+TEST_F(MeasureTest, RecipesAreEvaluatedBesideTheRules) {
+  const std::string text = file("text.txt", kText), table = path("table.safetensors"), recipe = path("recipe.json"), out = path("out.json");
+  ASSERT_EQ(measure({"--text", text, "--out", table, "kv.page_tokens=16", "kv.rotate_keys=true"}).code, 0);
+  write_kv_recipe(recipe_for(read_sensitivity(table), {8, 4}), recipe);
+  const Answer answer = command({"eval", recipe, "--model", model(), "--text", text, "--table", table, "--json", out});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const nlohmann::json document = read_json(out);
+  std::map<std::string, nlohmann::json> figures;
+  for (const nlohmann::json& row : document["policies"])
+    if (row["file"] == "") figures[row["name"]] = row["metrics"];
+  for (const char* metric : {"kl_to_16bit", "bits_per_element", "bytes", "perplexity"}) {
+    ASSERT_TRUE(figures["recipe"].contains(metric)) << metric;
+    EXPECT_EQ(figures["recipe"][metric]["mean"], figures["uniform_k8v4"][metric]["mean"]);   // which it is
+  }
+  EXPECT_LT(figures["uniform_k8v8"]["kl_to_16bit"]["mean"].get<double>(), figures["uniform_k2v2"]["kl_to_16bit"]["mean"].get<double>());
+  for (const char* name : {"first_layers", "last_layers", "both_ends", "random", "sensitive_first", "best_allocation"}) {
+    ASSERT_TRUE(figures.contains(name)) << name;
+    EXPECT_LE(figures[name]["bytes"]["mean"].get<double>(), figures["recipe"]["bytes"]["mean"].get<double>()) << name;
+  }
+}
+
+TEST_F(MeasureTest, RecipesOfOtherModelsAreRefused) {
+  const std::string text = file("text.txt", kText), table = path("table.safetensors"), recipe = path("recipe.json");
+  ASSERT_EQ(measure({"--text", text, "--out", table, "kv.page_tokens=16"}).code, 0);
+  KvRecipe r = recipe_for(read_sensitivity(table), {4, 4});
+  r.model.hash[0] = r.model.hash[0] == '0' ? '1' : '0';
+  write_kv_recipe(r, recipe);
+  expect_says(command({"eval", recipe, "--model", model(), "--text", text}), 3, {"another model"});
+  expect_says(command({"eval", recipe, "--text", text}), 2, {"--model"});
+  expect_says(command({"eval", file("cut.json", "{\"kv_recipe_version\": 1"), "--model", model(), "--text", text}), 3, {"cut.json"});
+  expect_says(command({"eval", model(), "--text", text}), 2, {"--text", "recipes"});
 }
 
 TEST_F(MeasureTest, EnvironmentRefusesWhatItCannotUse) {

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_folder.h"
+#include "core/sha256.h"
 #include "core/text.h"
 #include "engine/cached_forward/kv_quality.h"
 #include "trainers/language/job.h"
@@ -49,20 +50,54 @@ void add_pieces(const std::string& document, const Tokenizer& tokenizer, int64_t
   }
 }
 
-std::vector<Piece> pieces_of(const MeasureOrder& order, const LanguageModel& model) {
-  const int64_t window = std::min(order.window, model.transformer->config().max_positions);
-  std::vector<Piece> out;
-  for (const std::string& file : order.texts) {
+struct PieceOptions {
+  const std::vector<std::string>& files;
+  int64_t window, most;   // tokens of a piece; pieces in all, 0: any
+};
+
+// Pieces of every file.
+std::vector<std::vector<Piece>> pieces_of(const PieceOptions& options, const LanguageModel& model) {
+  const int64_t window = std::min(options.window, model.transformer->config().max_positions);
+  std::vector<std::vector<Piece>> out;
+  int64_t left = options.most > 0 ? options.most : INT64_MAX;
+  for (const std::string& file : options.files) {
+    std::vector<Piece>& mine = out.emplace_back();
     try {
-      for (const std::string& document : documents_of(file)) add_pieces(document, *model.tokenizer, window, !file.ends_with(".jsonl"), out);
+      for (const std::string& document : documents_of(file)) add_pieces(document, *model.tokenizer, window, !file.ends_with(".jsonl"), mine);
     } catch (const DataError& e) {
       const std::string what = e.what();
       throw DataError(what.starts_with(file) ? what : file + ": " + what);
     }
+    if (mine.empty()) throw DataError(fmt::format("{}: no text of {} tokens or more in it", file, kShortest));
+    if (static_cast<int64_t>(mine.size()) > left) mine.resize(left);
+    left -= static_cast<int64_t>(mine.size());
   }
-  if (order.pieces > 0 && static_cast<int64_t>(out.size()) > order.pieces) out.resize(order.pieces);
-  if (out.empty()) throw DataError(fmt::format("{}: no text of {} tokens or more in it", fmt::join(order.texts, ", "), kShortest));
   return out;
+}
+
+std::vector<Piece> joined(const std::vector<std::vector<Piece>>& files) {
+  std::vector<Piece> out;
+  for (const std::vector<Piece>& pieces : files) out.insert(out.end(), pieces.begin(), pieces.end());
+  return out;
+}
+
+std::string hash_of(const Transformer& model) {
+  const at::Tensor& flat = model.flat();
+  return hash_bytes({static_cast<const char*>(flat.data_ptr()), static_cast<size_t>(flat.nbytes())});
+}
+
+// tasks of equal kind, with a progress bar and Ctrl-C.
+template <class Task>
+void run_tasks(Pool& pool, const std::string& label, int64_t tasks, const Task& task) {
+  Progress progress(label, tasks, "readings");
+  std::mutex told;
+  int64_t done = 0;
+  pool.run(tasks, [&](int64_t i) {
+    if (interrupted()) throw Interrupted("interrupted; nothing was written");
+    task(i);
+    const std::lock_guard lock(told);
+    progress.update(++done);
+  });
 }
 
 KvSensitivity empty_table(const MeasureOrder& order, const CachedModel& model) {
@@ -80,6 +115,14 @@ KvSensitivity empty_table(const MeasureOrder& order, const CachedModel& model) {
   return t;
 }
 
+KvCacheOptions cache_of(const KvRecipe& r) {
+  KvCacheOptions o;
+  o.page_tokens = r.page_tokens, o.sinks = r.sinks, o.key_groups = r.quantiser.key_groups == KeyGroups::kChannel ? "channel" : "token";
+  o.value_group = r.quantiser.value_group, o.symmetric = r.quantiser.symmetric, o.key_norm = r.quantiser.key_norm;
+  o.value_channel_scale = r.quantiser.value_channel_scale, o.rotate_keys = r.hadamard_keys, o.rotate_values = r.hadamard_values;
+  return o;
+}
+
 // The widths that leave all units but one at 16 bits.
 std::vector<KvBits> one_unit(const KvSensitivity& t, int64_t unit, KvBits bits) {
   std::vector<KvBits> out(t.layers * t.kv_heads, KvBits{16, 16});
@@ -95,31 +138,48 @@ KvSensitivity measure_sensitivity(const MeasureOrder& order) {
   Pool pool(thread_count(order.threads));
   const CachedModel cached(*model.transformer, pool);
   KvSensitivity t = empty_table(order, cached);
-  const std::vector<Piece> pieces = pieces_of(order, model);
+  const std::vector<Piece> pieces = joined(pieces_of({order.texts, order.window, order.pieces}, model));
   const int64_t tasks = static_cast<int64_t>(pieces.size()) * t.units();
   std::vector<std::vector<KvScore>> scores(tasks);   // [piece, unit][pair]
-  Progress progress("measuring", tasks, "readings");
-  std::mutex told;
-  int64_t done = 0;
-  pool.run(tasks, [&](int64_t i) {
-    if (interrupted()) throw Interrupted("interrupted; nothing was written");
+  run_tasks(pool, "measuring", tasks, [&](int64_t i) {
     std::vector<PackPages> packings;
     for (const KvBits b : t.pairs) packings.push_back(pack_all(one_unit(t, i % t.units(), b)));
     scores[i] = score_packings(cached, order.cache, pieces[i / t.units()], packings);
-    const std::lock_guard lock(told);
-    progress.update(++done);
   });
   int64_t tokens = 0;
   for (const Piece& p : pieces) tokens += static_cast<int64_t>(p.size());
   for (int64_t i = 0; i < tasks; ++i)
     for (size_t p = 0; p < t.pairs.size(); ++p)
       t.kl[i % t.units()][p] += std::max(0.0, scores[i][p].kl) * static_cast<double>(scores[i][p].tokens) / static_cast<double>(tokens);
-  const at::Tensor& flat = model.transformer->flat();
   std::string texts;
   for (const std::string& file : order.texts) texts += (texts.empty() ? "" : " ") + hash_file(file);
-  t.measured = {{"model_hash", hash_bytes({static_cast<const char*>(flat.data_ptr()), static_cast<size_t>(flat.nbytes())})},
-                {"cache", yaml_of(order.cache)}, {"texts", texts}, {"tokens", std::to_string(tokens)}};
+  t.measured = {{"model_hash", hash_of(*model.transformer)}, {"cache", yaml_of(order.cache)}, {"texts", texts}, {"tokens", std::to_string(tokens)}};
   return t;
+}
+
+RecipeScores score_recipe(const RecipeScoreOrder& order) {
+  at::set_num_threads(1);   // threads are ours
+  const LanguageModel model = load_model(order.model);
+  const TransformerConfig& c = model.transformer->config();
+  check_recipe_fits(order.recipe, c.num_layers, c.num_kv_heads, c.head_dim, hash_of(*model.transformer));
+  Pool pool(thread_count(order.threads));
+  const CachedModel cached(*model.transformer, pool);
+  const KvCacheOptions cache = cache_of(order.recipe);
+  const KvCache probe(cached.heads(), cache);   // refuses what does not go together
+  std::vector<PackPages> packings;
+  for (const std::vector<KvBits>& widths : order.widths) packings.push_back(pack_all(widths));
+  const std::vector<std::vector<Piece>> files = pieces_of({order.texts, order.window, order.pieces}, model);
+  const std::vector<Piece> pieces = joined(files);
+  std::vector<std::vector<KvScore>> found(pieces.size());
+  run_tasks(pool, "reading", static_cast<int64_t>(pieces.size()), [&](int64_t i) { found[i] = score_packings(cached, cache, pieces[i], packings); });
+  RecipeScores out;
+  for (size_t f = 0; f < files.size(); ++f)
+    out.files.push_back({order.texts[f], sha256_file(order.texts[f]), static_cast<int64_t>(files[f].size())});
+  out.scores.resize(packings.size());
+  for (size_t w = 0; w < packings.size(); ++w)
+    for (const std::vector<KvScore>& piece : found)
+      out.scores[w].push_back({piece[w].kl, piece[w].cross_entropy, piece[w].bytes, piece[w].bits_per_element});
+  return out;
 }
 
 }  // namespace trimtab
