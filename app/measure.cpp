@@ -47,7 +47,7 @@ void print_table(const KvSensitivity& t) {
     fmt::print("\n");
   }
   fmt::print("{:>8}", "bits");
-  for (const int64_t bytes : t.page_bytes) fmt::print("{:>11.3f}", 8.0 * static_cast<double>(bytes) / static_cast<double>(2 * t.head_dim * t.page_tokens));
+  for (size_t p = 0; p < t.pairs.size(); ++p) fmt::print("{:>11.3f}", t.bits(t.units() * t.unit_bytes(static_cast<int64_t>(p))));
   fmt::print("   scales included\n");
 }
 

@@ -76,6 +76,13 @@ KvAllocation uniform_allocation(const KvSensitivity& t, int pair) { return KvAll
 int cheapest_pair(const KvSensitivity& t) { return static_cast<int>(std::min_element(t.page_bytes.begin(), t.page_bytes.end()) - t.page_bytes.begin()); }
 int64_t least_bytes(const KvSensitivity& t) { return t.units() * t.unit_bytes(cheapest_pair(t)); }
 
+int widest_uniform_pair(const KvSensitivity& t, int64_t budget) {
+  int best = cheapest_pair(t);
+  for (const int p : ladder(t))
+    if (t.units() * t.unit_bytes(p) <= budget) best = p;
+  return best;
+}
+
 KvAllocation best_allocation(const KvSensitivity& t, int64_t budget) {
   check_budget(t, budget);
   int64_t step = 0;
@@ -110,15 +117,15 @@ std::vector<std::string> heuristic_names() { return {"first_layers", "last_layer
 KvAllocation heuristic_allocation(const KvSensitivity& t, const std::string& name, int64_t budget, uint64_t seed) {
   check_budget(t, budget);
   const std::vector<int> pairs = ladder(t);
-  size_t fits = 0;
-  while (fits + 1 < pairs.size() && t.units() * t.unit_bytes(pairs[fits + 1]) <= budget) ++fits;
-  KvAllocation out = uniform_allocation(t, pairs[fits]);
-  if (fits + 1 == pairs.size()) return out;
-  const int64_t more = t.unit_bytes(pairs[fits + 1]) - t.unit_bytes(pairs[fits]);
+  const int narrow = widest_uniform_pair(t, budget);
+  KvAllocation out = uniform_allocation(t, narrow);
+  if (narrow == pairs.back()) return out;
+  const int wide = *(std::find(pairs.begin(), pairs.end(), narrow) + 1);
+  const int64_t more = t.unit_bytes(wide) - t.unit_bytes(narrow);
   int64_t left = budget - allocation_bytes(t, out);
-  for (const int u : widening_order(t, name, pairs[fits], pairs[fits + 1], seed)) {
+  for (const int u : widening_order(t, name, narrow, wide, seed)) {
     if (left < more) break;
-    out[u] = pairs[fits + 1], left -= more;
+    out[u] = wide, left -= more;
   }
   return out;
 }

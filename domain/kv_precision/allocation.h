@@ -19,6 +19,8 @@ KvAllocation uniform_allocation(const KvSensitivity& table, int pair);
 // The cheapest pair and its bytes over all units: a budget below is a ConfigError wherever one is asked for.
 int cheapest_pair(const KvSensitivity& table);
 int64_t least_bytes(const KvSensitivity& table);
+// The costliest pair that fits everywhere; the cheapest where none does.
+int widest_uniform_pair(const KvSensitivity& table, int64_t budget);
 
 // The least surrogate KL within `budget` bytes, exactly: dynamic programming over the budget in steps of what all pairs' bytes divide by.
 KvAllocation best_allocation(const KvSensitivity& table, int64_t budget);

@@ -110,8 +110,12 @@ void KvCache::call(const KvShape& shape, std::span<const KvPage> pages, int64_t 
 }
 
 // A page at 16 bits that is still being filled: `before` of its tokens came earlier, then row r's, which sees no later one. A page
-// that came before all rows is seen whole.
+// that came before all rows is seen whole, by all of them in one call.
 void KvCache::attend_rows(const Page& page, const KvShape& shape, int64_t before, int64_t rows, int64_t group, bool track) {
+  if (before >= shape.tokens) {
+    room_.plain.push_back({page.data(), kPlain, static_cast<int32_t>(shape.tokens), 0});
+    return call(shape, {&room_.plain.back(), 1}, 0, rows * group, track);
+  }
   for (int64_t r = 0; r < rows; ++r) {
     room_.plain.push_back({page.data(), kPlain, static_cast<int32_t>(std::min(shape.tokens, before + r + 1)), 0});
     call(shape, {&room_.plain.back(), 1}, r * group, group, track);

@@ -9,7 +9,9 @@ namespace {
 
 class KvPrecisionEvaluator final : public Evaluator {
  public:
-  KvPrecisionEvaluator(const KvPrecisionOptions& options, const std::string& file) : options_(options), env_(options, open_sensitivities({file})) {}
+  KvPrecisionEvaluator(const KvPrecisionOptions& options, const std::string& file) : options_(options), env_(options, open_sensitivities({file})) {
+    for (int64_t i = 0; i < kBudgets; ++i) best_.push_back(best_allocation(env_.table(0), budget_of(i)));
+  }
 
   std::vector<MetricInfo> metrics() const override {
     return {{"surrogate_kl", "nat", false}, {"over_optimum", "", false}, {"bits_per_element", "bit", false}};
@@ -27,25 +29,24 @@ class KvPrecisionEvaluator final : public Evaluator {
 
   EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool) const override {
     const KvSensitivity& t = env_.table(0);
-    const double bits = options_.low_bits + (options_.high_bits - options_.low_bits) * (static_cast<double>(episode) + 0.5) / kBudgets;
-    const int64_t budget = std::max(t.bytes_at(bits), least_bytes(t));
-    const KvAllocation a = policy == "learned"           ? decide(agents, bits)
-                           : policy == "uniform"         ? widest_uniform(budget)
-                           : policy == "best_allocation" ? best_allocation(t, budget)
+    const int64_t budget = budget_of(episode);
+    const KvAllocation a = policy == "learned"           ? decide(agents, bits_of(episode))
+                           : policy == "uniform"         ? uniform_allocation(t, widest_uniform_pair(t, budget))
+                           : policy == "best_allocation" ? best_[episode]
                                                          : heuristic_allocation(t, policy, budget, seed);
-    const double kl = surrogate_kl(t, a), best = surrogate_kl(t, best_allocation(t, budget));
+    const double kl = surrogate_kl(t, a), best = surrogate_kl(t, best_[episode]);
     return {{kl, kl / std::max(best, 1e-12) - 1, t.bits(allocation_bytes(t, a))}, {}, {}};
   }
 
  private:
   static constexpr int64_t kBudgets = 32;
 
-  KvAllocation widest_uniform(int64_t budget) const {
+  double bits_of(int64_t episode) const {
+    return options_.low_bits + (options_.high_bits - options_.low_bits) * (static_cast<double>(episode) + 0.5) / kBudgets;
+  }
+  int64_t budget_of(int64_t episode) const {
     const KvSensitivity& t = env_.table(0);
-    int best = cheapest_pair(t);
-    for (int p = 0; p < static_cast<int>(t.pairs.size()); ++p)
-      if (t.page_bytes[p] > t.page_bytes[best] && t.units() * t.unit_bytes(p) <= budget) best = p;
-    return uniform_allocation(t, best);
+    return std::max(t.bytes_at(bits_of(episode)), least_bytes(t));
   }
 
   KvAllocation decide(const AgentFactory& agents, double bits) const {
@@ -69,6 +70,7 @@ class KvPrecisionEvaluator final : public Evaluator {
 
   KvPrecisionOptions options_;
   KvLayers env_;
+  std::vector<KvAllocation> best_;   // of each budget: every policy is compared with it
 };
 
 }  // namespace
