@@ -40,12 +40,6 @@ KvSensitivity measured_table(const std::string& file, const KvRecipe& r) {
   return t;
 }
 
-std::vector<KvBits> widths_of(const KvSensitivity& t, const KvAllocation& a) {
-  std::vector<KvBits> out;
-  for (const int pair : a) out.insert(out.end(), t.heads_per_unit(), t.pairs[pair]);
-  return out;
-}
-
 std::vector<KvBits> widths_of(const KvRecipe& r) {
   std::vector<KvBits> out;
   for (int64_t l = 0; l < r.model.layers; ++l)
@@ -67,11 +61,11 @@ std::vector<Candidate> candidates(const RecipeEvalRequest& request, const KvReci
     out.push_back({{fmt::format("uniform_k{}v{}", b.key, b.value), "baseline"}, std::vector<KvBits>(r.model.layers * r.model.kv_heads, b)});
   if (budget < least_bytes(blank)) return out;   // it evicts: no rule of widths meets its bytes
   for (const std::string& name : heuristic_names())
-    if (name != "sensitive_first") out.push_back({{name, "baseline"}, widths_of(blank, heuristic_allocation(blank, name, budget, request.seed))});
+    if (name != "sensitive_first") out.push_back({{name, "baseline"}, head_widths(blank, heuristic_allocation(blank, name, budget, request.seed))});
   if (request.table.empty()) return out;
   const KvSensitivity t = measured_table(request.table, r);
-  out.push_back({{"sensitive_first", "baseline"}, widths_of(t, heuristic_allocation(t, "sensitive_first", budget, request.seed))});
-  out.push_back({{"best_allocation", "oracle"}, widths_of(t, best_allocation(t, budget))});
+  out.push_back({{"sensitive_first", "baseline"}, head_widths(t, heuristic_allocation(t, "sensitive_first", budget, request.seed))});
+  out.push_back({{"best_allocation", "oracle"}, head_widths(t, best_allocation(t, budget))});
   return out;
 }
 

@@ -21,15 +21,6 @@ void check_budget(const KvSensitivity& t, int64_t budget) {
                                   t.bits(least_bytes(t))));
 }
 
-// Pairs from the cheapest to the costliest; of equal cost only the first.
-std::vector<int> ladder(const KvSensitivity& t) {
-  std::vector<int> out(num_pairs(t));
-  std::iota(out.begin(), out.end(), 0);
-  std::stable_sort(out.begin(), out.end(), [&](int a, int b) { return t.page_bytes[a] < t.page_bytes[b]; });
-  out.erase(std::unique(out.begin(), out.end(), [&](int a, int b) { return t.page_bytes[a] == t.page_bytes[b]; }), out.end());
-  return out;
-}
-
 // The order in which units are widened from pair `narrow` to pair `wide`.
 std::vector<int> widening_order(const KvSensitivity& t, const std::string& name, int narrow, int wide, uint64_t seed) {
   const int units = static_cast<int>(t.units());
@@ -76,9 +67,17 @@ KvAllocation uniform_allocation(const KvSensitivity& t, int pair) { return KvAll
 int cheapest_pair(const KvSensitivity& t) { return static_cast<int>(std::min_element(t.page_bytes.begin(), t.page_bytes.end()) - t.page_bytes.begin()); }
 int64_t least_bytes(const KvSensitivity& t) { return t.units() * t.unit_bytes(cheapest_pair(t)); }
 
+std::vector<int> pair_ladder(const KvSensitivity& t) {
+  std::vector<int> out(num_pairs(t));
+  std::iota(out.begin(), out.end(), 0);
+  std::stable_sort(out.begin(), out.end(), [&](int a, int b) { return t.page_bytes[a] < t.page_bytes[b]; });
+  out.erase(std::unique(out.begin(), out.end(), [&](int a, int b) { return t.page_bytes[a] == t.page_bytes[b]; }), out.end());
+  return out;
+}
+
 int widest_uniform_pair(const KvSensitivity& t, int64_t budget) {
   int best = cheapest_pair(t);
-  for (const int p : ladder(t))
+  for (const int p : pair_ladder(t))
     if (t.units() * t.unit_bytes(p) <= budget) best = p;
   return best;
 }
@@ -116,7 +115,7 @@ std::vector<std::string> heuristic_names() { return {"first_layers", "last_layer
 
 KvAllocation heuristic_allocation(const KvSensitivity& t, const std::string& name, int64_t budget, uint64_t seed) {
   check_budget(t, budget);
-  const std::vector<int> pairs = ladder(t);
+  const std::vector<int> pairs = pair_ladder(t);
   const int narrow = widest_uniform_pair(t, budget);
   KvAllocation out = uniform_allocation(t, narrow);
   if (narrow == pairs.back()) return out;
@@ -144,6 +143,22 @@ double byte_price(const KvSensitivity& t, int64_t first, int64_t budget) {
     (bytes_at(middle) > budget ? low : high) = middle;
   }
   return high;
+}
+
+double relaxed_kl(const KvSensitivity& t, int64_t budget) {
+  const double price = byte_price(t, 0, budget);
+  double dual = -price * static_cast<double>(budget);
+  for (int64_t u = 0; u < t.units(); ++u) {
+    const int p = priced_pair(t, u, price);
+    dual += t.kl[u][p] + price * static_cast<double>(t.unit_bytes(p));
+  }
+  return dual;
+}
+
+std::vector<KvBits> head_widths(const KvSensitivity& t, const KvAllocation& a) {
+  std::vector<KvBits> out;
+  for (const int pair : a) out.insert(out.end(), t.heads_per_unit(), t.pairs[pair]);
+  return out;
 }
 
 }  // namespace trimtab

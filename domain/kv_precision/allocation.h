@@ -19,6 +19,8 @@ KvAllocation uniform_allocation(const KvSensitivity& table, int pair);
 // The cheapest pair and its bytes over all units: a budget below is a ConfigError wherever one is asked for.
 int cheapest_pair(const KvSensitivity& table);
 int64_t least_bytes(const KvSensitivity& table);
+// Pairs from the cheapest to the costliest; of equal cost only the first.
+std::vector<int> pair_ladder(const KvSensitivity& table);
 // The costliest pair that fits everywhere; the cheapest where none does.
 int widest_uniform_pair(const KvSensitivity& table, int64_t budget);
 
@@ -36,5 +38,10 @@ KvAllocation heuristic_allocation(const KvSensitivity& table, const std::string&
 
 // The price of a byte at which the relaxed problem of units [first, units) meets `budget`, by bisection; 0 where nothing binds.
 double byte_price(const KvSensitivity& table, int64_t first, int64_t budget);
+// The KL that the relaxed problem of all units reaches within `budget`: units may be split between pairs. A lower bound of the optimum.
+double relaxed_kl(const KvSensitivity& table, int64_t budget);
+
+// Widths of every KV head, [layers * kv_heads].
+std::vector<KvBits> head_widths(const KvSensitivity& table, const KvAllocation& allocation);
 
 }  // namespace trimtab

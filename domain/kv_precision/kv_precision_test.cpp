@@ -10,6 +10,7 @@
 #include "core/safetensors.h"
 #include "core/test_support.h"
 #include "domain/kv_precision/allocation.h"
+#include "domain/kv_precision/nsga2.h"
 #include "domain/kv_precision/sensitivity.h"
 
 namespace trimtab {
@@ -50,6 +51,22 @@ TEST(KvAllocation, TheOptimumIsThatOfEnumeration) {
     EXPECT_LE(allocation_bytes(t, best), budget);
     EXPECT_NEAR(surrogate_kl(t, best), least_kl(t, budget), 1e-12) << round;
   }
+}
+
+TEST(KvAllocation, Nsga2ComesNearTheOptimumWithinTheBudget) {
+  for (uint32_t round = 0; round < 10; ++round) {
+    Draws draws(test_seed(), Stream::kTest, round, 7);
+    const KvSensitivity t = random_table(draws, 2 + draws.below(4));
+    const int64_t budget = t.bytes_at(draws.uniform(3.2f, 8.0f));
+    const KvAllocation found = nsga2_allocation(t, budget, 2000, test_seed() + round), best = best_allocation(t, budget);
+    EXPECT_LE(allocation_bytes(t, found), budget);
+    EXPECT_GE(surrogate_kl(t, found), surrogate_kl(t, best) - 1e-15);
+    EXPECT_LE(surrogate_kl(t, found), 1.5 * surrogate_kl(t, best));
+    EXPECT_LE(relaxed_kl(t, budget), surrogate_kl(t, best) + 1e-15);
+    EXPECT_EQ(found, nsga2_allocation(t, budget, 2000, test_seed() + round));
+  }
+  Draws draws(test_seed(), Stream::kTest, 0, 8);
+  EXPECT_THROW(nsga2_allocation(random_table(draws, 3), 1, 10, 1), ConfigError);
 }
 
 TEST(KvAllocation, HeuristicsKeepTheBudgetAndUseIt) {

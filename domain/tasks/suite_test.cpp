@@ -35,6 +35,8 @@ const Case kCases[] = {
     {"base_two", "{type: base_conversion, bases: [2]}"},
     {"key_value", "type: key_value"},
     {"key_value_short", "{type: key_value, prompt_length: 65, tiers: [1, 9]}", 0.15},
+    {"story", "type: story"},
+    {"story_short", "{type: story, prompt_length: 200, tiers: [2]}"},
     {"few_shot", "{type: few_shot, suite: {type: chained_arithmetic, tiers: [1, 3]}, shots: 6}", 0.6},
     {"few_shot_sorting", "{type: few_shot, suite: {type: sorting}}"},
 };
@@ -323,7 +325,7 @@ TEST(SuiteConfig, MistakesAreNamed) {
 
 TEST(SuiteConfig, EverySuiteHelpsAndResolvesToItself) {
   const auto& registry = Registry<SuiteEntry>::instance();
-  EXPECT_EQ(registry.names().size(), 7u);
+  EXPECT_EQ(registry.names().size(), 8u);
   for (const Case& c : kCases) {
     const Config config = Config::parse(c.yaml, "suite.yaml");
     const SuiteEntry& entry = registry.get(config.text("type", ""), "suite");

@@ -99,10 +99,6 @@ float CachedForward::attend(int64_t layer, int64_t rows, KvCache& cache, bool tr
   return static_cast<float>(variance / static_cast<double>(config_.num_kv_heads));
 }
 
-PackPages pack_all(std::vector<KvBits> widths) {
-  return [widths = std::move(widths)](KvCache& cache) { cache.pack(widths); };
-}
-
 void score_tokens(CachedForward& forward, std::span<const int32_t> tokens, KvCache& cache, const PackPages& pack,
                   const std::function<void(int64_t, std::span<const float>)>& visit, bool track) {
   for (int64_t first = 0; first < static_cast<int64_t>(tokens.size());) {

@@ -54,10 +54,6 @@ class CachedForward {
   std::vector<float> x_, normed_, qkv_, mixed_, middle_, logits_, variance_;
 };
 
-// Packs a full tail. It may demote older pages, too.
-using PackPages = std::function<void(KvCache&)>;
-PackPages pack_all(std::vector<KvBits> widths);   // always the same, [layers, kv_heads]
-
 // Reads `tokens` into the cache; visit(i, logits) sees the logits behind token i. Whatever is full is packed first.
 void score_tokens(CachedForward& forward, std::span<const int32_t> tokens, KvCache& cache, const PackPages& pack,
                   const std::function<void(int64_t, std::span<const float>)>& visit, bool track = false);

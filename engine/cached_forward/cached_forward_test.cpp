@@ -135,6 +135,24 @@ TEST(CachedForward, TracksWhereAttentionGoes) {
     }
 }
 
+TEST(CachedForward, AllAttentionIsOnSomePage) {
+  Pool pool(1);
+  Draws draws(test_seed(), Stream::kTest, 250);
+  const TransformerConfig c = random_config(draws);
+  const Transformer model = random_model(c, draws);
+  const CachedModel cached(model, pool);
+  KvCache cache(cached.heads(), {.page_tokens = 16, .sinks = 0});
+  const PackPages pack = pack_all(std::vector<KvBits>(cached.heads().count(), KvBits{8, 8}));
+  cached_logits(cached, random_text(96, c, draws), cache, pack, true);
+  pack(cache);
+  for (int64_t l = 0; l < c.num_layers; ++l)
+    for (int64_t h = 0; h < c.num_kv_heads; ++h) {
+      double sum = 0;
+      for (const KvCache::Page& p : cache.pages(l, h)) sum += p.mass;
+      EXPECT_NEAR(sum, 96.0 * static_cast<double>(c.num_heads / c.num_kv_heads), 0.01);
+    }
+}
+
 TEST(CachedForward, GeneratesAsTheBatchedGeneratorWhereBitsSuffice) {
   Pool pool(1);
   Draws draws(test_seed(), Stream::kTest, 300);

@@ -27,9 +27,11 @@ TEST(KvQuality, SixteenBitsCostNothingAndNarrowerMore) {
   Draws draws(test_seed(), Stream::kTest, 1);
   std::vector<int32_t> text;
   for (int i = 0; i < 200; ++i) text.push_back(static_cast<int32_t>(draws.below(31)));
-  std::vector<PackPages> packings;
-  for (const uint8_t width : {16, 8, 4, 2}) packings.push_back(pack_all(std::vector<KvBits>(4, KvBits{width, width})));
-  const std::vector<KvScore> scores = score_packings(cached, {.rotate_keys = true}, text, packings);
+  KvCacheOptions options;
+  options.rotate_keys = true;
+  std::vector<KvPacking> packings;
+  for (const uint8_t width : {16, 8, 4, 2}) packings.push_back({options, pack_all(std::vector<KvBits>(4, KvBits{width, width}))});
+  const std::vector<KvScore> scores = score_packings(cached, text, packings);
   EXPECT_EQ(scores[0].kl, 0);
   EXPECT_NEAR(scores[0].bits_per_element, 16, 1e-9);
   for (size_t i = 1; i < scores.size(); ++i) {
@@ -40,7 +42,7 @@ TEST(KvQuality, SixteenBitsCostNothingAndNarrowerMore) {
   KvCache cache(cached.heads(), {.rotate_keys = true});
   CachedForward forward(cached, 32);
   double expected = 0;
-  score_tokens(forward, text, cache, packings[3], [&](int64_t i, std::span<const float> logits) {
+  score_tokens(forward, text, cache, packings[3].pack, [&](int64_t i, std::span<const float> logits) {
     if (i + 1 == 200) return;
     double sum = 0;
     for (const float x : logits) sum += std::exp(double{x});

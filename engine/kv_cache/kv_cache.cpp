@@ -139,12 +139,13 @@ void KvCache::attend_pages(Head& h, bool track) {
 float KvCache::variance_and_mass(Head& h, int64_t rows, int64_t group) {
   room_.squares.assign(room_.queries.size(), 0);
   room_.page_mass.assign(room_.pages.size(), 0);
-  for (const Room::Call& c : room_.calls) {
-    const bool pages = c.pages.data() == room_.pages.data();
+  for (size_t i = 0; i < room_.calls.size(); ++i) {
+    const Room::Call& c = room_.calls[i];
+    const bool pages = c.pages.data() == room_.pages.data(), tail = i >= room_.tail_calls;
     const AttentionDecode made{c.shape, quantiser_, c.pages, std::span(room_.queries).subspan(c.first, c.count),
                                std::span(room_.states).subspan(c.first, c.count), room_.weights.data() + c.weights,
                                attention_weights(static_cast<int64_t>(c.pages.size()), c.shape)};
-    attention_statistics(made, {nullptr, pages ? room_.page_mass.data() : nullptr, nullptr, room_.squares.data() + c.first});
+    attention_statistics(made, {nullptr, pages ? room_.page_mass.data() : tail ? &h.tail.mass : nullptr, nullptr, room_.squares.data() + c.first});
   }
   for (size_t p = 0; p < room_.pages.size(); ++p) h.pages[room_.order[p]].mass += room_.page_mass[p];
   double variance = 0;
@@ -170,6 +171,7 @@ float KvCache::attend(int64_t layer, int64_t head, const KvQueries& x, bool trac
   begin_attention(room_.states, d);
   if (options_.sinks > 0) attend_rows(h.sink, sink_shape_, tokens_, x.rows, x.group, track);
   attend_pages(h, track);
+  room_.tail_calls = room_.calls.size();
   if (tokens_ >= options_.sinks) attend_rows(h.tail, page_shape_, tail_tokens(), x.rows, x.group, track);
   finish_attention(room_.states, d);
   if (options_.rotate_values)
@@ -201,10 +203,9 @@ void KvCache::repack(Page& page, KvBits bits) {
   if (!fault.empty()) throw ConfigError(fault);
   if (bits == page.bits && page.key_norm > 0) return;
   if (page.bits == kEvicted) return;
-  const int64_t d = shape_of_.head_dim, n = page_shape_.tokens * d;
-  room_.rows.resize(2 * n);
-  float *keys = room_.rows.data(), *values = keys + n;
-  kv_unpack({page_shape_, quantiser_, page.bits, page.data(), keys, values, d});
+  unpack(page);
+  const int64_t d = shape_of_.head_dim;
+  const float *keys = room_.rows.data(), *values = keys + page_shape_.tokens * d;
   if (page.bits == kPlain) page.key_norm = mean_norm(keys, page_shape_.tokens, d), page.value_norm = mean_norm(values, page_shape_.tokens, d);
   if (bits == page.bits) return;
   Page narrow = new_page(bits, page_shape_);
@@ -214,6 +215,28 @@ void KvCache::repack(Page& page, KvBits bits) {
     page.key_error = r.key_error, page.value_error = r.value_error;
   }
   page.memory = std::move(narrow.memory), page.bits = bits;
+}
+
+void KvCache::unpack(const Page& page) {
+  const int64_t d = shape_of_.head_dim, n = page_shape_.tokens * d;
+  room_.rows.resize(2 * n);
+  kv_unpack({page_shape_, quantiser_, page.bits, page.data(), room_.rows.data(), room_.rows.data() + n, d});
+}
+
+KvCache::PackingError KvCache::packing_error(int64_t layer, int64_t head, int64_t page, KvBits bits) {
+  const Page& p = heads_[layer * shape_of_.kv_heads + head].pages.at(page);
+  if (bits == p.bits) return {p.key_error, p.value_error};
+  if (bits == kEvicted || p.bits == kEvicted) return {1, 1};
+  unpack(p);
+  const int64_t d = shape_of_.head_dim;
+  Page trial = new_page(bits, page_shape_);
+  const float* keys = room_.rows.data();
+  const KvPackResult r = kv_pack({page_shape_, quantiser_, bits, keys, keys + page_shape_.tokens * d, d, const_cast<uint8_t*>(trial.data())});
+  return {r.key_error, r.value_error};
+}
+
+PackPages pack_all(std::vector<KvBits> widths) {
+  return [widths = std::move(widths)](KvCache& cache) { cache.pack(widths); };
 }
 
 int64_t KvCache::bytes() const {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -72,6 +73,11 @@ class KvCache {
   void pack(std::span<const KvBits> widths);
   // Makes a page narrower; both widths must be at most what they are.
   void demote(int64_t layer, int64_t head, int64_t page, KvBits bits);
+  // What demote() to these widths would lose, relative, of keys and of values; an evicted page loses 1.
+  struct PackingError {
+    float key = 0, value = 0;
+  };
+  PackingError packing_error(int64_t layer, int64_t head, int64_t page, KvBits bits);
 
   const std::vector<Page>& pages(int64_t layer, int64_t head) const { return heads_[layer * shape_of_.kv_heads + head].pages; }
   int64_t num_pages() const { return static_cast<int64_t>(heads_.front().pages.size()); }
@@ -97,6 +103,7 @@ class KvCache {
     std::vector<KvPage> pages, plain;
     std::vector<int64_t> order;
     std::vector<Call> calls;
+    size_t tail_calls = 0;   // where in `calls` those on the tail begin
     std::vector<float> weights, page_mass, squares, rows;
   };
   int64_t tail_tokens() const { return tokens_ - std::min(tokens_, options_.sinks) - packed_tokens_; }
@@ -107,6 +114,7 @@ class KvCache {
   void call(const KvShape& shape, std::span<const KvPage> pages, int64_t first, int64_t count, bool track);
   float variance_and_mass(Head& h, int64_t rows, int64_t group);
   std::string place(int64_t head) const;
+  void unpack(const Page& page);   // into room_.rows: keys, then values
 
   KvHeads shape_of_;
   KvCacheOptions options_;
@@ -116,5 +124,9 @@ class KvCache {
   int64_t tokens_ = 0, packed_tokens_ = 0;
   Room room_;
 };
+
+// Packs a full tail. It may demote older pages, too.
+using PackPages = std::function<void(KvCache&)>;
+PackPages pack_all(std::vector<KvBits> widths);   // always the same, [layers, kv_heads]
 
 }  // namespace trimtab

@@ -13,17 +13,18 @@
 
 #include "domain/kv_precision/allocation.h"
 #include "envs/environment.h"
+#include "envs/evaluation.h"
 
 namespace trimtab {
 
-struct KvPrecisionOptions {
+struct KvLayersOptions {
   std::string mode = "layers";
   double low_bits = 2.5, high_bits = 6;   // budgets are drawn between them
   void describe(Fields& f);
   void validate() const;
 };
 
-KvPrecisionOptions kv_precision_options(const Config& config);   // of the env block
+KvLayersOptions kv_layers_options(const Config& config);   // of the env block
 std::vector<KvSensitivity> open_sensitivities(const std::vector<std::string>& files);   // ConfigError for none, DataError for bad ones
 
 class KvLayers {
@@ -36,7 +37,7 @@ class KvLayers {
     double spent = 0;      // bytes so far
   };
   // ConfigError when a table's cheapest widths exceed low_bits, DataError when tables disagree on their pairs.
-  KvLayers(const KvPrecisionOptions& options, std::vector<KvSensitivity> tables);
+  KvLayers(const KvLayersOptions& options, std::vector<KvSensitivity> tables);
 
   const EnvSpec& spec() const { return spec_; }
   void reset(State& s, WorldKey key) const;
@@ -55,11 +56,12 @@ class KvLayers {
 
  private:
   bool allowed(const State& s, int64_t pair) const;
-  double relaxed_kl(int64_t table, int64_t budget) const;
 
-  KvPrecisionOptions options_;
+  KvLayersOptions options_;
   std::vector<KvSensitivity> tables_;
   EnvSpec spec_;
 };
+
+std::unique_ptr<Evaluator> make_layers_evaluator(const Config& config, const std::string& file);
 
 }  // namespace trimtab

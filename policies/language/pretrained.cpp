@@ -29,6 +29,7 @@ void ArchitectureOptions::describe(Fields& f) {
   f.integer("num_layers", num_layers, {.low = 1, .high = 1024, .doc = "blocks"});
   f.integer("num_heads", num_heads, {.low = 1, .high = 1024, .doc = "query heads"});
   f.integer("num_kv_heads", num_kv_heads, {.low = 0, .high = 1024, .doc = "key and value heads; 0: num_heads"});
+  f.integer("head_dim", head_dim, {.low = 0, .high = 512, .doc = "width of a head; 0: hidden_size / num_heads"});
   f.integer("intermediate_size", intermediate_size,
             {.low = 0, .high = 1e6, .doc = "width of the MLP; 0: 8/3 of hidden_size, rounded down to a multiple of 16"});
   f.integer("max_positions", max_positions, {.low = 8, .high = 1e7, .unit = "tokens", .doc = "longest prompt and reply together"});
@@ -39,7 +40,8 @@ void ArchitectureOptions::describe(Fields& f) {
 }
 
 void ArchitectureOptions::validate() const {
-  if (hidden_size % num_heads != 0 || hidden_size / num_heads % 2 != 0)
+  if (head_dim % 2 != 0) throw ConfigError(fmt::format("head_dim {} must be even: rotary embedding turns pairs", head_dim));
+  if (head_dim == 0 && (hidden_size % num_heads != 0 || hidden_size / num_heads % 2 != 0))
     throw ConfigError(fmt::format("hidden_size {} must be an even number per head (num_heads {})", hidden_size, num_heads));
   if (num_kv_heads > 0 && num_heads % num_kv_heads != 0)
     throw ConfigError(fmt::format("num_heads {} is not a multiple of num_kv_heads {}", num_heads, num_kv_heads));
@@ -54,7 +56,7 @@ TransformerConfig ArchitectureOptions::config(const Tokenizer& tokenizer) const 
   out.num_layers = num_layers;
   out.num_heads = num_heads;
   out.num_kv_heads = num_kv_heads > 0 ? num_kv_heads : num_heads;
-  out.head_dim = hidden_size / num_heads;
+  out.head_dim = head_dim > 0 ? head_dim : hidden_size / num_heads;
   out.intermediate_size = intermediate_size > 0 ? intermediate_size : std::max<int64_t>(16, 8 * hidden_size / 3 / 16 * 16);
   out.max_positions = max_positions;
   out.qkv_bias = family == "qwen2";

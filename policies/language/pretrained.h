@@ -15,6 +15,7 @@ namespace trimtab {
 struct ArchitectureOptions {
   std::string family = "llama";
   int64_t hidden_size = 96, num_layers = 3, num_heads = 3, num_kv_heads = 0, intermediate_size = 0, max_positions = 2048;
+  int64_t head_dim = 0;   // 0: hidden_size / num_heads
   double rope_theta = 10000, init_std = 0.02, embedding_std = 0.02;
   bool tied_embeddings = false;
   void describe(Fields& f);

@@ -15,7 +15,7 @@ namespace {
 
 struct SftOptions {
   int64_t steps = 0, rows = 40, facts = 0, clean = 0, token_budget = 4096, shards = 4;
-  bool checkpoint_activations = false;
+  bool checkpoint_activations = false, loss_on_prompt = false;
   double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
   ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
   AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
@@ -25,6 +25,7 @@ struct SftOptions {
     f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts per update"});
     f.integer("facts", facts, {.low = 0, .high = 1e9, .unit = "updates", .doc = "first updates on single facts, 6 x rows of them (suites)"});
     f.integer("clean", clean, {.low = 0, .high = 1e9, .unit = "updates", .doc = "next updates on short texts without slips, 2 x rows of them (suites)"});
+    f.flag("loss_on_prompt", loss_on_prompt, "learn the prompts' text too, not the replies alone");
     f.number("until_accuracy", until_accuracy,
              {.low = 0, .high = 1, .doc = "end the phase once greedy validation accuracy reaches this; 0: train for all steps"});
     f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
@@ -83,8 +84,16 @@ class SftLearner final : public LanguageLearner {
       const uint64_t index = (context_.phase << 48) + static_cast<uint64_t>(update * options_.rows * 6 + i);
       out.push_back(context_.environment->example(*context_.model->tokenizer, stage, {.seed = context_.seed, .index = index}));
       check_length(out.back());
+      if (options_.loss_on_prompt && stage != Stage::kFacts) learn_prompt(out.back());
     }
     return out;
+  }
+  // All but the first token becomes the reply, and all of that is learned.
+  static void learn_prompt(TokenExample& e) {
+    if (e.prompt.size() < 2) return;
+    e.reply.insert(e.reply.begin(), e.prompt.begin() + 1, e.prompt.end());
+    e.loss_begin = 0, e.loss_end += static_cast<int64_t>(e.prompt.size()) - 1;
+    e.prompt.resize(1);
   }
   void check_length(const TokenExample& e) const {
     const int64_t length = static_cast<int64_t>(e.prompt.size() + e.reply.size()), most = context_.model->transformer->config().max_positions;

@@ -3,87 +3,18 @@
 
 #include <algorithm>
 #include <mutex>
-#include <nlohmann/json.hpp>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_folder.h"
-#include "core/sha256.h"
-#include "core/text.h"
 #include "engine/cached_forward/kv_quality.h"
+#include "engine/text_pieces/text_pieces.h"
 #include "trainers/language/job.h"
 #include "trainers/language/tools.h"
 
 namespace trimtab {
 namespace {
-
-using Piece = std::vector<int32_t>;
-
-constexpr int64_t kShortest = 2;   // tokens of a piece
-
-std::vector<std::string> documents_of(const std::string& file) {
-  const std::string contents = read_file(file);
-  if (!is_utf8(contents)) throw DataError(fmt::format("{}: not UTF-8 text", file));
-  if (!file.ends_with(".jsonl")) return {contents};
-  std::vector<std::string> out;
-  int64_t number = 0;
-  for (const std::string& line : split(contents, '\n')) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
-    if (!object.is_object() || !object.contains("text") || !object["text"].is_string())
-      throw DataError(fmt::format("{}:{}: expected {{\"text\": \"...\"}}", file, number));
-    out.push_back(object["text"]);
-  }
-  return out;
-}
-
-void add_pieces(const std::string& document, const Tokenizer& tokenizer, int64_t window, bool cut, std::vector<Piece>& out) {
-  const std::vector<int32_t> ids = tokenizer.encode(document, {.allow_special = true, .add_special_tokens = true});
-  const int64_t n = static_cast<int64_t>(ids.size());
-  for (int64_t first = 0; first < n; first += window) {
-    const int64_t end = std::min(n, first + window);
-    if (end - first >= kShortest) out.emplace_back(ids.begin() + first, ids.begin() + end);
-    if (!cut) break;
-  }
-}
-
-struct PieceOptions {
-  const std::vector<std::string>& files;
-  int64_t window, most;   // tokens of a piece; pieces in all, 0: any
-};
-
-// Pieces of every file.
-std::vector<std::vector<Piece>> pieces_of(const PieceOptions& options, const LanguageModel& model) {
-  const int64_t window = std::min(options.window, model.transformer->config().max_positions);
-  std::vector<std::vector<Piece>> out;
-  int64_t left = options.most > 0 ? options.most : INT64_MAX;
-  for (const std::string& file : options.files) {
-    std::vector<Piece>& mine = out.emplace_back();
-    try {
-      for (const std::string& document : documents_of(file)) add_pieces(document, *model.tokenizer, window, !file.ends_with(".jsonl"), mine);
-    } catch (const DataError& e) {
-      const std::string what = e.what();
-      throw DataError(what.starts_with(file) ? what : file + ": " + what);
-    }
-    if (mine.empty()) throw DataError(fmt::format("{}: no text of {} tokens or more in it", file, kShortest));
-    if (static_cast<int64_t>(mine.size()) > left) mine.resize(left);
-    left -= static_cast<int64_t>(mine.size());
-  }
-  return out;
-}
-
-std::vector<Piece> joined(const std::vector<std::vector<Piece>>& files) {
-  std::vector<Piece> out;
-  for (const std::vector<Piece>& pieces : files) out.insert(out.end(), pieces.begin(), pieces.end());
-  return out;
-}
-
-std::string hash_of(const Transformer& model) {
-  const at::Tensor& flat = model.flat();
-  return hash_bytes({static_cast<const char*>(flat.data_ptr()), static_cast<size_t>(flat.nbytes())});
-}
 
 // tasks of equal kind, with a progress bar and Ctrl-C.
 template <class Task>
@@ -137,16 +68,16 @@ KvSensitivity measure_sensitivity(const MeasureOrder& order) {
   Pool pool(thread_count(order.threads));
   const CachedModel cached(*model.transformer, pool);
   KvSensitivity t = empty_table(order, cached);
-  const std::vector<Piece> pieces = joined(pieces_of({order.texts, order.window, order.pieces}, model));
+  const std::vector<TextPiece> pieces = joined(read_text_pieces({order.texts, order.window, order.pieces}, model));
   const int64_t tasks = static_cast<int64_t>(pieces.size()) * t.units();
   std::vector<std::vector<KvScore>> scores(tasks);   // [piece, unit][pair]
   run_tasks(pool, "measuring", tasks, [&](int64_t i) {
-    std::vector<PackPages> packings;
-    for (const KvBits b : t.pairs) packings.push_back(pack_all(one_unit(t, i % t.units(), b)));
-    scores[i] = score_packings(cached, order.cache, pieces[i / t.units()], packings);
+    std::vector<KvPacking> packings;
+    for (const KvBits b : t.pairs) packings.push_back({order.cache, pack_all(one_unit(t, i % t.units(), b))});
+    scores[i] = score_packings(cached, pieces[i / t.units()], packings);
   });
   int64_t tokens = 0;
-  for (const Piece& p : pieces) tokens += static_cast<int64_t>(p.size());
+  for (const TextPiece& p : pieces) tokens += static_cast<int64_t>(p.size());
   for (int64_t i = 0; i < tasks; ++i)
     for (size_t p = 0; p < t.pairs.size(); ++p)
       t.kl[i % t.units()][p] += std::max(0.0, scores[i][p].kl) * static_cast<double>(scores[i][p].tokens) / static_cast<double>(tokens);
@@ -165,12 +96,12 @@ RecipeScores score_recipe(const RecipeScoreOrder& order) {
   const CachedModel cached(*model.transformer, pool);
   const KvCacheOptions cache = cache_of(order.recipe);
   const KvCache probe(cached.heads(), cache);   // refuses what does not go together
-  std::vector<PackPages> packings;
-  for (const std::vector<KvBits>& widths : order.widths) packings.push_back(pack_all(widths));
-  const std::vector<std::vector<Piece>> files = pieces_of({order.texts, order.window, order.pieces}, model);
-  const std::vector<Piece> pieces = joined(files);
+  std::vector<KvPacking> packings;
+  for (const std::vector<KvBits>& widths : order.widths) packings.push_back({cache, pack_all(widths)});
+  const std::vector<std::vector<TextPiece>> files = read_text_pieces({order.texts, order.window, order.pieces}, model);
+  const std::vector<TextPiece> pieces = joined(files);
   std::vector<std::vector<KvScore>> found(pieces.size());
-  run_tasks(pool, "reading", static_cast<int64_t>(pieces.size()), [&](int64_t i) { found[i] = score_packings(cached, cache, pieces[i], packings); });
+  run_tasks(pool, "reading", static_cast<int64_t>(pieces.size()), [&](int64_t i) { found[i] = score_packings(cached, pieces[i], packings); });
   RecipeScores out;
   for (size_t f = 0; f < files.size(); ++f)
     out.files.push_back({order.texts[f], sha256_file(order.texts[f]), static_cast<int64_t>(files[f].size())});

@@ -1,4 +1,4 @@
-// Evaluation of kv_precision on a table of sensitivities: budgets side by side, the rules people use, the exact optimum as the oracle.
+// Evaluation of kv_precision's mode layers on a table of sensitivities: budgets side by side, the rules people use, the exact optimum as the oracle.
 #include <algorithm>
 
 #include "envs/evaluation.h"
@@ -7,9 +7,9 @@
 namespace trimtab {
 namespace {
 
-class KvPrecisionEvaluator final : public Evaluator {
+class KvLayersEvaluator final : public Evaluator {
  public:
-  KvPrecisionEvaluator(const KvPrecisionOptions& options, const std::string& file) : options_(options), env_(options, open_sensitivities({file})) {
+  KvLayersEvaluator(const KvLayersOptions& options, const std::string& file) : options_(options), env_(options, open_sensitivities({file})) {
     for (int64_t i = 0; i < kBudgets; ++i) best_.push_back(best_allocation(env_.table(0), budget_of(i)));
   }
 
@@ -68,16 +68,15 @@ class KvPrecisionEvaluator final : public Evaluator {
     return out;
   }
 
-  KvPrecisionOptions options_;
+  KvLayersOptions options_;
   KvLayers env_;
   std::vector<KvAllocation> best_;   // of each budget: every policy is compared with it
 };
 
 }  // namespace
 
-TT_REGISTER(EvaluatorEntry, kv_precision,
-            {.name = "kv_precision", .make = [](const Config& config, const std::string& file) -> std::unique_ptr<Evaluator> {
-               return std::make_unique<KvPrecisionEvaluator>(kv_precision_options(config), file);
-             }});
+std::unique_ptr<Evaluator> make_layers_evaluator(const Config& config, const std::string& file) {
+  return std::make_unique<KvLayersEvaluator>(kv_layers_options(config), file);
+}
 
 }  // namespace trimtab

@@ -1,0 +1,76 @@
+// Evaluation of kv_precision's mode pages on texts: every policy reads each piece with the real packed cache, beside one of 16 bits.
+#include <cmath>
+
+#include "envs/kv_pages/page_rules.h"
+#include "envs/kv_pages/pages.h"
+
+namespace trimtab {
+namespace {
+
+class KvPagesEvaluator final : public Evaluator {
+ public:
+  KvPagesEvaluator(const KvPagesOptions& options, const std::string& file) : options_(options), env_(options_, KvPagesWorld::open(options, {file})) {}
+
+  std::vector<MetricInfo> metrics() const override {
+    return {{"kl_to_16bit", "nat", false}, {"bits_per_element", "bit", false}, {"bytes", "B", false}, {"perplexity", "", false}};
+  }
+  std::vector<EvaluatedPolicy> policies(bool learned) const override {
+    std::vector<EvaluatedPolicy> out;
+    if (learned) out.push_back({"learned", "learned"});
+    for (const std::string& name : page_rule_names())
+      if (page_rule(name, rule_options(options_.low_bits, 0))) out.push_back({name, name == "best_allocation" ? "oracle" : "baseline"});
+    return out;
+  }
+  int64_t num_episodes() const override { return static_cast<int64_t>(env_.world().pieces.size()); }
+  std::string reference() const override { return "uniform"; }
+
+  EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool) const override {
+    const KvPagesWorld& w = env_.world();
+    const double bits = bits_of(episode);
+    KvScore s;
+    if (policy == "learned") {
+      s = decide(agents, episode, bits);
+    } else {
+      const std::optional<KvPacking> rule = page_rule(policy, rule_options(bits, seed));
+      s = score_packings(*w.cached, w.pieces[episode], {&*rule, 1}, w.truth[episode]).front();
+    }
+    return {{s.kl, s.bits_per_element, s.bytes, std::exp(s.cross_entropy)}, {}, {}};
+  }
+
+ private:
+  PageRuleOptions rule_options(double bits, uint64_t seed) const { return {env_.world().table, env_.world().cache, bits, seed}; }
+  // Budgets are spread evenly over the pieces.
+  double bits_of(int64_t piece) const {
+    return options_.low_bits + (options_.high_bits - options_.low_bits) * (static_cast<double>(piece) + 0.5) / static_cast<double>(num_episodes());
+  }
+
+  KvScore decide(const AgentFactory& agents, int64_t piece, double bits) const {
+    const auto made = agents();
+    const ObservationSpec& view = env_.spec().agents[0].observation;
+    std::vector<float> context(view.context_size()), items(view.max_items * view.item_size());
+    std::vector<uint8_t> mask(view.max_items);
+    KvPages::State s;
+    env_.begin(s, piece, bits);
+    for (bool over = false; !over;) {
+      float action = 0, terms[3];
+      env_.observe(s, 0, {context.data(), items.data(), mask.data()});
+      made.at("widths")->decide(context.data(), items.data(), mask.data(), view.max_items, &action);
+      env_.act(s, 0, &action);
+      over = env_.step(s, terms).terminated;
+    }
+    return s.episode->reader.score(0);
+  }
+
+  KvPagesOptions options_;
+  KvPages env_;
+};
+
+}  // namespace
+
+std::unique_ptr<Evaluator> make_pages_evaluator(const Config& config, const std::string& file) {
+  KvPagesOptions options = kv_pages_options(config);
+  options.slack = 0;   // all policies are compared within the same bytes
+  return std::make_unique<KvPagesEvaluator>(options, file);
+}
+
+}  // namespace trimtab
