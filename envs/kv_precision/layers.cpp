@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
-#include "envs/kv_precision/mode.h"
+#include "envs/kv_precision/mode/mode.h"
 
 namespace trimtab {
 namespace {

@@ -1,4 +1,4 @@
-#include "envs/kv_pages/pages.h"
+#include "envs/kv_precision/pages/pages.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
-#include "envs/kv_precision/mode.h"
+#include "envs/kv_precision/mode/mode.h"
 
 namespace trimtab {
 namespace {

@@ -1,8 +1,8 @@
 // Evaluation of kv_precision's mode pages on texts: every policy reads each piece with the real packed cache, beside one of 16 bits.
 #include <cmath>
 
-#include "envs/kv_pages/page_rules.h"
-#include "envs/kv_pages/pages.h"
+#include "envs/kv_precision/pages/page_rules.h"
+#include "envs/kv_precision/pages/pages.h"
 
 namespace trimtab {
 namespace {

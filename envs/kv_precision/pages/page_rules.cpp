@@ -1,4 +1,4 @@
-#include "envs/kv_pages/page_rules.h"
+#include "envs/kv_precision/pages/page_rules.h"
 
 #include <algorithm>
 #include <cmath>

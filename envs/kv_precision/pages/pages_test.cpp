@@ -1,6 +1,6 @@
 // Mode pages on a small random model: the budget holds whatever is chosen, the reward is the true KL, shaping sums to nothing, an open
 // episode comes back from its choices, and every rule keeps its bytes.
-#include "envs/kv_pages/pages.h"
+#include "envs/kv_precision/pages/pages.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -10,7 +10,7 @@
 
 #include "core/random.h"
 #include "core/test_support.h"
-#include "envs/kv_pages/page_rules.h"
+#include "envs/kv_precision/pages/page_rules.h"
 
 namespace trimtab {
 namespace {
