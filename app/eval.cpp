@@ -12,6 +12,7 @@
 #include "app/evaluation.h"
 #include "app/language_evaluation.h"
 #include "app/recipe_evaluation.h"
+#include "app/recipe_export.h"
 #include "app/report.h"
 #include "app/subject.h"
 #include "core/files.h"
@@ -26,7 +27,7 @@ struct EvalOptions {
   bool allow_validation = false;
   // of language runs
   int64_t samples = 0, max_tokens = 0;  // 0: as the doc says
-  double temperature = -1;
+  double temperature = -1, bits = 0;
   bool no_start = false;
 };
 
@@ -88,9 +89,19 @@ void deliver(const nlohmann::json& evaluation, const EvalOptions& options) {
 
 nlohmann::json evaluate_recipes(const EvalOptions& options) {
   if (options.words.size() != 1 || !options.data.empty() || !options.config.empty())
-    throw ConfigError("one recipe is evaluated at a time: trimtab eval RECIPE.json --model DIR --text FILE...");
-  return evaluate_recipe({.recipe = options.words[0], .model = options.model, .texts = options.texts, .table = options.table, .pieces = options.episodes,
+    throw ConfigError("one recipe is evaluated at a time: trimtab eval RECIPE.json|RUN --model DIR --text FILE...");
+  const std::string& name = options.words[0];
+  const KvRecipe recipe = is_recipe(name) ? read_kv_recipe(name)
+                                          : recipe_of_run({.run = name, .checkpoint = options.checkpoint, .table = options.table, .bits = options.bits});
+  return evaluate_recipe({.recipe = recipe, .model = options.model, .texts = options.texts, .table = options.table, .pieces = options.episodes,
                           .threads = options.threads, .seed = static_cast<uint64_t>(options.seed)});
+}
+
+// A run of mode pages on --model and --text: its texts are its data.
+bool is_pages_run(const std::string& name) {
+  const std::filesystem::path file = std::filesystem::path(name) / "config.yaml";
+  if (!std::filesystem::exists(file)) return false;
+  return Config::load(file).text("env.mode", "") == "pages";
 }
 
 int eval(EvalOptions options) {
@@ -102,9 +113,16 @@ int eval(EvalOptions options) {
   for (const std::string& text : take_overrides(options.data)) subject.overrides.push_back(text);
   subject.names = options.words;
   const bool is_language = !options.words.empty() && is_language_run(options.words[0]);
-  const bool recipe = !options.words.empty() && is_recipe(options.words[0]);
-  if (!recipe && (!options.model.empty() || !options.texts.empty() || !options.table.empty()))
-    throw ConfigError("--model, --text and --table are for recipes: trimtab eval RECIPE.json --model DIR --text FILE...");
+  const bool on_text = !options.model.empty() || !options.texts.empty() || !options.table.empty() || options.bits != 0;
+  const bool pages = on_text && !options.words.empty() && is_pages_run(options.words[0]);
+  const bool recipe = !options.words.empty() && (is_recipe(options.words[0]) || (on_text && !pages));
+  if (pages) {
+    options.data.insert(options.data.end(), options.texts.begin(), options.texts.end());
+    if (!options.model.empty()) subject.overrides.push_back("env.model=" + options.model);
+    if (!options.table.empty()) subject.overrides.push_back("env.table=" + options.table);
+    if (options.bits != 0)
+      for (const char* key : {"low_bits", "high_bits"}) subject.overrides.push_back(fmt::format("env.{}={}", key, options.bits));
+  }
   nlohmann::json evaluation = recipe        ? evaluate_recipes(options)
                               : is_language ? evaluate_language(options, subject)
                                             : evaluate_controllers(options, subject);
@@ -126,9 +144,10 @@ TT_REGISTER(
        a.texts("--data", o->data,
                "trace or JSONL files that training did not see (a language run on a suite: default its test "
                "split)");
-       a.text("--model", o->model, "recipe: the model it is for, a run or a Hugging Face folder");
-       a.texts("--text", o->texts, "recipe: .txt files, or .jsonl files of {\"text\": ...}");
-       a.text("--table", o->table, "recipe: sensitivities from `trimtab measure` on other text, for the rules that need them");
+       a.text("--model", o->model, "KV recipe or run: the model it is for, a run or a Hugging Face folder");
+       a.texts("--text", o->texts, "KV recipe or run: .txt files, or .jsonl files of {\"text\": ...}");
+       a.text("--table", o->table, "KV recipe or run: sensitivities from `trimtab measure` on other text, for the rules that need them");
+       a.number("--bits", o->bits, "KV run: budget per number of packed pages, scales included");
        a.text("--config", o->config, "for none: the configuration whose env block counts");
        a.text("--checkpoint", o->checkpoint, "best (default), latest or a step");
        a.text("--json", o->json,

@@ -2,6 +2,7 @@
 //
 //   DIR/controller.ttc.safetensors   for runtime/ (form ttc)
 //   DIR/controller.h                 one self-contained C header (form header)
+//   DIR/recipe.json                  widths of a KV cache (form recipe; kv_precision, mode layers), and in other programs' formats
 #include "policies/controllers/export.h"
 
 #include <fmt/format.h>
@@ -11,8 +12,10 @@
 #include <memory>
 
 #include "app/command.h"
+#include "app/recipe_export.h"
 #include "app/subject.h"
 #include "core/text.h"
+#include "domain/kv_recipe/formats.h"
 #include "trainers/train.h"
 
 namespace trimtab {
@@ -20,22 +23,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kForms = {"ttc", "header"};
+std::vector<std::string> all_forms() {
+  std::vector<std::string> out = {"ttc", "header"};
+  for (const std::string& form : recipe_forms()) out.push_back(form);
+  return out;
+}
+bool is_recipe_form(const std::string& form) { return form != "ttc" && form != "header"; }
 
 struct ExportOptions {
   std::vector<std::string> runs;
   std::string forms = "ttc,header", out, checkpoint = "best";
+  std::string table;   // of recipes
+  double bits = 0;
   int64_t deadline_us = 0;
 };
 
 std::vector<std::string> parse_forms(const std::string& text) {
-  const std::vector<std::string> forms = split(text, ',');
+  const std::vector<std::string> forms = split(text, ','), known = all_forms();
   for (const std::string& form : forms) {
-    if (std::find(kForms.begin(), kForms.end(), form) != kForms.end()) continue;
-    const std::string near = nearest(form, kForms);
+    if (std::find(known.begin(), known.end(), form) != known.end()) continue;
+    const std::string near = nearest(form, known);
     throw ConfigError(fmt::format("--to {}: there is no form '{}'{}; the forms are {}", text, form,
                                   near.empty() ? "" : fmt::format(", did you mean '{}'?", near),
-                                  fmt::join(kForms, ", ")));
+                                  fmt::join(known, ", ")));
   }
   return forms;
 }
@@ -74,6 +84,12 @@ ExportInfo info_of(const fs::path& run) {
   return info;
 }
 
+// Whole before anything is written: a format that cannot say the widths is refused first.
+void check_recipe_forms(const KvRecipe& recipe, const std::vector<std::string>& forms) {
+  for (const std::string& form : forms)
+    if (is_recipe_form(form) && form != "recipe") write_kv_format(form, recipe);
+}
+
 int export_run(const ExportOptions& options) {
   if (options.runs.size() != 1)
     throw ConfigError(fmt::format(
@@ -82,6 +98,11 @@ int export_run(const ExportOptions& options) {
   const fs::path run = options.runs[0];
   check_run_folder(run.string());
   const fs::path out = options.out.empty() ? run / "export" : fs::path(options.out);
+  KvRecipe recipe;
+  if (std::any_of(forms.begin(), forms.end(), is_recipe_form)) {
+    recipe = recipe_of_run({.run = run.string(), .checkpoint = options.checkpoint, .table = options.table, .bits = options.bits});
+    check_recipe_forms(recipe, forms);
+  }
 
   const Policies policies = load_policies(run, options.checkpoint);
   std::vector<ExportedAgent> agents;
@@ -99,6 +120,10 @@ int export_run(const ExportOptions& options) {
   fs::create_directories(out, error);
   if (error) throw ConfigError(fmt::format("{}: cannot make this folder: {}", out.string(), error.message()));
   for (const std::string& form : forms) {
+    if (is_recipe_form(form)) {
+      write_recipe_form(recipe, form, out);
+      continue;
+    }
     const fs::path file = out / (form == "ttc" ? "controller.ttc.safetensors" : "controller.h");
     if (form == "ttc") export_artefact(file, agents, info);
     if (form == "header") export_header(file, agents, info);
@@ -114,7 +139,11 @@ TT_REGISTER(Verb, export_verb,
              .declare = [](Arguments& a) {
                auto options = std::make_shared<ExportOptions>();
                a.words("RUN", options->runs, "the run's folder");
-               a.text("--to", options->forms, "forms, separated by commas: ttc, header (default both)");
+               a.text("--to", options->forms,
+                      "forms, separated by commas: ttc, header (default both); of kv_precision, mode layers: recipe, kvtuner, modelopt, sglang, "
+                      "tensorrt_llm, vllm, ik_llama");
+               a.number("--bits", options->bits, "recipe: budget per number of packed pages, scales included");
+               a.text("--table", options->table, "recipe: sensitivities of the model it is for (default: those of training)");
                a.text("--out", options->out, "folder to write into (default RUN/export)");
                a.text("--checkpoint", options->checkpoint, "best (default), latest or a step");
                a.integer("--deadline-us", options->deadline_us,

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "domain/kv_recipe/kv_recipe.h"
+
 namespace trimtab {
 
 struct RecipeEvalRequest {
-  std::string recipe;               // a .json file, domain/kv_recipe
+  KvRecipe recipe;
   std::string model;                // run or Hugging Face folder that it is for
   std::vector<std::string> texts;   // .txt or .jsonl
   std::string table;                // of `trimtab measure` on other text; "": the rules that need one are left out

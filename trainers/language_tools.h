@@ -97,13 +97,16 @@ struct MeasureOrder {
 };
 
 // ---- eval of recipes ----
-// Widths of every KV head [layers * kv_heads] read the texts (as measure reads them) beside a cache of 16 bits.
+// A recipe reads the texts (as measure reads them) beside a cache of 16 bits and the ways people keep a cache within the recipe's bytes
+// (envs/kv_precision/pages/page_rules.h).
 struct RecipeScoreOrder {
   ModelChoice model;
-  KvRecipe recipe;                          // whose model this must be; its own widths are the caller's business
+  KvRecipe recipe;                          // whose model this must be
   std::vector<std::string> texts;
-  std::vector<std::vector<KvBits>> widths;
+  KvSensitivity table;                      // of the recipe's cache: its pairs are what the rules choose from
+  bool measured = false;                    // false: its KLs are not known, and the rules that need them are left out
   int64_t window = 1024, pieces = 0, threads = 0;
+  uint64_t seed = 1;
 };
 struct RecipeScores {
   struct File {
@@ -114,7 +117,8 @@ struct RecipeScores {
     double kl = 0, cross_entropy = 0, bytes = 0, bits_per_element = 0;   // engine/cached_forward/kv_quality.h
   };
   std::vector<File> files;
-  std::vector<std::vector<Score>> scores;   // [widths][piece of all files]
+  std::vector<EvaluatedPolicy> policies;    // the recipe first
+  std::vector<std::vector<Score>> scores;   // [policies][piece of all files]
 };
 
 // ---- list, help, inspect ----

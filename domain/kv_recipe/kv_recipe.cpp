@@ -217,4 +217,11 @@ std::string kv_recipe_json(const KvRecipe& recipe) {
 
 void write_kv_recipe(const KvRecipe& recipe, const std::filesystem::path& file) { write_file_atomically(file, kv_recipe_json(recipe)); }
 
+std::vector<KvBits> recipe_widths(const KvRecipe& r) {
+  std::vector<KvBits> out;
+  for (int64_t l = 0; l < r.model.layers; ++l)
+    for (int64_t h = 0; h < r.model.kv_heads; ++h) out.push_back(r.at(l, h));
+  return out;
+}
+
 }  // namespace trimtab

@@ -53,6 +53,8 @@ struct KvRecipe {
   bool operator==(const KvRecipe&) const = default;
 };
 
+std::vector<KvBits> recipe_widths(const KvRecipe& recipe);   // of every KV head, [layers * kv_heads]
+
 // DataError "WHAT: /place: fault" when a number is out of range or the parts do not go together.
 void check_recipe(const KvRecipe& recipe, const std::string& what);
 // DataError naming both sides when the recipe was made for a model of another shape or with other weights.

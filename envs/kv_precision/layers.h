@@ -62,6 +62,8 @@ class KvLayers {
   EnvSpec spec_;
 };
 
+// What trained agents choose on the first table under a budget of `bits`.
+KvAllocation decide_widths(const KvLayers& env, const AgentFactory& agents, double bits);
 std::unique_ptr<Evaluator> make_layers_evaluator(const Config& config, const std::string& file);
 
 }  // namespace trimtab

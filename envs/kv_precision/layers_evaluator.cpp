@@ -30,7 +30,7 @@ class KvLayersEvaluator final : public Evaluator {
   EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool) const override {
     const KvSensitivity& t = env_.table(0);
     const int64_t budget = budget_of(episode);
-    const KvAllocation a = policy == "learned"           ? decide(agents, bits_of(episode))
+    const KvAllocation a = policy == "learned"           ? decide_widths(env_, agents, bits_of(episode))
                            : policy == "uniform"         ? uniform_allocation(t, widest_uniform_pair(t, budget))
                            : policy == "best_allocation" ? best_[episode]
                                                          : heuristic_allocation(t, policy, budget, seed);
@@ -49,31 +49,31 @@ class KvLayersEvaluator final : public Evaluator {
     return std::max(t.bytes_at(bits_of(episode)), least_bytes(t));
   }
 
-  KvAllocation decide(const AgentFactory& agents, double bits) const {
-    const auto made = agents();
-    const ObservationSpec& view = env_.spec().agents[0].observation;
-    std::vector<float> context(view.context_size()), items(view.max_items * view.item_size());
-    std::vector<uint8_t> mask(view.max_items);
-    KvLayers::State s;
-    env_.begin(s, 0, bits);
-    KvAllocation out;
-    for (bool over = false; !over;) {
-      float action = 0, term = 0;
-      env_.observe(s, 0, {context.data(), items.data(), mask.data()});
-      made.at("widths")->decide(context.data(), items.data(), mask.data(), view.max_items, &action);
-      out.push_back(static_cast<int>(action));
-      env_.act(s, 0, &action);
-      over = env_.step(s, &term).terminated;
-    }
-    return out;
-  }
-
   KvLayersOptions options_;
   KvLayers env_;
   std::vector<KvAllocation> best_;   // of each budget: every policy is compared with it
 };
 
 }  // namespace
+
+KvAllocation decide_widths(const KvLayers& env, const AgentFactory& agents, double bits) {
+  const auto made = agents();
+  const ObservationSpec& view = env.spec().agents[0].observation;
+  std::vector<float> context(view.context_size()), items(view.max_items * view.item_size());
+  std::vector<uint8_t> mask(view.max_items);
+  KvLayers::State s;
+  env.begin(s, 0, bits);
+  KvAllocation out;
+  for (bool over = false; !over;) {
+    float action = 0, term = 0;
+    env.observe(s, 0, {context.data(), items.data(), mask.data()});
+    made.at("widths")->decide(context.data(), items.data(), mask.data(), view.max_items, &action);
+    out.push_back(static_cast<int>(action));
+    env.act(s, 0, &action);
+    over = env.step(s, &term).terminated;
+  }
+  return out;
+}
 
 std::unique_ptr<Evaluator> make_layers_evaluator(const Config& config, const std::string& file) {
   return std::make_unique<KvLayersEvaluator>(kv_layers_options(config), file);

@@ -1,7 +1,9 @@
 // Sensitivities of a KV cache by the command: the table, what it is used for, and what is refused.
 #include <map>
 
+#include "core/files.h"
 #include "domain/kv_precision/sensitivity.h"
+#include "domain/kv_recipe/formats.h"
 #include "domain/kv_recipe/kv_recipe.h"
 #include "tests/contract/language_support.h"
 
@@ -99,13 +101,45 @@ TEST_F(MeasureTest, RecipesAreEvaluatedBesideTheRules) {
     if (row["file"] == "") figures[row["name"]] = row["metrics"];
   for (const char* metric : {"kl_to_16bit", "bits_per_element", "bytes", "perplexity"}) {
     ASSERT_TRUE(figures["recipe"].contains(metric)) << metric;
-    EXPECT_EQ(figures["recipe"][metric]["mean"], figures["uniform_k8v4"][metric]["mean"]);   // which it is
+    EXPECT_EQ(figures["recipe"][metric]["mean"], figures["k8v4"][metric]["mean"]);   // which it is
   }
-  EXPECT_LT(figures["uniform_k8v8"]["kl_to_16bit"]["mean"].get<double>(), figures["uniform_k2v2"]["kl_to_16bit"]["mean"].get<double>());
-  for (const char* name : {"first_layers", "last_layers", "both_ends", "random", "sensitive_first", "best_allocation"}) {
+  EXPECT_LT(figures["k8v8"]["kl_to_16bit"]["mean"].get<double>(), figures["k2v2"]["kl_to_16bit"]["mean"].get<double>());
+  for (const char* name : {"first_layers", "last_layers", "both_ends", "random", "sensitive_first", "nsga2", "zipcache", "prefix_kv_4", "best_allocation"}) {
     ASSERT_TRUE(figures.contains(name)) << name;
     EXPECT_LE(figures[name]["bytes"]["mean"].get<double>(), figures["recipe"]["bytes"]["mean"].get<double>()) << name;
   }
+}
+
+TEST_F(MeasureTest, ARunOfLayersBecomesARecipe) {
+  const std::string text = file("text.txt", kText), table = path("table.safetensors"), out = path("out");
+  ASSERT_EQ(measure({"--text", text, "--out", table, "kv.page_tokens=16", "kv.rotate_keys=true"}).code, 0);
+  const std::string run = train("widths", "run: {threads: 2}\ndata: {train: [" + table +
+                                              "]}\nenv: {type: kv_precision, low_bits: 5, high_bits: 9}\ntrainer: {preset: ppo, steps: 256, num_envs: 8, horizon: 16}\n");
+  const Answer exported = command({"export", run, "--to", "recipe,kvtuner", "--bits", "7", "--out", out});
+  ASSERT_EQ(exported.code, 0) << exported.err;
+  const KvRecipe recipe = read_kv_recipe(out + "/recipe.json");
+  const KvSensitivity t = read_sensitivity(table);
+  EXPECT_EQ(recipe.model.hash, t.measured.at("model_hash"));
+  EXPECT_TRUE(recipe.hadamard_keys);
+  EXPECT_EQ(recipe.page_tokens, 16);
+  int64_t bytes = 0;
+  for (const KvBits b : recipe_widths(recipe)) bytes += kv_layout({recipe.model.head_dim, 16}, recipe.quantiser, b).bytes;
+  EXPECT_LE(t.bits(bytes), 7);
+  EXPECT_EQ(read_kv_format("kvtuner", read_file(out + "/recipe.kvtuner"), "recipe.kvtuner", recipe).bits, recipe.bits);
+  // The run and its recipe are the same widths.
+  const auto kl_of = [&](const std::vector<std::string>& subject) {
+    std::vector<std::string> words = {"eval"};
+    words.insert(words.end(), subject.begin(), subject.end());
+    for (const char* word : {"--model", "MODEL", "--text", "TEXT", "--json", "JSON"})
+      words.push_back(std::string(word) == "MODEL" ? model() : std::string(word) == "TEXT" ? text : std::string(word) == "JSON" ? path("e.json") : word);
+    const Answer answer = command(words);
+    EXPECT_EQ(answer.code, 0) << answer.err;
+    return read_json(path("e.json"))["policies"][0]["metrics"]["kl_to_16bit"]["mean"].get<double>();
+  };
+  EXPECT_EQ(kl_of({run, "--bits", "7"}), kl_of({out + "/recipe.json"}));
+  expect_says(command({"export", run, "--to", "recipe", "--out", out}), 2, {"--bits", "5 to 9"});
+  expect_says(command({"export", run, "--to", "recipes", "--out", out}), 2, {"did you mean 'recipe'"});
+  expect_says(command({"export", model(), "--to", "recipe", "--bits", "5", "--out", out}), 2, {"kv_precision"});
 }
 
 TEST_F(MeasureTest, RecipesOfOtherModelsAreRefused) {
@@ -117,7 +151,7 @@ TEST_F(MeasureTest, RecipesOfOtherModelsAreRefused) {
   expect_says(command({"eval", recipe, "--model", model(), "--text", text}), 3, {"another model"});
   expect_says(command({"eval", recipe, "--text", text}), 2, {"--model"});
   expect_says(command({"eval", file("cut.json", "{\"kv_recipe_version\": 1"), "--model", model(), "--text", text}), 3, {"cut.json"});
-  expect_says(command({"eval", model(), "--text", text}), 2, {"--text", "recipes"});
+  expect_says(command({"eval", model(), "--model", model(), "--text", text}), 2, {"kv_precision", "layers"});
 }
 
 TEST_F(MeasureTest, EnvironmentRefusesWhatItCannotUse) {

@@ -10,6 +10,7 @@
 #include "core/run_folder.h"
 #include "engine/cached_forward/kv_quality.h"
 #include "engine/text_pieces/text_pieces.h"
+#include "envs/kv_precision/pages/page_rules.h"
 #include "trainers/language/job.h"
 #include "trainers/language/tools.h"
 
@@ -96,13 +97,21 @@ RecipeScores score_recipe(const RecipeScoreOrder& order) {
   const CachedModel cached(*model.transformer, pool);
   const KvCacheOptions cache = cache_of(order.recipe);
   const KvCache probe(cached.heads(), cache);   // refuses what does not go together
-  std::vector<KvPacking> packings;
-  for (const std::vector<KvBits>& widths : order.widths) packings.push_back({cache, pack_all(widths)});
+  RecipeScores out;
+  std::vector<KvPacking> packings = {{cache, pack_all(recipe_widths(order.recipe))}};
+  out.policies.push_back({"recipe", "learned"});
+  int64_t budget = 0;
+  for (const KvBits b : recipe_widths(order.recipe)) budget += probe.page_bytes(b);
+  for (const std::string& name : page_rule_names()) {
+    if (!order.measured && needs_sensitivities(name)) continue;
+    const auto rule = page_rule(name, {order.table, cache, order.table.bits(budget), order.seed});
+    if (!rule) continue;
+    packings.push_back(*rule), out.policies.push_back({name, name == "best_allocation" ? "oracle" : "baseline"});
+  }
   const std::vector<std::vector<TextPiece>> files = read_text_pieces({order.texts, order.window, order.pieces}, model);
   const std::vector<TextPiece> pieces = joined(files);
   std::vector<std::vector<KvScore>> found(pieces.size());
   run_tasks(pool, "reading", static_cast<int64_t>(pieces.size()), [&](int64_t i) { found[i] = score_packings(cached, pieces[i], packings); });
-  RecipeScores out;
   for (size_t f = 0; f < files.size(); ++f)
     out.files.push_back({order.texts[f], sha256_file(order.texts[f]), static_cast<int64_t>(files[f].size())});
   out.scores.resize(packings.size());

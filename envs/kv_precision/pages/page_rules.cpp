@@ -154,6 +154,7 @@ std::optional<KvPacking> own_quantiser(const std::string& name, const PageRuleOp
 std::optional<KvPacking> two_width_rule(const std::string& name, const PageRuleOptions& o) {
   const std::vector<int> ladder = pair_ladder(o.table);
   const int64_t budget = o.table.bytes_at(o.bits);
+  if (budget < least_bytes(o.table)) return std::nullopt;
   const auto narrow = std::find(ladder.begin(), ladder.end(), widest_uniform_pair(o.table, budget));
   const auto wide = narrow + std::min<ptrdiff_t>(2, ladder.end() - 1 - narrow);
   const Score score = name == "recency" ? newest_first() : name == "zipcache" ? most_salient_first() : drawn(o.seed);
@@ -192,6 +193,8 @@ std::vector<std::string> page_rule_names() {
     out.push_back(name);
   return out;
 }
+
+bool needs_sensitivities(const std::string& name) { return name == "sensitive_first" || name == "nsga2" || name == "best_allocation"; }
 
 std::optional<KvPacking> page_rule(const std::string& name, const PageRuleOptions& o) {
   if (is_fixed(name)) {

@@ -37,6 +37,7 @@ struct PageRuleOptions {
 };
 
 std::vector<std::string> page_rule_names();
+bool needs_sensitivities(const std::string& name);   // not the table's pairs and bytes alone
 // A rule that cannot meet the budget (its narrowest widths take more) has no packing: nullopt.
 std::optional<KvPacking> page_rule(const std::string& name, const PageRuleOptions& options);
 
