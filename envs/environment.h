@@ -60,6 +60,12 @@ class BatchEnvironment {
   virtual void observe(int agent, ObservationRows out) = 0;
   virtual void observe_critic(ObservationRows out) = 0;
   virtual void act(int agent, const float* actions) = 0;  // [N, head.width()], agents in order
+  // What supervised training takes for the right action now; only indices have one. ConfigError where an environment has no labels.
+  virtual void labels(int agent, float* out) {  // [N]
+    (void)out;
+    throw ConfigError(fmt::format("environment '{}' has no labels for agent '{}': supervised training needs them", spec().name,
+                                  spec().agents[agent].name));
+  }
   virtual void step(OutcomeRows out) = 0;                 // after the last agent's act
   virtual void serialise(Archive& archive) = 0;           // whole state, where no decision is pending
   // Episode statistics since the last call: (name, sum, count), e.g. return, length, throughput; means are
@@ -90,7 +96,7 @@ struct EnvironmentEntry {
 
 // ---- The adaptor. E: struct with State, spec(), reset, observe, observe_critic, act, step. State is saved
 // by its own serialise(Archive&) (or as it lies in memory, if trivially copyable), or by e.serialise(state,
-// archive) where it needs the environment's data. Optional: e.episode_statistics(state, add), with add(name,
+// archive) where it needs the environment's data. Optional: e.label(state, agent), the index that supervised training learns; e.episode_statistics(state, add), with add(name,
 // value) at the end of an episode. ----
 struct StepOutcome {
   bool terminated = false;
@@ -128,6 +134,13 @@ class LightBatch final : public BatchEnvironment {
   void act(int agent, const float* actions) override {
     const int width = spec().agents[agent].head.width();
     for (int64_t i = 0; i < size(); ++i) env_->act(slots_[i].state, agent, actions + i * width);
+  }
+  void labels(int agent, float* out) override {
+    if constexpr (requires { env_->label(slots_[0].state, agent); }) {
+      for (int64_t i = 0; i < size(); ++i) out[i] = static_cast<float>(env_->label(slots_[i].state, agent));
+    } else {
+      BatchEnvironment::labels(agent, out);
+    }
   }
   void step(OutcomeRows out) override {
     const size_t num_terms = spec().reward_terms.size();

@@ -227,6 +227,7 @@ struct Echo {
   void act(State& s, int agent, const float* action) const {
     (agent == 0 ? s.said : s.repeated) = static_cast<int32_t>(action[0]);
   }
+  int label(const State& s, int agent) const { return agent == 0 ? s.colour : s.said; }
   StepOutcome step(State& s, float* terms) const {
     terms[0] = 0.5f * (s.said == s.colour);
     terms[1] = 0.5f * (s.repeated == s.said);

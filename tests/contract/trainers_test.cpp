@@ -86,6 +86,25 @@ std::vector<std::string> presets_of_controllers() {
 INSTANTIATE_TEST_SUITE_P(Registered, EveryPreset, testing::ValuesIn(presets_of_controllers()),
                          [](const auto& info) { return info.param; });
 
+TEST(Training, SupervisedLearnsTheLabelsAndNeedsThem) {
+  register_toys();
+  const TemporaryFolder folder, other;
+  const std::string trainer = "trainer: {preset: supervised, steps: 16384, num_envs: 16, horizon: 32, lr: 3e-3}\n";
+  const TestRun run = train_in(folder.path(), "run: {name: s}\nenv: {type: toy_echo}\n" + trainer + "eval: {every: 16384, episodes: 32}\n");
+  EXPECT_GT(run.last.at("eval/return"), 7.9);   // of 8: every colour named and repeated
+  const auto refusal = [&](const std::string& yaml) -> std::string {
+    try {
+      train_in(other.path(), yaml);
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  EXPECT_NE(refusal("run: {name: s}\nenv: {type: cartpole}\n" + trainer).find("no labels"), std::string::npos);
+  EXPECT_NE(refusal("run: {name: s}\nenv: {type: toy_echo}\ntrainer: {preset: supervised, steps: 64, ratio: token}\n").find("ratio: none"), std::string::npos);
+  EXPECT_NE(refusal("run: {name: s}\nenv: {type: toy_echo}\ntrainer: {preset: supervised, steps: 64, critic: central}\n").find("critic: none"), std::string::npos);
+}
+
 const char* const kPhases = R"(
 run: {name: phases}
 env: {type: toy_echo}

@@ -69,6 +69,8 @@ void Learner::begin_phase(const LearnerPhase& phase) {
     Network& network = policy_network(agents[a]);
     const bool learns = phase.learn.empty() || std::find(phase.learn.begin(), phase.learn.end(),
                                                          agents[a].name) != phase.learn.end();
+    if (learns && phase.options.labelled() && !agents[a].head.is_index())
+      throw ConfigError(fmt::format("agent '{}' chooses no index: labels are for those that do", agents[a].name));
     if (learns) {
       network.prepare(agents[a].observation, phase.options, rollout_->rows());
       learning_.push_back(
@@ -82,7 +84,7 @@ void Learner::begin_phase(const LearnerPhase& phase) {
     setup_.ranks->broadcast(network->controller().parameters(), 0);
   const int64_t rows = rollout_->rows();
   weight_.assign(rows, 1.0f);
-  group_advantage_.assign(phase.options.grouped() ? rows : 0, 0.0f);
+  group_advantage_.assign(phase.options.has_critic() ? 0 : rows, phase.options.labelled() ? 1.0f : 0.0f);
   live_.reserve(rows);
   last_value_.resize(rollout_->instances());
   final_value_.resize(rows);

@@ -69,11 +69,14 @@ void TrainerOptions::describe(Fields& f) {
 }
 
 void TrainerOptions::validate() const {
-  if (grouped() && has_critic()) {
+  if ((grouped() || labelled()) && has_critic()) {
     throw ConfigError(
         fmt::format("advantage '{}' has no use for a critic; set critic: none or advantage: gae", advantage));
   }
-  if (!grouped() && !has_critic()) {
+  if (labelled() && (ratio != "none" || normalise_advantage != "none")) {
+    throw ConfigError("advantage 'labels' is the cross-entropy: set ratio: none and normalise_advantage: none");
+  }
+  if (!grouped() && !labelled() && !has_critic()) {
     throw ConfigError("advantage 'gae' needs a critic; set critic: central (or local), or a group advantage");
   }
   if (needs_group() && group_size < 2) {
@@ -97,7 +100,7 @@ void TrainerOptions::validate() const {
     throw ConfigError("advantage 'smooth' keeps one score per world; set group_score: return");
   }
   validate_ratio();
-  if (ratio != "token" && !grouped()) {
+  if (ratio != "token" && ratio != "none" && !grouped()) {
     throw ConfigError(fmt::format("ratio '{}' is of whole episodes; it needs a group advantage", ratio));
   }
 }

@@ -75,4 +75,23 @@ max_grad_norm: 10
 value: {loss: huber, huber_delta: 10, normalise: true}
 )"});
 
+// Supervised: cross-entropy to the environment's labels in the states the policy itself comes to (DAgger, Ross et al., arXiv 1011.0686,
+// with the policy alone at the wheel). How Don't Waste Bits (arXiv 2604.04722) trains its controller.
+TT_REGISTER(TrainerPreset, supervised,
+            {.name = "supervised",
+             .doc = "cross-entropy to the environment's labels, in the states the policy comes to",
+             .yaml = R"(
+critic: none
+advantage: labels
+normalise_advantage: none
+ratio: none
+clip: {kind: none}
+num_envs: 8
+horizon: 256
+minibatch_size: 256
+epochs: 2
+lr: 1e-3
+max_grad_norm: 0.5
+)"});
+
 }  // namespace trimtab

@@ -147,6 +147,8 @@ void Rollout::run_shard(Shard& shard, uint32_t update) {
       watch.lap(shard.environment_seconds);
       decide(shard, a, row, update, step);
       watch.lap(shard.inference_seconds);
+      // What is done is the policy's own, so that it learns where it comes to; what is learned is the label.
+      if (t.labelled() && actors_[a].explores) shard.env->labels(static_cast<int>(a), agents[a].raw.data() + row * agents[a].raw_width);
       shard.env->act(static_cast<int>(a), shard.action.data());
     }
     shard.env->step({reward.data() + row, shard.terms.data(), terminated.data() + row, truncated.data() + row,
@@ -162,7 +164,9 @@ void Rollout::decide(Shard& shard, size_t agent, int64_t row, uint32_t update, i
   AgentRows& to = agents[agent];
   const ObservationBatch batch = to.observation.batch(row, shard.count);
   const Actor& actor = actors_[agent];
-  if (!actor.explores) {
+  // Supervised: every other rollout goes where the policy's own choices lead, which is what will be deployed; draws lead elsewhere.
+  const bool by_mode = options_.trainer.labelled() && update % 2 == 1;
+  if (!actor.explores || by_mode) {
     actor.policy->mode(batch, shard.action.data(), *shard.workspaces[agent]);
     return;
   }

@@ -1,6 +1,7 @@
 // Seam 4, ratio: the clipped surrogate of PPO (Schulman et al., arXiv 1707.06347) and its relatives, with
 // derivatives in closed form. clip.h says which ratios count; here is what the ratio is of.
 //
+//   none             no ratio: the surrogate is -A logp, the plain policy gradient; with labels for actions and A = 1 the cross-entropy
 //   token            r = exp(logp - logp_old), a row alone
 //   sequence         s = exp(mean over the sequence's rows of logp - logp_old), one ratio for all its rows
 //                    (GSPO, Zheng et al., arXiv 2507.18071, equations 5 and 7)
@@ -26,7 +27,7 @@
 
 namespace trimtab {
 
-enum class RatioLevel { kToken, kSequence, kSequenceToken };
+enum class RatioLevel { kNone, kToken, kSequence, kSequenceToken };
 
 template <class T>
 struct PolicyRows {
@@ -99,6 +100,16 @@ void token_surrogate(const PolicyRows<T>& in, int64_t first, int64_t last, const
   }
 }
 
+// -A logp of every row.
+template <class T>
+void plain_surrogate(const PolicyRows<T>& in, PolicyLossSums& sums, T* d_logp) {
+  for (int64_t i = 0; i < in.rows; ++i) {
+    const T w = in.weight[i] == 0 ? 0 : in.surrogate_weight ? in.weight[i] * in.surrogate_weight[i] : in.weight[i];
+    d_logp[i] = w == 0 ? 0 : -w * in.advantage[i];
+    if (w != 0) sums.surrogate -= w * in.advantage[i] * in.logp[i];
+  }
+}
+
 // The same for one sequence with one ratio. Every row's loss depends on every row's logp through the mean,
 // so each gets the sum of all derivatives over the sequence's length; GSPO-token leaves each its own.
 template <class T>
@@ -136,7 +147,9 @@ template <class T>
 PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& options, T* d_logp,
                            T* d_entropy) {
   PolicyLossSums sums;
-  if (options.level == RatioLevel::kToken) {
+  if (options.level == RatioLevel::kNone) {
+    plain_surrogate(in, sums, d_logp);
+  } else if (options.level == RatioLevel::kToken) {
     token_surrogate(in, 0, in.rows, options.clip, sums, d_logp);
   } else {
     for (int64_t s = 0; s < in.num_sequences; ++s)
@@ -148,6 +161,10 @@ PolicyLossSums policy_loss(const PolicyRows<T>& in, const PolicyLossOptions& opt
     const T w = in.weight[i];
     d_entropy[i] = -w * entropy_coef;
     if (w == 0) continue;
+    if (options.level == RatioLevel::kNone) {   // logp_old is of another action, or of none
+      sums.entropy += w * in.entropy[i];
+      continue;
+    }
     const Exponential<T> kl = k3(in.logp_old[i] - in.logp[i]);
     d_logp[i] += w * kl_coef * kl.slope;
     sums.entropy += w * in.entropy[i];

@@ -98,6 +98,15 @@ TEST(SequenceRatio, DerivativesMatchFiniteDifferences) {
     expect_derivatives(sequences(), {{kind, 0.05, 0.08, 1.1}, 0.02, 0.1, 0.07, RatioLevel::kSequence});
 }
 
+TEST(PlainPolicyGradient, DerivativesMatchFiniteDifferencesAndTheSamplerDoesNotMatter) {
+  const PolicyLossOptions options{.clip = {ClipKind::kNone}, .entropy_coef = 0.02, .level = RatioLevel::kNone};
+  Batch b = random_batch(60, 0.3);
+  expect_derivatives(b, options);
+  const double loss = b.loss(options).loss;
+  for (auto& old : b.old) old = -50;
+  EXPECT_EQ(b.loss(options).loss, loss);
+}
+
 TEST(SequenceRatio, IsTheGeometricMeanOfTheRows) {
   const PolicyLossOptions options{.clip = {ClipKind::kNone}, .level = RatioLevel::kSequence};
   const Batch b{.logp = {-1, -2, -3},

@@ -83,10 +83,10 @@ void SeamOptions::describe(Fields& f) {
 void SeamOptions::describe_advantage(Fields& f, bool critic) {
   std::vector<std::string> kinds = {"group_mean", "group_mean_std", "leave_one_out", "smooth", "none"};
   std::vector<std::string> scopes = {"batch", "batch_rows", "none"};
-  if (critic) kinds.insert(kinds.begin(), "gae"), scopes.insert(scopes.begin(), "minibatch");
+  if (critic) kinds.insert(kinds.begin(), "gae"), kinds.push_back("labels"), scopes.insert(scopes.begin(), "minibatch");
   f.choice("advantage", advantage, kinds,
            "how advantages are made; all but gae compare members of a group, smooth also with the group's "
-           "past (DCPO)");
+           "past (DCPO); labels makes the environment's labels the actions and every advantage 1");
   f.choice("normalise_advantage", normalise_advantage, scopes,
            "where advantages get mean 0 and deviation 1; batch_rows is DLER's estimator over the batch");
   f.number(
@@ -96,8 +96,9 @@ void SeamOptions::describe_advantage(Fields& f, bool critic) {
 
 void SeamOptions::describe_ratio(Fields& f) {
   f.block("clip", clip, "bound of the probability ratio");
-  f.choice("ratio", ratio, {"token", "sequence", "sequence_token"},
-           "what the ratio is of: one row, or the mean over its sequence (GSPO, GSPO-token)");
+  f.choice("ratio", ratio, {"none", "token", "sequence", "sequence_token"},
+           "what the ratio is of: one row, or the mean over its sequence (GSPO, GSPO-token); none is the plain "
+           "policy gradient");
 }
 
 void SeamOptions::describe_aggregation(Fields& f) {
@@ -123,6 +124,8 @@ void SeamOptions::describe_language(Fields& f) {
 }
 
 void SeamOptions::validate_ratio() const {
+  if (ratio == "none" && (kl_coef > 0 || reference_kl > 0))
+    throw ConfigError("kl_coef and reference_kl compare probabilities of one action; with ratio: none leave them at 0");
   if (ratio != "token" && clip.kind == "dynamic") {
     throw ConfigError("clip.kind 'dynamic' has bounds for each row's probability; it needs ratio: token");
   }
@@ -152,6 +155,7 @@ Aggregation SeamOptions::aggregation_kind() const {
 }
 
 RatioLevel SeamOptions::ratio_level() const {
+  if (ratio == "none") return RatioLevel::kNone;
   if (ratio == "sequence") return RatioLevel::kSequence;
   if (ratio == "sequence_token") return RatioLevel::kSequenceToken;
   return RatioLevel::kToken;

@@ -68,7 +68,8 @@ struct SeamOptions {
   void describe_language(Fields& f);  // correct_boost, mismatch, reference_kl
   void validate_ratio() const;
 
-  bool grouped() const { return advantage != "gae"; }
+  bool labelled() const { return advantage == "labels"; }  // supervised
+  bool grouped() const { return advantage != "gae" && !labelled(); }
   // Compares members of a group, so that a group of one is a mistake: the caller refuses it.
   bool needs_group() const { return grouped() && advantage != "none"; }
   bool smooth() const { return advantage == "smooth"; }

@@ -17,6 +17,7 @@ class KvPagesEvaluator final : public Evaluator {
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
     if (learned) out.push_back({"learned", "learned"});
+    out.push_back({"labels", "oracle"});   // what supervised training learns from, followed exactly
     for (const std::string& name : page_rule_names())
       if (page_rule(name, rule_options(options_.low_bits, 0))) out.push_back({name, name == "best_allocation" ? "oracle" : "baseline"});
     return out;
@@ -28,8 +29,8 @@ class KvPagesEvaluator final : public Evaluator {
     const KvPagesWorld& w = env_.world();
     const double bits = bits_of(episode);
     KvScore s;
-    if (policy == "learned") {
-      s = decide(agents, episode, bits);
+    if (policy == "learned" || policy == "labels") {
+      s = decide(policy == "learned" ? agents : AgentFactory{}, episode, bits);
     } else {
       const std::optional<KvPacking> rule = page_rule(policy, rule_options(bits, seed));
       s = score_packings(*w.cached, w.pieces[episode], {&*rule, 1}, w.truth[episode]).front();
@@ -44,8 +45,9 @@ class KvPagesEvaluator final : public Evaluator {
     return options_.low_bits + (options_.high_bits - options_.low_bits) * (static_cast<double>(piece) + 0.5) / static_cast<double>(num_episodes());
   }
 
+  // Without agents: the labels.
   KvScore decide(const AgentFactory& agents, int64_t piece, double bits) const {
-    const auto made = agents();
+    const auto made = agents ? agents() : decltype(agents()){};
     const ObservationSpec& view = env_.spec().agents[0].observation;
     std::vector<float> context(view.context_size()), items(view.max_items * view.item_size());
     std::vector<uint8_t> mask(view.max_items);
@@ -53,8 +55,12 @@ class KvPagesEvaluator final : public Evaluator {
     env_.begin(s, piece, bits);
     for (bool over = false; !over;) {
       float action = 0, terms[3];
-      env_.observe(s, 0, {context.data(), items.data(), mask.data()});
-      made.at("widths")->decide(context.data(), items.data(), mask.data(), view.max_items, &action);
+      if (agents) {
+        env_.observe(s, 0, {context.data(), items.data(), mask.data()});
+        made.at("widths")->decide(context.data(), items.data(), mask.data(), view.max_items, &action);
+      } else {
+        action = static_cast<float>(env_.label(s, 0));
+      }
       env_.act(s, 0, &action);
       over = env_.step(s, terms).terminated;
     }

@@ -1,6 +1,7 @@
 #include "envs/kv_precision/pages/pages.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -23,12 +24,13 @@ std::vector<Feature> context_features() {
   return {{"place", "", 0, 1}, {"layer", "", 0, 1}, {"unit", "", 0, 1}, {"review", "", 0, 1}, {"log2_age", "", 0, 16}, {"units_left", "", 0, 1},
           {"bits_left", "bit", 0, 32}, {"entropy", "nat", 0, 16}, {"confidence", "", 0, 1}, {"rarity", "nat", -16, 16},
           {"log10_variance", "", -12, 0}, {"log10_key_norm", "", -3, 4}, {"log10_value_norm", "", -3, 4},
-          {"log10_saliency", "", -3, 3}, {"log10_recent_saliency", "", -3, 3}};
+          {"log10_saliency", "", -3, 3}, {"log10_recent_saliency", "", -3, 3}, {"log10_expected", "", -3, 3}};
 }
 std::vector<Feature> item_features() {
   std::vector<Feature> out = kv_pair_features();
   for (const char* name : {"log10_key_error", "log10_value_error"}) out.push_back({name, "", -6, 1});
-  out.push_back({"salient_gap", "", -kWidestGap, 0});   // price_gap with the unit's KL times the page's saliency
+  // price_gap with the attention that the page may expect, and the price of all pages; -lg(1 + 100 x), fine where choices are close.
+  out.push_back({"page_gap", "", -6, 0});
   out.push_back({"is_current", "", 0, 1});
   return out;
 }
@@ -45,13 +47,7 @@ void know_truth(KvPagesWorld& w) {
 
 double saliency(double mass, double even) { return even > 0 ? mass / even : 1; }
 
-// Weighs a unit's KLs for salient_gap.
-float gap_at(const KvSensitivity& t, const KvPages::Decision& d, double weight, double price, size_t pair, double mean) {
-  const auto priced = [&](size_t p) { return weight * t.kl[d.unit][p] + price * static_cast<double>(t.unit_bytes(static_cast<int64_t>(p))); };
-  double least = INFINITY;
-  for (size_t p = 0; p < t.pairs.size(); ++p) least = std::min(least, priced(p));
-  return static_cast<float>(std::max(-kWidestGap, (least - priced(pair)) / mean));
-}
+int64_t age_bucket(int64_t age) { return std::min<int64_t>(KvPages::kAges - 1, std::bit_width(static_cast<uint64_t>(age))); }
 
 }  // namespace
 
@@ -106,7 +102,8 @@ std::shared_ptr<const KvPagesWorld> KvPagesWorld::open(const KvPagesOptions& opt
 }
 
 KvPages::Episode::Episode(const KvPagesWorld& world, int64_t piece)
-    : text(world.pieces[piece]), reader(*world.cached, text, {&world.cache, 1}, true, world.truth[piece]), seen(world.cached->config().vocab_size) {}
+    : text(world.pieces[piece]), reader(*world.cached, text, {&world.cache, 1}, true, world.truth[piece]), seen(world.cached->config().vocab_size),
+      by_age(world.table.units() * kAges) {}
 
 KvPages::KvPages(const KvPagesOptions& options, std::shared_ptr<const KvPagesWorld> world) : options_(options), world_(std::move(world)) {
   const KvSensitivity& t = world_->table;
@@ -136,7 +133,7 @@ void KvPages::begin(State& s, int64_t piece, double bits) const {
   const int64_t budget = std::max(t.bytes_at(bits), least_bytes(t));
   s.scale = std::max(kLeastKl, relaxed_kl(t, budget)), s.price = byte_price(t, 0, budget);
   double kl = 0;
-  TT_CHECK(read_on(*s.episode, kl), "a text without a full page");
+  TT_CHECK(read_on(s, kl), "a text without a full page");
 }
 
 int64_t KvPages::num_fills(const TextPiece& text) const {
@@ -164,13 +161,15 @@ bool KvPages::allowed(const State& s, int64_t pair) const {
 }
 
 // Reads until a page is full, as far as there is room each time.
-bool KvPages::read_on(Episode& e, double& kl) const {
+bool KvPages::read_on(State& s, double& kl) const {
+  Episode& e = *s.episode;
   do {
     if (e.reader.over()) return false;
     read_chunk(e, kl);
   } while (!e.reader.full());
   if (e.reader.over()) return false;   // nothing comes that would read the page
   fill(e);
+  e.price = page_price(s);
   return true;
 }
 
@@ -234,7 +233,62 @@ void KvPages::fill(Episode& e) const {
     }
     f.recent_mass = mass - f.mass, f.mass = mass;
   }
+  note_ages(e);
   queue_decisions(e);
+}
+
+// Of every page but the new one: what the text since the page before gave it, under the age it had then.
+void KvPages::note_ages(Episode& e) const {
+  const int64_t units = world_->table.units(), pages = static_cast<int64_t>(e.pages.size());
+  for (int64_t p = 0; p + 1 < pages; ++p)
+    for (int64_t u = 0; u < units; ++u) {
+      MassByAge& m = e.by_age[u * kAges + age_bucket(pages - 2 - p)];
+      m.mass += e.units[p * units + u].recent_mass, m.even += e.pages[p].recent_even_mass;
+    }
+}
+
+double KvPages::expected_mass(const Episode& e, const Decision& d) const {
+  const int64_t age = static_cast<int64_t>(e.pages.size()) - 1 - d.page;
+  const auto usual = [&](int64_t a) {   // even attention until more is known
+    const MassByAge& m = e.by_age[d.unit * kAges + age_bucket(a)];
+    const double prior = e.pages[d.page].even_mass;
+    return (m.mass + prior) / (m.even + prior);
+  };
+  if (age == 0) return usual(0);
+  const double own = saliency(facts(e, d).recent_mass, e.pages[d.page].recent_even_mass) / usual(age - 1);
+  return usual(age) * (1 + std::min(10.0, own)) / 2;
+}
+
+// Of the pairs that the page may still have.
+int KvPages::priced_pair(const Episode& e, const Decision& d, double price) const {
+  const KvSensitivity& t = world_->table;
+  const int now = facts(e, d).pair;
+  const double weight = expected_mass(e, d);
+  int best = -1;
+  double least = INFINITY;
+  for (int p = 0; p < static_cast<int>(t.pairs.size()); ++p) {
+    const double cost = weight * t.kl[d.unit][p] + price * static_cast<double>(t.unit_bytes(p));
+    if ((now < 0 || narrows(now, p)) && cost < least) best = p, least = cost;
+  }
+  return best;
+}
+
+int64_t KvPages::bytes_at_price(const Episode& e, double price) const {
+  const KvSensitivity& t = world_->table;
+  int64_t sum = 0;
+  for (int32_t p = 0; p < static_cast<int32_t>(e.pages.size()); ++p)
+    for (int32_t u = 0; u < static_cast<int32_t>(t.units()); ++u) sum += t.unit_bytes(priced_pair(e, {p, u}, price));
+  return sum;
+}
+
+// By bisection of its logarithm.
+double KvPages::page_price(const State& s) const {
+  double low = -40, high = 20;
+  for (int i = 0; i < 24; ++i) {
+    const double middle = (low + high) / 2;
+    (bytes_at_price(*s.episode, std::exp(middle)) > ceiling(s) ? low : high) = middle;
+  }
+  return std::exp(high);
 }
 
 // Reviews first, oldest pages first: what they free is there for the new page.
@@ -268,7 +322,8 @@ void KvPages::show_page(const State& s, const Decision& d, float* c) const {
                           is_review(e) ? 1.0f : static_cast<float>(t.units() - d.unit) / static_cast<float>(t.units()), 0,
                           p.entropy, p.confidence, p.rarity, log10_of(p.variance[layer], 1e-12), log10_of(f.key_norm, 1e-3), log10_of(f.value_norm, 1e-3),
                           log10_of(saliency(f.mass, p.even_mass), 1e-3),
-                          log10_of(age == 0 ? saliency(f.mass, p.even_mass) : saliency(f.recent_mass, p.recent_even_mass), 1e-3)};
+                          log10_of(age == 0 ? saliency(f.mass, p.even_mass) : saliency(f.recent_mass, p.recent_even_mass), 1e-3),
+                          log10_of(expected_mass(e, d), 1e-3)};
   std::copy(std::begin(values), std::end(values), c);
 }
 
@@ -279,10 +334,13 @@ void KvPages::show_widths(const State& s, const Decision& d, double left, Observ
   const int64_t width = spec_.critic.item_size();
   const double price = is_review(e) ? s.price : byte_price(t, d.unit, ceiling(s) - e.used), mean = s.scale / static_cast<double>(t.units());
   show_pairs({t, d.unit, price, left, mean}, out.items, width);
-  const double salient = std::clamp(saliency(f.mass, e.pages[d.page].even_mass), 1e-3, 1e3);
+  const double weight = expected_mass(e, d);
+  const auto cost = [&](size_t p) { return weight * t.kl[d.unit][p] + e.price * static_cast<double>(t.unit_bytes(static_cast<int64_t>(p))); };
+  double least = INFINITY;
+  for (size_t p = 0; p < t.pairs.size(); ++p) least = std::min(least, allowed(s, static_cast<int64_t>(p)) ? cost(p) : INFINITY);
   for (size_t p = 0; p < t.pairs.size(); ++p) {
     float* item = out.items + static_cast<int64_t>(p) * width;
-    const float more[] = {log10_of(f.errors[p].key, 1e-6), log10_of(f.errors[p].value, 1e-6), gap_at(t, d, salient, price, p, mean),
+    const float more[] = {log10_of(f.errors[p].key, 1e-6), log10_of(f.errors[p].value, 1e-6), -log10_of(1 + 100 * std::min(1e4, (cost(p) - least) / mean), 1),
                           f.pair == static_cast<int>(p) ? 1.0f : 0.0f};
     std::copy(std::begin(more), std::end(more), item + kPairView);
     out.mask[p] = allowed(s, static_cast<int64_t>(p));
@@ -327,6 +385,20 @@ void KvPages::act(State& s, int, const float* action) const {
   s.choices.push_back(static_cast<uint8_t>(pair));
 }
 
+int KvPages::label(const State& s, int) const {
+  const Episode& e = *s.episode;
+  const Decision& d = e.queue[e.at];
+  const KvSensitivity& t = world_->table;
+  const double weight = expected_mass(e, d);
+  int best = -1;
+  double least = INFINITY;
+  for (int p = 0; p < static_cast<int>(t.pairs.size()); ++p) {
+    const double cost = weight * t.kl[d.unit][p] + e.price * static_cast<double>(t.unit_bytes(p));
+    if (allowed(s, p) && cost < least) best = p, least = cost;
+  }
+  return best;
+}
+
 // Minus the surrogate KL that windows still to come are expected to bring, over the optimum's: a page is read by every later window,
 // and of q pages each has a q-th of the attention.
 double KvPages::potential(const State& s) const {
@@ -346,7 +418,7 @@ StepOutcome KvPages::step(State& s, float* terms) const {
   if (e.at == e.queue.size()) {
     over = static_cast<double>(e.used) / (static_cast<double>(world_->table.bytes_at(s.bits)) * static_cast<double>(e.pages.size())) - 1;
     e.overspend += over, ++e.windows;
-    ended = !read_on(e, kl);
+    ended = !read_on(s, kl);
   }
   const double tokens = static_cast<double>(num_fills(e.text) * world_->cache.page_tokens);
   terms[0] = static_cast<float>(-kl / (s.scale * tokens));

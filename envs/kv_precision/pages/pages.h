@@ -33,7 +33,7 @@ struct KvPagesOptions {
   std::string mode = "pages", model, table;
   int64_t window = 1024, pieces = 0;
   double low_bits = 2.5, high_bits = 6, slack = 0, dual_rate = 1;
-  std::vector<int64_t> review_ages = {4, 16, 64};
+  std::vector<int64_t> review_ages = {1, 2, 4, 8, 16, 32, 64};
   bool shaping = true;
   void describe(Fields& f);
   void validate() const;
@@ -68,6 +68,10 @@ class KvPages {
   struct Decision {
     int32_t page = 0, unit = 0;
   };
+  struct MassByAge {   // attention that a unit's pages of one age (log2) had in one more page of text, beside what even attention gives
+    double mass = 0, even = 0;
+  };
+  static constexpr int64_t kAges = 16;
   struct Episode {
     Episode(const KvPagesWorld& world, int64_t piece);
     const TextPiece& text;
@@ -76,7 +80,9 @@ class KvPages {
     std::vector<UnitFacts> units;                    // [pages, units]
     std::vector<Decision> queue;
     size_t at = 0;
+    double price = 0;                                // of a byte: where the pages' expected KL and the budget balance
     std::vector<int32_t> seen;                       // how often each token came
+    std::vector<MassByAge> by_age;                   // [units, kAges]
     PageFacts filling;
     int64_t used = 0;                                // bytes of decided pages
     double surrogate = 0;                            // sum of the table's KLs over decided pages
@@ -100,6 +106,11 @@ class KvPages {
   void observe(const State& s, int agent, ObservationRows out) const;
   void observe_critic(const State& s, ObservationRows out) const { observe(s, 0, out); }
   void act(State& s, int agent, const float* action) const;
+  // For supervised training: the allowed pair of the least expected KL plus the price of its bytes, where a page's expected KL is the
+  // table's times the attention that pages of its age have had so far in this text (and half of how far the page itself differed from
+  // them), and the price is the one at which all pages together meet the budget. Don't Waste Bits (arXiv 2604.04722) does not say how
+  // its labels are made; these weigh quality against cost as its loss does.
+  int label(const State& s, int agent) const;
   StepOutcome step(State& s, float* terms) const;
   void serialise(State& s, Archive& a) const;
   template <class Add>
@@ -114,13 +125,18 @@ class KvPages {
   const KvPagesWorld& world() const { return *world_; }
   bool allowed(const State& s, int64_t pair) const;
   double page_bits(const State& s) const;            // of decided pages, per number
+  double expected_mass(const Episode& e, const Decision& d) const;   // attention to come, over what even attention gives
 
  private:
-  bool read_on(Episode& e, double& kl) const;        // to the next full page, which it packs at 16 bits; false at the end of the text
+  bool read_on(State& s, double& kl) const;        // to the next full page, which it packs at 16 bits; false at the end of the text
   void read_chunk(Episode& e, double& kl) const;
   void note_masses(Episode& e, int64_t before) const;
   void fill(Episode& e) const;
   void queue_decisions(Episode& e) const;
+  void note_ages(Episode& e) const;
+  double page_price(const State& s) const;
+  int64_t bytes_at_price(const Episode& e, double price) const;
+  int priced_pair(const Episode& e, const Decision& d, double price) const;
   void apply(State& s, int pair) const;
   void show_page(const State& s, const Decision& d, float* context) const;
   void show_widths(const State& s, const Decision& d, double left, ObservationRows out) const;
