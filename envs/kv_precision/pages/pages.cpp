@@ -259,17 +259,18 @@ double KvPages::expected_mass(const Episode& e, const Decision& d) const {
   return usual(age) * (1 + std::min(10.0, own)) / 2;
 }
 
-// Of the pairs that the page may still have.
-int KvPages::priced_pair(const Episode& e, const Decision& d, double price) const {
+// Expected KL of a page at that pair plus the price of its bytes; `weight`: expected_mass.
+double KvPages::priced(const Decision& d, double weight, double price, int pair) const {
   const KvSensitivity& t = world_->table;
-  const int now = facts(e, d).pair;
+  return weight * t.kl[d.unit][pair] + price * static_cast<double>(t.unit_bytes(pair));
+}
+
+template <class Allowed>
+int KvPages::best_priced(const Episode& e, const Decision& d, double price, const Allowed& allowed) const {
   const double weight = expected_mass(e, d);
   int best = -1;
-  double least = INFINITY;
-  for (int p = 0; p < static_cast<int>(t.pairs.size()); ++p) {
-    const double cost = weight * t.kl[d.unit][p] + price * static_cast<double>(t.unit_bytes(p));
-    if ((now < 0 || narrows(now, p)) && cost < least) best = p, least = cost;
-  }
+  for (int p = 0; p < static_cast<int>(world_->table.pairs.size()); ++p)
+    if (allowed(p) && (best < 0 || priced(d, weight, price, p) < priced(d, weight, price, best))) best = p;
   return best;
 }
 
@@ -277,7 +278,10 @@ int64_t KvPages::bytes_at_price(const Episode& e, double price) const {
   const KvSensitivity& t = world_->table;
   int64_t sum = 0;
   for (int32_t p = 0; p < static_cast<int32_t>(e.pages.size()); ++p)
-    for (int32_t u = 0; u < static_cast<int32_t>(t.units()); ++u) sum += t.unit_bytes(priced_pair(e, {p, u}, price));
+    for (int32_t u = 0; u < static_cast<int32_t>(t.units()); ++u) {
+      const int now = facts(e, {p, u}).pair;
+      sum += t.unit_bytes(best_priced(e, {p, u}, price, [&](int pair) { return now < 0 || narrows(now, pair); }));
+    }
   return sum;
 }
 
@@ -335,12 +339,11 @@ void KvPages::show_widths(const State& s, const Decision& d, double left, Observ
   const double price = is_review(e) ? s.price : byte_price(t, d.unit, ceiling(s) - e.used), mean = s.scale / static_cast<double>(t.units());
   show_pairs({t, d.unit, price, left, mean}, out.items, width);
   const double weight = expected_mass(e, d);
-  const auto cost = [&](size_t p) { return weight * t.kl[d.unit][p] + e.price * static_cast<double>(t.unit_bytes(static_cast<int64_t>(p))); };
-  double least = INFINITY;
-  for (size_t p = 0; p < t.pairs.size(); ++p) least = std::min(least, allowed(s, static_cast<int64_t>(p)) ? cost(p) : INFINITY);
+  const int best = label(s, 0);
+  const double least = best < 0 ? 0 : priced(d, weight, e.price, best);
   for (size_t p = 0; p < t.pairs.size(); ++p) {
     float* item = out.items + static_cast<int64_t>(p) * width;
-    const float more[] = {log10_of(f.errors[p].key, 1e-6), log10_of(f.errors[p].value, 1e-6), -log10_of(1 + 100 * std::min(1e4, (cost(p) - least) / mean), 1),
+    const float more[] = {log10_of(f.errors[p].key, 1e-6), log10_of(f.errors[p].value, 1e-6), -log10_of(1 + 100 * std::min(1e4, (priced(d, weight, e.price, static_cast<int>(p)) - least) / mean), 1),
                           f.pair == static_cast<int>(p) ? 1.0f : 0.0f};
     std::copy(std::begin(more), std::end(more), item + kPairView);
     out.mask[p] = allowed(s, static_cast<int64_t>(p));
@@ -387,16 +390,7 @@ void KvPages::act(State& s, int, const float* action) const {
 
 int KvPages::label(const State& s, int) const {
   const Episode& e = *s.episode;
-  const Decision& d = e.queue[e.at];
-  const KvSensitivity& t = world_->table;
-  const double weight = expected_mass(e, d);
-  int best = -1;
-  double least = INFINITY;
-  for (int p = 0; p < static_cast<int>(t.pairs.size()); ++p) {
-    const double cost = weight * t.kl[d.unit][p] + e.price * static_cast<double>(t.unit_bytes(p));
-    if (allowed(s, p) && cost < least) best = p, least = cost;
-  }
-  return best;
+  return best_priced(e, e.queue[e.at], e.price, [&](int pair) { return allowed(s, pair); });
 }
 
 // Minus the surrogate KL that windows still to come are expected to bring, over the optimum's: a page is read by every later window,

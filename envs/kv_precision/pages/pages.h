@@ -136,7 +136,9 @@ class KvPages {
   void note_ages(Episode& e) const;
   double page_price(const State& s) const;
   int64_t bytes_at_price(const Episode& e, double price) const;
-  int priced_pair(const Episode& e, const Decision& d, double price) const;
+  double priced(const Decision& d, double weight, double price, int pair) const;
+  template <class Allowed>
+  int best_priced(const Episode& e, const Decision& d, double price, const Allowed& allowed) const;   // of least priced(); -1: none is
   void apply(State& s, int pair) const;
   void show_page(const State& s, const Decision& d, float* context) const;
   void show_widths(const State& s, const Decision& d, double left, ObservationRows out) const;

@@ -171,6 +171,28 @@ TEST(KvPages, AnOpenEpisodeIsReadAgainFromItsChoices) {
   EXPECT_THROW(env.serialise(back, read), CheckpointError);
 }
 
+TEST(KvPages, LabelsAreAllowedUseTheBudgetAndHaveNoGap) {
+  const KvPages env(options_with(3, 6), small_world(15, true));
+  const ObservationSpec& view = env.spec().critic;
+  int64_t gap = 0;
+  while (view.item[gap].name != "page_gap") ++gap;
+  KvPages::State s;
+  for (const double bits : {3.0, 5.0}) {
+    env.begin(s, 1, bits);
+    float terms[3];
+    for (bool over = false; !over;) {
+      const int label = env.label(s, 0);
+      ASSERT_TRUE(env.allowed(s, label));
+      EXPECT_EQ(seen(env, s)[view.context_size() + label * view.item_size() + gap], 0);
+      const float action = static_cast<float>(label);
+      env.act(s, 0, &action);
+      over = env.step(s, terms).terminated;
+    }
+    EXPECT_LE(env.page_bits(s), bits + 1e-9);
+    EXPECT_GT(env.page_bits(s), 0.85 * bits);
+  }
+}
+
 TEST(KvPages, SlackIsChargedAtAPriceThatRises) {
   KvPagesOptions o = options_with(2.6, 2.6);
   o.slack = 3, o.dual_rate = 5;
