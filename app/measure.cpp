@@ -48,7 +48,9 @@ void print_table(const KvSensitivity& t) {
   }
   fmt::print("{:>8}", "bits");
   for (size_t p = 0; p < t.pairs.size(); ++p) fmt::print("{:>11.3f}", t.bits(t.units() * t.unit_bytes(static_cast<int64_t>(p))));
-  fmt::print("   scales included\n");
+  fmt::print("   scales included\n{:>8}", "ns");
+  for (const double ns : t.page_ns) fmt::print("{:>11.0f}", ns);
+  fmt::print("   a page of one KV head, one query token, on this machine\n");
 }
 
 int measure(MeasureOptions options) {

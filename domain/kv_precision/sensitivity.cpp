@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <functional>
@@ -69,6 +70,12 @@ KvSensitivity read_sensitivity(const std::filesystem::path& file) {
         if (p == 0) out.kl.emplace_back();
         out.kl.back().push_back(x);
       }
+    if (contents.tensors.contains("page_ns")) {
+      for (const float ns : contents.at("page_ns").as_f32()) out.page_ns.push_back(ns);
+      const auto bad = [](double ns) { return !(ns >= 0) || std::isinf(ns); };
+      if (static_cast<int64_t>(out.page_ns.size()) != pairs || std::any_of(out.page_ns.begin(), out.page_ns.end(), bad))
+        throw DataError(fmt::format("'page_ns' has {} entries, expected {} times from 0, one for each pair", out.page_ns.size(), pairs));
+    }
   } catch (const DataError& e) {
     const std::string what = e.what();
     throw DataError(what.starts_with(name) ? what : name + ": " + what);
@@ -88,6 +95,8 @@ void write_sensitivity(const KvSensitivity& table, const std::filesystem::path& 
   out.tensors["kl"] = Tensor::f32({table.units(), pairs}, kl);
   out.tensors["key_bits"] = Tensor::u8({pairs}, key), out.tensors["value_bits"] = Tensor::u8({pairs}, value);
   out.tensors["page_bytes"] = Tensor::i64({pairs}, table.page_bytes);
+  if (!table.page_ns.empty())
+    out.tensors["page_ns"] = Tensor::f32({pairs}, std::vector<float>(table.page_ns.begin(), table.page_ns.end()));
   out.metadata = table.measured;
   out.metadata["layers"] = std::to_string(table.layers), out.metadata["kv_heads"] = std::to_string(table.kv_heads);
   out.metadata["head_dim"] = std::to_string(table.head_dim), out.metadata["page_tokens"] = std::to_string(table.page_tokens);

@@ -3,7 +3,7 @@
 // width searches use (ModelOpt's auto_quantize with a KV-cache cost model; KVTuner, arXiv 2502.04420, prunes pairs by a like measure).
 //
 // On disk a safetensors file: "kl" f32 [units, pairs] nats per token, "key_bits" and "value_bits" u8 [pairs], "page_bytes" i64 [pairs] of
-// one page of one KV head, and in its metadata what it was measured on.
+// one page of one KV head, perhaps "page_ns" f32 [pairs], and in its metadata what it was measured on.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@ struct KvSensitivity {
   std::vector<KvBits> pairs;
   std::vector<int64_t> page_bytes;              // [pairs]
   std::vector<std::vector<double>> kl;          // [units][pairs], >= 0
+  std::vector<double> page_ns;                  // [pairs] attention's time for a page of one KV head where it was measured; may be empty
   std::map<std::string, std::string> measured;  // model_hash, quantiser, text, tokens: what a recipe made from it says
 
   int64_t units() const { return per_head ? layers * kv_heads : layers; }

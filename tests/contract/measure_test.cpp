@@ -33,6 +33,8 @@ TEST_F(MeasureTest, ATableOfEveryHeadThatTheEnvironmentReads) {
   EXPECT_EQ(t.head_dim, 16);
   ASSERT_EQ(t.pairs.size(), 5u);
   for (const auto& row : t.kl) EXPECT_LT(row[0], row[4]);   // 8 bits are nearer to 16 than 2
+  ASSERT_EQ(t.page_ns.size(), 5u);
+  for (const double ns : t.page_ns) EXPECT_GT(ns, 0);
   EXPECT_NE(t.measured.at("cache").find("rotate_keys: true"), std::string::npos);
   EXPECT_NE(answer.out.find("K8V4"), std::string::npos);
   const std::string run = train("widths", "run: {threads: 2}\ndata: {train: [" + table +
@@ -51,7 +53,7 @@ TEST_F(MeasureTest, PagesAreLearnedAndComparedOnTheModelThatWasMeasured) {
   const std::string other = file("other.txt", kText + "7-7=0");
   const Answer answer = command({"eval", run, "--data", other});
   ASSERT_EQ(answer.code, 0) << answer.err;
-  for (const char* row : {"learned", "zipcache", "prefix_kv_4", "kl_to_16bit"}) EXPECT_NE(answer.out.find(row), std::string::npos) << row;
+  for (const char* row : {"learned", "zipcache", "prefix_kv_4", "kl_to_16bit", "attention_us"}) EXPECT_NE(answer.out.find(row), std::string::npos) << row;
   // As the issue of recipes has it: the model and the text named directly.
   expect_says(command({"train", file("none.yaml", "data: {train: [" + text + "]}\nenv: {type: kv_precision, mode: pages}\n" + body), "--out", path("a")}), 2,
               {"env.model", "env.table"});

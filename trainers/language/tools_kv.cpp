@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "core/run_folder.h"
 #include "engine/cached_forward/kv_quality.h"
+#include "engine/kv_cache/page_time.h"
 #include "engine/text_pieces/text_pieces.h"
 #include "envs/kv_precision/pages/page_rules.h"
 #include "trainers/language/job.h"
@@ -82,6 +83,7 @@ KvSensitivity measure_sensitivity(const MeasureOrder& order) {
   for (int64_t i = 0; i < tasks; ++i)
     for (size_t p = 0; p < t.pairs.size(); ++p)
       t.kl[i % t.units()][p] += std::max(0.0, scores[i][p].kl) * static_cast<double>(scores[i][p].tokens) / static_cast<double>(tokens);
+  t.page_ns = measure_page_ns(t.head_dim, cached.config().num_heads / t.kv_heads, order.cache, t.pairs);   // when nothing else runs here
   std::string texts;
   for (const std::string& file : order.texts) texts += (texts.empty() ? "" : " ") + hash_file(file);
   t.measured = {{"model_hash", hash_of(*model.transformer)}, {"cache", yaml_of(order.cache)}, {"texts", texts}, {"tokens", std::to_string(tokens)}};

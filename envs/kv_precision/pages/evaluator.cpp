@@ -1,4 +1,5 @@
 // Evaluation of kv_precision's mode pages on texts: every policy reads each piece with the real packed cache, beside one of 16 bits.
+#include <algorithm>
 #include <cmath>
 
 #include "envs/kv_precision/pages/page_rules.h"
@@ -12,7 +13,9 @@ class KvPagesEvaluator final : public Evaluator {
   KvPagesEvaluator(const KvPagesOptions& options, const std::string& file) : options_(options), env_(options_, KvPagesWorld::open(options, {file})) {}
 
   std::vector<MetricInfo> metrics() const override {
-    return {{"kl_to_16bit", "nat", false}, {"bits_per_element", "bit", false}, {"bytes", "B", false}, {"perplexity", "", false}};
+    std::vector<MetricInfo> out = {{"kl_to_16bit", "nat", false}, {"bits_per_element", "bit", false}, {"bytes", "B", false}, {"perplexity", "", false}};
+    if (!env_.world().table.page_ns.empty()) out.push_back({"attention_us", "us", false});   // of the next token, by the table's times
+    return out;
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
@@ -26,16 +29,20 @@ class KvPagesEvaluator final : public Evaluator {
   std::string reference() const override { return "uniform"; }
 
   EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool) const override {
-    const KvPagesWorld& w = env_.world();
     const double bits = bits_of(episode);
-    KvScore s;
     if (policy == "learned" || policy == "labels") {
-      s = decide(policy == "learned" ? agents : AgentFactory{}, episode, bits);
-    } else {
-      const std::optional<KvPacking> rule = page_rule(policy, rule_options(bits, seed));
-      s = score_packings(*w.cached, w.pieces[episode], {&*rule, 1}, w.truth[episode]).front();
+      KvPages::State s;
+      decide(policy == "learned" ? agents : AgentFactory{}, episode, bits, s);
+      return result_of(s.episode->reader);
     }
-    return {{s.kl, s.bits_per_element, s.bytes, std::exp(s.cross_entropy)}, {}, {}};
+    const KvPagesWorld& w = env_.world();
+    const std::optional<KvPacking> rule = page_rule(policy, rule_options(bits, seed));
+    KvSideBySide reader(*w.cached, w.pieces[episode], {&rule->cache, 1}, rule->track, w.truth[episode]);
+    while (!reader.over()) {
+      if (reader.full()) rule->pack(reader.cache(0));
+      reader.read();
+    }
+    return result_of(reader);
   }
 
  private:
@@ -46,12 +53,11 @@ class KvPagesEvaluator final : public Evaluator {
   }
 
   // Without agents: the labels.
-  KvScore decide(const AgentFactory& agents, int64_t piece, double bits) const {
+  void decide(const AgentFactory& agents, int64_t piece, double bits, KvPages::State& s) const {
     const auto made = agents ? agents() : decltype(agents()){};
     const ObservationSpec& view = env_.spec().agents[0].observation;
     std::vector<float> context(view.context_size()), items(view.max_items * view.item_size());
     std::vector<uint8_t> mask(view.max_items);
-    KvPages::State s;
     env_.begin(s, piece, bits);
     for (bool over = false; !over;) {
       float action = 0, terms[3];
@@ -64,7 +70,31 @@ class KvPagesEvaluator final : public Evaluator {
       env_.act(s, 0, &action);
       over = env_.step(s, terms).terminated;
     }
-    return s.episode->reader.score(0);
+  }
+
+  EpisodeResult result_of(KvSideBySide& reader) const {
+    const KvSensitivity& t = env_.world().table;
+    const KvScore s = reader.score(0);
+    EpisodeResult out{{s.kl, s.bits_per_element, s.bytes, std::exp(s.cross_entropy)}, {}, {}};
+    if (!t.page_ns.empty()) out.metrics.push_back(attention_ns(reader.cache(0)) / 1e3);
+    return out;
+  }
+  // Widths that the table has no time for (those of a rule with pairs of its own) count as the next costlier pair's.
+  double attention_ns(const KvCache& cache) const {
+    const KvSensitivity& t = env_.world().table;
+    double sum = 0;
+    for (int64_t l = 0; l < t.layers; ++l)
+      for (int64_t h = 0; h < t.kv_heads; ++h)
+        for (const KvCache::Page& p : cache.pages(l, h)) sum += page_ns(p.bits);
+    return sum;
+  }
+  double page_ns(KvBits bits) const {
+    const KvSensitivity& t = env_.world().table;
+    if (bits == KvBits{0, 0}) return 0;
+    double ns = *std::max_element(t.page_ns.begin(), t.page_ns.end());
+    for (size_t p = 0; p < t.pairs.size(); ++p)
+      if (t.pairs[p].key >= bits.key && t.pairs[p].value >= bits.value) ns = std::min(ns, t.page_ns[p]);
+    return ns;
   }
 
   KvPagesOptions options_;
