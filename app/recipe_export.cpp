@@ -34,14 +34,9 @@ KvLayersOptions options_of(const Config& config, const RecipeExportRequest& requ
 
 KvRecipe recipe_of(const KvSensitivity& t, const KvAllocation& a, const std::string& table) {
   KvCacheOptions cache;
-  const auto said = [&](const char* what) {
-    const auto it = t.measured.find(what);
-    if (it == t.measured.end()) throw DataError(fmt::format("{}: does not say its {}: make it with `trimtab measure`", table, what));
-    return it->second;
-  };
-  Config::parse(said("cache"), table).read(cache);
+  Config::parse(measured_fact(t, "cache", table), table).read(cache);
   KvRecipe r;
-  r.model = {said("model_hash"), t.layers, t.kv_heads, t.head_dim};
+  r.model = {measured_fact(t, "model_hash", table), t.layers, t.kv_heads, t.head_dim};
   r.quantiser = cache.quantiser(), r.page_tokens = cache.page_tokens, r.sinks = cache.sinks, r.tail = cache.page_tokens;
   r.hadamard_keys = cache.rotate_keys, r.hadamard_values = cache.rotate_values;
   r.created_by = "trimtab";

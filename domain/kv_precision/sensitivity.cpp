@@ -49,6 +49,12 @@ int64_t KvSensitivity::bytes_at(double bits) const {
   return static_cast<int64_t>(std::floor(bits * static_cast<double>(2 * layers * kv_heads * head_dim * page_tokens) / 8 + 1e-6));
 }
 
+const std::string& measured_fact(const KvSensitivity& t, const std::string& name, const std::string& file) {
+  const auto it = t.measured.find(name);
+  if (it == t.measured.end()) throw DataError(fmt::format("{}: does not say its {}: make it with `trimtab measure`", file, name));
+  return it->second;
+}
+
 KvSensitivity read_sensitivity(const std::filesystem::path& file) {
   const TensorFile contents = read_safetensors(file);
   const std::string name = file.string();

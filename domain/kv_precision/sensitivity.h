@@ -32,6 +32,9 @@ struct KvSensitivity {
   int64_t bytes_at(double bits) const;                                                        // the most that is within `bits`
 };
 
+// What it was measured on ("model_hash", "cache", ...); DataError naming the file where it does not say.
+const std::string& measured_fact(const KvSensitivity& table, const std::string& name, const std::string& file);
+
 // DataError naming file, tensor and fault: shapes that disagree, a KL that is not finite or below 0, widths that do not exist.
 KvSensitivity read_sensitivity(const std::filesystem::path& file);
 void write_sensitivity(const KvSensitivity& table, const std::filesystem::path& file);

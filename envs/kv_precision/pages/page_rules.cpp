@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <memory>
-#include <numeric>
 
-#include "core/error.h"
 #include "core/random.h"
 #include "domain/kv_precision/nsga2.h"
 

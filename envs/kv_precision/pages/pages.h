@@ -57,7 +57,7 @@ class KvPages {
   struct PageFacts {
     float entropy = 0, confidence = 0, rarity = 0;   // of Don't Waste Bits' four, means over its tokens
     std::vector<float> variance;                     // the fourth, per layer
-    double even_mass = 0, recent_even_mass = 0;      // attention a query head would have given it so far if it looked everywhere alike
+    double even_mass = 0, even_since_filled = 0;     // attention a query head would have given it if it looked everywhere alike
   };
   struct UnitFacts {   // of a page of one unit
     int pair = -1;     // -1: not decided, still at 16 bits
@@ -68,7 +68,7 @@ class KvPages {
   struct Decision {
     int32_t page = 0, unit = 0;
   };
-  struct MassByAge {   // attention that a unit's pages of one age (log2) had in one more page of text, beside what even attention gives
+  struct MassByAge {   // attention that a unit's pages of one age (log2) had in one more page of text, and even attention since they filled
     double mass = 0, even = 0;
   };
   static constexpr int64_t kAges = 16;
