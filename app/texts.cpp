@@ -16,8 +16,9 @@ namespace {
 
 struct TextsOptions {
   std::vector<std::string> words;
-  std::string split = "train", out;
+  std::string split = "train", out, category;
   int64_t count = 64, seed = 1;
+  bool prompts = false;
 };
 
 int write_texts(const TextsOptions& o) {
@@ -33,7 +34,9 @@ int write_texts(const TextsOptions& o) {
   for (int64_t i = 0; i < o.count; ++i) {
     const uint64_t index = static_cast<uint64_t>(i), seed = static_cast<uint64_t>(o.seed);
     const Problem problem = suite->problem(seed, index, split->second);
-    lines += nlohmann::json{{"text", problem.prompt + suite->clean_reply(problem, {.seed = seed, .index = index})}}.dump() + "\n";
+    const nlohmann::json line = o.prompts ? nlohmann::json{{"prompt", problem.prompt}, {"answer", problem.answer}, {"category", o.category.empty() ? suite->name() : o.category}}
+                                          : nlohmann::json{{"text", problem.prompt + suite->clean_reply(problem, {.seed = seed, .index = index})}};
+    lines += line.dump() + "\n";
   }
   write_file_atomically(o.out, lines);
   fmt::print("Written: {}, {} texts of the {} split\n", o.out, o.count, o.split);
@@ -49,6 +52,8 @@ TT_REGISTER(Verb, texts,
                a.text("--split", o->split, "train (default), validation or test");
                a.integer("--count", o->count, "texts (default 64)");
                a.integer("--seed", o->seed, "of the problems (default 1)");
+               a.flag("--prompts", o->prompts, "problems alone, {\"prompt\", \"answer\", \"category\"} a line: for generate and record");
+               a.text("--category", o->category, "of prompts (default: the suite's name)");
                a.text("--out", o->out, "the file, one {\"text\": ...} a line");
                return [o] { return write_texts(*o); };
              }});

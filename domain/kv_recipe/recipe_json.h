@@ -1,5 +1,5 @@
 // Reading JSON that somebody else wrote: every refusal names the file, the place as a JSON pointer (RFC 6901) and what was expected.
-// Internal to domain/kv_recipe.
+// Of the units of domain/ that have a JSON format.
 #pragma once
 
 #include <cstdint>

@@ -95,6 +95,7 @@ class Suite {
 
  protected:
   friend class FewShot;  // it draws problems and texts of the suite inside
+  friend class Mixed;    // as it does
   // One prompt of a tier; called with fresh draws until the prompt falls into the wanted split.
   virtual std::string draw_prompt(Draws& draws, int tier) const = 0;
   virtual std::string solve(std::string_view prompt) const = 0;  // the right answer, by the shortest way

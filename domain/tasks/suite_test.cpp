@@ -39,6 +39,7 @@ const Case kCases[] = {
     {"story_short", "{type: story, prompt_length: 200, tiers: [2]}"},
     {"few_shot", "{type: few_shot, suite: {type: chained_arithmetic, tiers: [1, 3]}, shots: 6}", 0.6},
     {"few_shot_sorting", "{type: few_shot, suite: {type: sorting}}"},
+    {"mixed", "{type: mixed, suites: [{type: sorting, tiers: [3]}, {type: base_conversion}, {type: chained_arithmetic, tiers: [2]}]}"},
 };
 
 std::unique_ptr<Suite> suite_of(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
