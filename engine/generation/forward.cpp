@@ -34,6 +34,10 @@ void multiply(const PackedProduct& p, int64_t rows, int rank, int size) {
 
 }  // namespace
 
+bool Pass::wants_logits() const {
+  return !draws.empty() || std::any_of(rows.begin(), rows.end(), [](const PassRow& row) { return row.logits != nullptr; });
+}
+
 Forward::Forward(const PackedModel& model, const RopeFrequencies& rope, const SamplingOptions& sampling, uint64_t seed,
                  const ForwardLimits& limits, Region& memory)
     : model_(model), config_(model.config()), rope_(rope, limits.positions), seed_(seed), head_dim_(config_.head_dim), head_stride_(model.head_stride()),
@@ -147,7 +151,7 @@ void Forward::run_block(const Block& block, const Member& m, Team& team) {
     for (int64_t i = 0; i < config_.num_layers; ++i) run_layer(i, block, m, team);
   }
   finish_hidden(block, m);
-  if (!pass_->draws.empty()) draw_tokens(block, m, team);
+  if (pass_->wants_logits()) draw_tokens(block, m, team);
   if (m.size > 1) team.barrier();
 }
 
@@ -254,6 +258,7 @@ void Forward::draw_tokens(const Block& block, const Member& m, Team& team) {
     const Share mine = share_of(rows, m.rank, m.size);
     for (int64_t r = mine.first; r < mine.end; ++r) {
       const PassRow& row = pass_->rows[block.first + first + r];
+      if (row.logits != nullptr) std::memcpy(row.logits, m.shared->logits + r * logits_stride_, config_.vocab_size * sizeof(float));
       for (int32_t i = row.first_draw; i < row.first_draw + row.num_draws; ++i) {
         PassDraw& d = pass_->draws[i];
         const Counter counter{static_cast<uint32_t>(d.key), static_cast<uint32_t>(d.key >> 32), d.sample, d.position};

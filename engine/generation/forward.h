@@ -28,6 +28,7 @@ struct PassRow {
   bool to_shared = false;                  // its key goes to the end of the shared piece, else to the end of its own
   bool joined = false;                     // reads keys that the row before it writes in this pass: both stay in one block
   float* keep = nullptr;                   // [hidden]: where its final hidden state goes; may be null
+  float* logits = nullptr;                 // [TokenDraw::padded(vocab)]: where its logits go; may be null
   const float* hidden = nullptr;           // given: already through the layers
   int32_t first_draw = 0, num_draws = 0;
 };
@@ -42,6 +43,7 @@ struct Pass {
   bool layers = true;
   std::vector<PassRow> rows;
   std::vector<PassDraw> draws;   // of rows, in their order
+  bool wants_logits() const;     // of any row, for a draw or for their own sake
   void clear() { rows.clear(), draws.clear(); }
 };
 

@@ -118,8 +118,10 @@ void PackedModel::plan_layer(Plan& plan, PackedLayer& layer, int64_t index) {
   plan.finish(std::move(down));
 }
 
-PackedModel::PackedModel(const Transformer& model, Region& memory, Pool& pool)
-    : config_(model.config()), head_stride_(padded_head_dim(config_.head_dim)), layers_(config_.num_layers) {
+PackedModel::PackedModel(const Transformer& model, Region& memory, Pool& pool, int64_t layers)
+    : config_(model.config()), head_stride_(padded_head_dim(config_.head_dim)), layers_(layers) {
+  TT_CHECK(layers >= 1 && layers <= config_.num_layers, "{} layers of {}", layers, config_.num_layers);
+  config_.num_layers = layers;
   TT_CHECK(model.flat().scalar_type() == at::kFloat, "generation reads f32 models");
   Plan plan{model.merged(), {}};
   for (int64_t i = 0; i < config_.num_layers; ++i) plan_layer(plan, layers_[i], i);

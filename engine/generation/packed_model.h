@@ -53,8 +53,9 @@ struct PackedLayer {
 class PackedModel {
  public:
   // Packs all weights, with an adapter the merged ones; `memory` is kept from call to call and must outlive the use. Norms and embeddings
-  // are read in place.
-  PackedModel(const Transformer& model, Region& memory, Pool& pool);
+  // are read in place. Of a model's first `layers` alone: the final norm and the head read what they leave.
+  PackedModel(const Transformer& model, Region& memory, Pool& pool, int64_t layers);
+  PackedModel(const Transformer& model, Region& memory, Pool& pool) : PackedModel(model, memory, pool, model.config().num_layers) {}
 
   const TransformerConfig& config() const { return config_; }
   int64_t head_stride() const { return head_stride_; }   // padded_head_dim

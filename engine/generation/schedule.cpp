@@ -19,7 +19,7 @@ constexpr int64_t kReadRows = 1024;      // of prompts in one pass, about
 }  // namespace
 
 GenerationSchedule::GenerationSchedule(const ScheduleInputs& in, const PackedModel& model, Region& cache_memory)
-    : in_(in), hidden_size_(model.config().hidden_size), prompts_(in.requests.size()), is_stop_(model.config().vocab_size, 0) {
+    : in_(in), hidden_size_(model.config().hidden_size), prompts_(in.requests.size()), ending_(in.stop, model.config().vocab_size) {
   for (size_t r = 0; r < in.requests.size(); ++r) {
     const GenerationRequest& request = in.requests[r];
     most_prompt_ = std::max(most_prompt_, static_cast<int64_t>(request.prompt.size()));
@@ -30,8 +30,6 @@ GenerationSchedule::GenerationSchedule(const ScheduleInputs& in, const PackedMod
       if (!request.begun.empty()) c.tokens = request.begun[s].tokens, c.logprobs = request.begun[s].logprobs;
     }
   }
-  for (const int32_t id : in.stop.ids) is_stop_[id] = 1;
-  for (const std::string& text : in.stop.strings) longest_string_ = std::max(longest_string_, static_cast<int64_t>(text.size()));
   prompt_capacity_ = key_blocks_of(most_prompt_) * kKeyBlock, own_capacity_ = key_blocks_of(std::max<int64_t>(most_own_, 1)) * kKeyBlock;
   prompt_numbers_ = Forward::cache_numbers(model, prompt_capacity_), own_numbers_ = Forward::cache_numbers(model, own_capacity_);
   const int64_t slots = open_at_a_time();
@@ -83,7 +81,7 @@ void GenerationSchedule::admit_next() {
   s.completion = next_++;
   Completion& c = completions_[s.completion];
   s.max_tokens = max_tokens_of(in_.requests[c.request], in_.sampling);
-  if (!c.tokens.empty() && ends(s, 0)) {   // continued, but there is nothing to add
+  if (!c.tokens.empty() && ending_.reached(c, s.tail, 0, s.max_tokens)) {   // continued, but there is nothing to add
     ++finished_;
     return leave_prompt(c.request);
   }
@@ -195,23 +193,9 @@ void GenerationSchedule::take_draws(const std::vector<int64_t>& drawn) {
                                  c.tokens.size()));
     c.tokens.push_back(token.token), c.logprobs.push_back(token.logprob);
     ++made_;
-    if (ends(s, c.tokens.size() - 1)) close(s);
+    if (ending_.reached(c, s.tail, c.tokens.size() - 1, s.max_tokens)) close(s);
   }
   std::erase_if(open_, [](const Sequence& s) { return s.slot < 0; });
-}
-
-// Whether the sequence is over, given that it was not before its token `from`; says how in its completion.
-bool GenerationSchedule::ends(Sequence& s, size_t from) {
-  Completion& c = completions_[s.completion];
-  bool stop = is_stop_[c.tokens.back()] != 0;
-  for (; !in_.stop.strings.empty() && from < c.tokens.size(); ++from) {
-    s.tail += in_.stop.tokenizer->token_bytes(c.tokens[from]);
-    for (const std::string& text : in_.stop.strings) stop = stop || s.tail.find(text) != std::string::npos;
-    if (static_cast<int64_t>(s.tail.size()) >= longest_string_) s.tail.erase(0, s.tail.size() - longest_string_ + 1);
-  }
-  if (stop) c.finish = Finish::kStop;
-  else if (static_cast<int64_t>(c.tokens.size()) >= s.max_tokens) c.finish = Finish::kLength;
-  return c.finish != Finish::kUnfinished;
 }
 
 void GenerationSchedule::close(Sequence& s) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/generation/ending.h"
 #include "engine/generation/forward.h"
 #include "engine/generation/generator.h"
 
@@ -57,7 +58,6 @@ class GenerationSchedule {
   PassRow sequence_row(const Sequence& s, int64_t index) const;
   void add_draw(PassRow& row, const Sequence& s);
   void take_draws(const std::vector<int64_t>& drawn);
-  bool ends(Sequence& s, size_t from);
   void close(Sequence& s);
   void leave_prompt(int64_t request);
   bool over_budget() const { return in_.options.token_budget > 0 && made_ >= in_.options.token_budget; }
@@ -65,14 +65,14 @@ class GenerationSchedule {
   void report();
 
   ScheduleInputs in_;
-  int64_t hidden_size_, prompt_capacity_ = 0, own_capacity_ = 0, most_prompt_ = 0, most_own_ = 0, longest_string_ = 0;
+  int64_t hidden_size_, prompt_capacity_ = 0, own_capacity_ = 0, most_prompt_ = 0, most_own_ = 0;
   std::vector<Completion> completions_;
   std::vector<Prompt> prompts_;        // of each request
   std::vector<int64_t> free_prompt_slots_, free_slots_;
   float *prompt_memory_ = nullptr, *own_memory_ = nullptr;
   int64_t prompt_numbers_ = 0, own_numbers_ = 0;   // of one slot
   std::vector<Sequence> open_;         // in the order they came
-  std::vector<char> is_stop_;          // [vocab]
+  Ending ending_;
   int64_t next_ = 0, made_ = 0, finished_ = 0, reported_ = 0;
   Pass pass_;
 };
