@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/recording.h"
 #include "core/registry.h"
 #include "domain/kv_precision/sensitivity.h"
 #include "domain/kv_recipe/kv_recipe.h"
@@ -30,6 +31,7 @@ struct PromptLine {
   std::string place;            // for messages: "prompts.jsonl:3", "--prompt"
   std::string text;             // UTF-8; empty when tokens are given
   std::vector<int32_t> tokens;  // the prompt as ids, taken as they are
+  std::string category = {};    // that a file of prompts says it is in
 };
 struct GenerateOrder {
   ModelChoice model;
@@ -96,6 +98,19 @@ struct MeasureOrder {
   int64_t threads = 0;
 };
 
+// ---- record ----
+// Texts that a target writes behind prompts, and what a draft model would propose at each of their tokens
+// (engine/speculative/draft_recorder.h).
+struct RecordOrder {
+  ModelChoice target, draft;
+  std::vector<PromptLine> prompts;
+  std::vector<std::string> stop;
+  int64_t max_tokens = 128, depth = 12, threads = 0;
+  double temperature = 1;
+  bool hidden = true;
+  uint64_t seed = 1;
+};
+
 // ---- eval of recipes ----
 // A recipe reads the texts (as measure reads them) beside a cache of 16 bits and the ways people keep a cache within the recipe's bytes
 // (envs/kv_precision/pages/page_rules.h).
@@ -130,6 +145,8 @@ struct LanguageTools {
   std::function<LanguageScores(const LanguageEvaluationOrder& order)> evaluate;
   // KL to 16 bits of every unit alone at every pair, mean over the texts' tokens. Shows progress.
   std::function<KvSensitivity(const MeasureOrder& order)> measure;
+  // ConfigError for models that make no pair. Shows progress.
+  std::function<Recording(const RecordOrder& order)> record;
   // DataError also when the recipe is for another model. Shows progress.
   std::function<RecipeScores(const RecipeScoreOrder& order)> score_recipe;
   // Presets beside those of TrainerPreset: (name, doc).

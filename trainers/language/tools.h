@@ -20,5 +20,6 @@ std::function<void(int64_t tokens, int64_t finished)> reply_progress(const std::
 LanguageScores evaluate_runs(const LanguageEvaluationOrder& order);
 KvSensitivity measure_sensitivity(const MeasureOrder& order);
 RecipeScores score_recipe(const RecipeScoreOrder& order);
+Recording record_pair(const RecordOrder& order);
 
 }  // namespace trimtab

@@ -1,0 +1,74 @@
+// `trimtab record TARGET --draft DRAFT --prompts FILE... --out RECORDING`: texts that a target writes, and what a draft model would propose
+// everywhere in them: what controllers of the draft length are trained and evaluated on (envs/draft_length).
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "app/command.h"
+#include "app/prompts.h"
+#include "core/config.h"
+#include "core/recording.h"
+#include "trainers/language_tools.h"
+
+namespace trimtab {
+namespace {
+
+struct RecordOptions {
+  std::vector<std::string> words, prompts, stop;
+  std::string draft, out, checkpoint = "best", draft_checkpoint = "best";
+  int64_t max_tokens = 128, depth = 12, threads = 0, seed = 1;
+  double temperature = 1;
+  bool no_hidden = false;
+};
+
+// The texts that end a reply of a run, as its environment has them.
+std::vector<std::string> stops_of(const RecordOptions& o) {
+  if (!o.stop.empty()) return o.stop;
+  const std::filesystem::path file = std::filesystem::path(o.words[0]) / "config.yaml";
+  if (std::filesystem::exists(file) && Config::load(file).text("env.type", "") == "reasoning") return {"."};
+  return {};
+}
+
+int record(const RecordOptions& o) {
+  if (o.words.size() != 1) throw ConfigError(fmt::format("record takes one target, got {}: trimtab record TARGET --draft DRAFT --prompts FILE --out RECORDING", o.words.size()));
+  if (o.draft.empty() || o.prompts.empty() || o.out.empty()) throw ConfigError("record needs --draft MODEL, --prompts FILE.jsonl... and --out RECORDING.safetensors");
+  if (o.max_tokens < 1 || o.threads < 0 || o.seed < 0) throw ConfigError("--max-tokens must be 1 or more, --threads and --seed 0 or more");
+  RecordOrder order{.target = {o.words[0], o.checkpoint}, .draft = {o.draft, o.draft_checkpoint}, .prompts = {}, .stop = stops_of(o), .max_tokens = o.max_tokens,
+                    .depth = o.depth, .threads = o.threads, .temperature = o.temperature, .hidden = !o.no_hidden, .seed = static_cast<uint64_t>(o.seed)};
+  for (const std::string& file : o.prompts)
+    for (PromptLine& p : read_prompts(file)) order.prompts.push_back(std::move(p));
+  const Recording recording = language_tools("recording drafts").record(order);
+  write_recording(o.out, recording);
+  double accepted = 0;
+  const std::span<const float> first = recording.f32("accept", o.depth);
+  for (int64_t r = 0; r < recording.rows(); ++r) accepted += first[r * o.depth];
+  fmt::print("{} texts, {} tokens; a first drafted token is accepted with probability {:.3f}\n", recording.episodes.size(), recording.rows(),
+             accepted / static_cast<double>(recording.rows()));
+  fmt::print("target: {} ms for 1, 2, ... tokens; draft: {} ms\nWritten: {}\n", recording.fact("target_pass_ms"), recording.fact("draft_pass_ms"), o.out);
+  return 0;
+}
+
+TT_REGISTER(Verb, record,
+            {.name = "record",
+             .doc = "Record what a draft model proposes in texts that a target writes",
+             .declare = [](Arguments& a) {
+               auto o = std::make_shared<RecordOptions>();
+               a.words("TARGET", o->words, "the target: a run or a Hugging Face folder");
+               a.text("--draft", o->draft, "the draft model: a run or a Hugging Face folder with the same tokenizer");
+               a.texts("--prompts", o->prompts, ".jsonl files of prompts, with \"category\" if they have one");
+               a.text("--out", o->out, "the recording, a safetensors file");
+               a.integer("--depth", o->depth, "tokens drafted behind every position (default 12)");
+               a.integer("--max-tokens", o->max_tokens, "longest text (default 128)");
+               a.number("--temperature", o->temperature, "of target and draft (default 1; 0: greedy)");
+               a.texts("--stop", o->stop, "a text that ends a reply (default: as the run's environment says)");
+               a.flag("--no-hidden", o->no_hidden, "leave out the draft's hidden states, which take most of the file");
+               a.text("--checkpoint", o->checkpoint, "of a target run: best (default), latest or a step");
+               a.text("--draft-checkpoint", o->draft_checkpoint, "of a draft run");
+               a.integer("--seed", o->seed, "of all draws (default 1)");
+               a.integer("--threads", o->threads, "threads; 0: one per core");
+               return [o] { return record(*o); };
+             }});
+
+}  // namespace
+}  // namespace trimtab

@@ -1,0 +1,108 @@
+// How many tokens to draft before the target verifies them. An episode is a text; a round drafts tokens, verifies them, and commits those
+// that hold and one more.
+//
+//   decide: token   agent `stop`: after every drafted token (and before the first) 0 stops and 1 goes on
+//   decide: round   agent `length`: at the start of a round the number of tokens, one of `lengths`
+//
+// Reward: tokens - lambda time with lambda the rate in tokens per ms that this instance has reached lately, for its batch size: so what is
+// maximised in the long run is the rate itself (Dinkelbach 1967), not accepted length and not a mean of rates. What an agent sees are the
+// drafts' own distributions and what was verified before, so any policy is lossless.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "envs/draft_length/cost.h"
+#include "envs/draft_length/source.h"
+#include "envs/draft_length/synthetic.h"
+#include "envs/environment.h"
+#include "envs/evaluation.h"
+
+namespace trimtab {
+
+struct DraftLengthOptions {
+  std::string mode = "replay", decide = "token", lengths = "0,1,2,3,4,6,8,12,16";
+  int64_t most_drafted = 0;   // 0: as many as were recorded
+  int64_t low_batch = 1, high_batch = 1;
+  bool see_hidden = true;
+  DraftCost cost;
+  SyntheticDraftOptions synthetic;
+  void describe(Fields& f);
+  void validate() const;
+};
+DraftLengthOptions draft_length_options(const Config& config);   // of the env block
+std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, const std::vector<std::string>& files);
+
+constexpr int64_t kMostDrafted = 40;
+constexpr int64_t kBatchSizes = 11;   // 1 to 1024, by powers of two
+
+// Prices in tokens at a reference rate: what the next drafted token and a round cost. With them one controller serves many machines.
+struct DraftPrices {
+  float token = 0, round = 0;
+};
+std::vector<Feature> draft_features(int64_t most_drafted, int64_t hidden);
+void show_draft(const DraftState& state, const DraftPrices& prices, int64_t hidden, float* out);   // [draft_features]
+
+class DraftLength {
+ public:
+  struct State {
+    DraftPlace place;
+    int64_t batch = 1, depth = 0, most = 0;
+    int64_t last_drafted = 0, last_accepted = -1;
+    float acceptance = 1;
+    int32_t action = 0;
+    std::array<double, kBatchSizes> tokens = {}, ms = {};   // lately, by batch size: kept from episode to episode
+    double episode_tokens = 0, episode_ms = 0;
+  };
+  DraftLength(const DraftLengthOptions& options, std::unique_ptr<DraftSource> source);
+
+  const EnvSpec& spec() const { return spec_; }
+  void reset(State& s, WorldKey key) const;
+  void begin(State& s, WorldKey key, int64_t text, int64_t batch) const;   // a given text
+  void observe(const State& s, int agent, ObservationRows out) const;
+  void observe_critic(const State& s, ObservationRows out) const { observe(s, 0, out); }
+  void act(State& s, int agent, const float* action) const;
+  StepOutcome step(State& s, float* terms) const;
+  int label(const State& s, int agent) const;   // what an oracle would do that knows every acceptance probability in advance
+  template <class Add>
+  void episode_statistics(const State& s, const Add& add) const {
+    add("tokens", s.episode_tokens);
+    add("ms", s.episode_ms);
+    add("tokens_per_ms", s.episode_tokens / s.episode_ms);
+  }
+
+  // ---- rounds, for rules (DraftControl) and evaluation ----
+  const DraftLengthOptions& options() const { return options_; }
+  const DraftSource& source() const { return *source_; }
+  int64_t most_drafted() const { return most_; }
+  // The state as a DraftControl sees it; `drafted` holds the tokens it points to.
+  DraftState view(const State& s, std::vector<DraftedToken>& drafted) const;
+  struct RoundOutcome {
+    int64_t drafted = 0, accepted = 0, tokens = 0;
+    double ms = 0;
+    bool over = false;   // the text is
+  };
+  RoundOutcome finish_round(State& s) const;   // verifies what was drafted
+  std::optional<RoundOutcome> drafts_or_finishes(State& s) const;   // what the action says
+  double reference_rate(int64_t batch) const;  // tokens per ms of the best fixed length here
+  int64_t best_fixed_length(int64_t batch) const;
+
+ private:
+  bool by_token() const { return options_.decide == "token"; }
+  double rate(const State& s) const;
+  DraftPrices prices(const State& s) const;
+  double fixed_rate(int64_t drafted, int64_t batch) const;
+
+  DraftLengthOptions options_;
+  std::unique_ptr<DraftSource> source_;
+  int64_t most_ = 0, hidden_ = 0;
+  std::vector<int64_t> lengths_;
+  std::array<double, kBatchSizes> reference_ = {};
+  std::array<int64_t, kBatchSizes> best_length_ = {};
+  EnvSpec spec_;
+};
+
+}  // namespace trimtab
