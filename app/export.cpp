@@ -3,6 +3,7 @@
 //   DIR/controller.ttc.safetensors   for runtime/ (form ttc)
 //   DIR/controller.h                 one self-contained C header (form header)
 //   DIR/recipe.json                  widths of a KV cache (form recipe; kv_precision, mode layers), and in other programs' formats
+//   DIR/schedule.json                draft lengths by batch size (form schedule; draft_length), and in other programs' formats
 #include "policies/controllers/export.h"
 
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 
 #include "app/command.h"
 #include "app/recipe_export.h"
+#include "app/schedule_export.h"
 #include "app/subject.h"
 #include "core/text.h"
 #include "domain/kv_recipe/formats.h"
@@ -26,9 +28,12 @@ namespace fs = std::filesystem;
 std::vector<std::string> all_forms() {
   std::vector<std::string> out = {"ttc", "header"};
   for (const std::string& form : recipe_forms()) out.push_back(form);
+  for (const std::string& form : schedule_forms())
+    if (std::find(out.begin(), out.end(), form) == out.end()) out.push_back(form);
   return out;
 }
-bool is_recipe_form(const std::string& form) { return form != "ttc" && form != "header"; }
+// A form that is no policy's own: a recipe's, or of draft_length a schedule's (several consumers read both).
+bool is_table_form(const std::string& form) { return form != "ttc" && form != "header"; }
 
 struct ExportOptions {
   std::vector<std::string> runs;
@@ -87,7 +92,7 @@ ExportInfo info_of(const fs::path& run) {
 // Whole before anything is written: a format that cannot say the widths is refused first.
 void check_recipe_forms(const KvRecipe& recipe, const std::vector<std::string>& forms) {
   for (const std::string& form : forms)
-    if (is_recipe_form(form) && form != "recipe") write_kv_format(form, recipe);
+    if (is_table_form(form) && form != "recipe") write_kv_format(form, recipe);
 }
 
 int export_run(const ExportOptions& options) {
@@ -99,7 +104,13 @@ int export_run(const ExportOptions& options) {
   check_run_folder(run.string());
   const fs::path out = options.out.empty() ? run / "export" : fs::path(options.out);
   KvRecipe recipe;
-  if (std::any_of(forms.begin(), forms.end(), is_recipe_form)) {
+  DraftSchedule schedule;
+  const bool tables = std::any_of(forms.begin(), forms.end(), is_table_form), drafts = Config::load(run / "config.yaml").text("env.type", "") == "draft_length";
+  if (tables && drafts) {
+    schedule = schedule_of_run({.run = run.string(), .checkpoint = options.checkpoint, .recording = options.table});
+    for (const std::string& form : forms)   // whole before anything is written
+      if (is_table_form(form)) schedule_text(schedule, form);
+  } else if (tables) {
     recipe = recipe_of_run({.run = run.string(), .checkpoint = options.checkpoint, .table = options.table, .bits = options.bits});
     check_recipe_forms(recipe, forms);
   }
@@ -120,8 +131,9 @@ int export_run(const ExportOptions& options) {
   fs::create_directories(out, error);
   if (error) throw ConfigError(fmt::format("{}: cannot make this folder: {}", out.string(), error.message()));
   for (const std::string& form : forms) {
-    if (is_recipe_form(form)) {
-      write_recipe_form(recipe, form, out);
+    if (is_table_form(form)) {
+      if (drafts) write_schedule_form(schedule, form, out);
+      else write_recipe_form(recipe, form, out);
       continue;
     }
     const fs::path file = out / (form == "ttc" ? "controller.ttc.safetensors" : "controller.h");
@@ -141,9 +153,9 @@ TT_REGISTER(Verb, export_verb,
                a.words("RUN", options->runs, "the run's folder");
                a.text("--to", options->forms,
                       "forms, separated by commas: ttc, header (default both); of kv_precision, mode layers: recipe, kvtuner, modelopt, sglang, "
-                      "tensorrt_llm, vllm, ik_llama");
+                      "tensorrt_llm, vllm, ik_llama; of draft_length: schedule, vllm, tensorrt_llm, sglang");
                a.number("--bits", options->bits, "recipe: budget per number of packed pages, scales included");
-               a.text("--table", options->table, "recipe: sensitivities of the model it is for (default: those of training)");
+               a.text("--table", options->table, "recipe: sensitivities of the model it is for; schedule: a recording (default: those of training)");
                a.text("--out", options->out, "folder to write into (default RUN/export)");
                a.text("--checkpoint", options->checkpoint, "best (default), latest or a step");
                a.integer("--deadline-us", options->deadline_us,

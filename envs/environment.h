@@ -122,7 +122,10 @@ class LightBatch final : public BatchEnvironment {
   void reset(std::span<const WorldKey> keys, uint64_t stride) override {
     TT_CHECK_EQ(static_cast<int64_t>(keys.size()), size());
     stride_ = stride;
-    for (int64_t i = 0; i < size(); ++i) begin(slots_[i], keys[i]);
+    for (int64_t i = 0; i < size(); ++i) {
+      slots_[i].state = {};   // what an environment carries from episode to episode (a running rate) begins anew, too
+      begin(slots_[i], keys[i]);
+    }
   }
   void observe(int agent, ObservationRows out) override {
     const ObservationSpec& s = spec().agents[agent].observation;

@@ -22,6 +22,7 @@ struct DraftState {
   int64_t most = 0;              // drafted tokens this round, at most
   int64_t last_drafted = 0, last_accepted = 0;   // of the round before; -1 accepted: there was none
   float acceptance = 1;          // share of drafted tokens accepted, moving average
+  double token_ms = 0;           // that the next drafted token would take; 0: not known
   float last_entropy = 0;        // of the target's distribution that the last committed token came from
   std::span<const DraftedToken> drafted = {};
 };

@@ -16,7 +16,10 @@ constexpr float kMostBits = 20;             // of -ln q, and of entropies: nats
 constexpr float kAverageOver = 0.9f;        // of acceptance, per judged token
 constexpr double kForget = 0.999;           // of a rate's tokens and time, per round
 constexpr double kPriorRounds = 300;        // that the reference rate counts for at the start
+constexpr double kShortMs = 4, kLongMs = 200;   // of the uplink's past that prices go by
 constexpr int64_t kReferenceTexts = 64;     // that reference rates are worked out on
+
+float log_price(float price) { return std::clamp(std::log2(std::max(price, 1e-6f)), -12.0f, 12.0f); }
 
 int bucket(int64_t batch) { return std::min<int>(kBatchSizes - 1, std::bit_width(static_cast<uint64_t>(batch)) - 1); }
 
@@ -45,19 +48,22 @@ void DraftLengthOptions::describe(Fields& f) {
   f.integer("high_batch", high_batch, {.low = 1, .high = 1024, .unit = "sequences", .doc = "largest batch drawn"});
   f.flag("see_hidden", see_hidden, "show the draft's hidden state, where it was recorded");
   f.block("cost", cost, "what drafting and verifying take");
+  f.block("uplink", uplink, "edge and cloud: drafted tokens go over a radio channel");
   f.block("synthetic", synthetic, "mode synthetic");
 }
 void DraftLengthOptions::validate() const {
   if (high_batch < low_batch) throw ConfigError(fmt::format("high_batch = {} is below low_batch = {}", high_batch, low_batch));
-  if (cost.payload_bits > 0) throw ConfigError("cost.payload_bits needs an uplink, which this mode does not have: set it to 0");
+  if ((cost.payload_bits > 0) != !uplink.trace.empty())
+    throw ConfigError("cost.payload_bits is what goes over uplink.trace: give both, or neither where drafts and target are at one place");
 }
 
 std::vector<Feature> draft_features(int64_t most_drafted, int64_t hidden) {
   const float most = static_cast<float>(most_drafted);
   std::vector<Feature> out = {{"depth", "tokens", 0, most},
                               {"log2_batch", "", 0, 10},
-                              {"token_price", "tokens", 0, 4},
-                              {"round_price", "tokens", 0, 64},
+                              {"log2_token_price", "", -12, 12},
+                              {"log2_token_price_long", "", -12, 12},
+                              {"log2_round_price", "", -12, 12},
                               {"last_drafted", "tokens", 0, most},
                               {"last_accepted", "tokens", -1, most},
                               {"acceptance_ema", "", 0, 1},
@@ -79,7 +85,7 @@ void show_draft(const DraftState& s, const DraftPrices& prices, int64_t hidden, 
   for (const DraftedToken& t : s.drafted) path += t.logprob, entropies += t.entropy, tops += std::log(std::max(t.top, 1e-6f)), least = std::min(least, t.top);
   const DraftedToken none{0, 0, 0, 1, 1, {}};
   const DraftedToken& last = s.drafted.empty() ? none : s.drafted.back();
-  const float values[] = {static_cast<float>(s.drafted.size()), std::log2(static_cast<float>(s.batch)), prices.token, prices.round,
+  const float values[] = {static_cast<float>(s.drafted.size()), std::log2(static_cast<float>(s.batch)), log_price(prices.token), log_price(prices.token_long), log_price(prices.round),
                           static_cast<float>(s.last_drafted), static_cast<float>(s.last_accepted), s.acceptance, s.last_entropy, std::max(last.logprob, -kMostBits),
                           last.entropy, last.top, last.margin, std::max(path, -kMostBits), std::min(entropies, kMostBits), std::max(tops, -kMostBits), least};
   std::copy(std::begin(values), std::end(values), out);
@@ -104,6 +110,7 @@ DraftLength::DraftLength(const DraftLengthOptions& options, std::unique_ptr<Draf
     throw ConfigError(fmt::format("most_drafted = {}, but only {} tokens were recorded behind every position: lower it, or record more", most_, source_->most_drafted()));
   hidden_ = options.see_hidden ? source_->hidden_size() : 0;
   lengths_ = parse_lengths(options.lengths, most_);
+  if (!options.uplink.trace.empty()) uplink_ = std::make_unique<Uplink>(options.uplink);
   for (int64_t b = bucket(options.low_batch); b <= bucket(options.high_batch); ++b) {
     for (int64_t k = 0; k <= most_; ++k)
       if (const double rate = fixed_rate(k, int64_t{1} << b); rate > reference_[b]) reference_[b] = rate, best_length_[b] = k;
@@ -124,9 +131,27 @@ double DraftLength::fixed_rate(int64_t drafted, int64_t batch) const {
   State s;
   for (int64_t text = 0; text < std::min(kReferenceTexts, source_->texts()); ++text) {
     begin(s, {0, static_cast<uint64_t>(text)}, text, batch);
-    for (RoundOutcome r; !r.over; tokens += static_cast<double>(r.tokens), ms += r.ms) {
-      s.depth = std::min(drafted, s.most);
+    for (RoundOutcome r; !r.over; tokens += static_cast<double>(r.tokens), ms += r.price_ms) {
+      while (s.depth < std::min(drafted, s.most)) draft(s);
       r = finish_round(s);
+    }
+  }
+  return tokens / ms;
+}
+
+double DraftLength::controller_rate(AgentFunction& agent, int64_t batch) const {
+  double tokens = 0, ms = 0;
+  std::vector<float> context(spec_.critic.context_size());
+  State s;
+  for (int64_t text = 0; text < std::min(kReferenceTexts, source_->texts()); ++text) {
+    begin(s, {0, static_cast<uint64_t>(text)}, text, batch);
+    for (bool over = false; !over;) {
+      float action = 0;
+      observe(s, 0, {context.data(), nullptr, nullptr});
+      agent.decide(context.data(), nullptr, nullptr, 0, &action);
+      act(s, 0, &action);
+      const auto r = drafts_or_finishes(s);
+      if (r) tokens += static_cast<double>(r->tokens), ms += r->price_ms, over = r->over;
     }
   }
   return tokens / ms;
@@ -144,26 +169,71 @@ void DraftLength::begin(State& s, WorldKey key, int64_t text, int64_t batch) con
   fresh.tokens = s.tokens, fresh.ms = s.ms;
   s = fresh;
   s.place.key = key, s.batch = batch;
+  if (uplink_ != nullptr) {
+    Draws draws(key.seed, Stream::kChannel, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32));
+    s.link = static_cast<int32_t>(draws.below(static_cast<uint32_t>(uplink_->links()))), s.now_ms = 1000 * draws.uniform();
+  }
   source_->begin(s.place, text);
   s.most = std::clamp<int64_t>(source_->left(s.place) - 1, 0, most_);
 }
 
 double DraftLength::rate(const State& s) const {
   const int b = bucket(s.batch);
-  const double prior_ms = kPriorRounds * options_.cost.round_ms(0, s.batch);
-  return (s.tokens[b] + reference_[b] * prior_ms) / (s.ms[b] + prior_ms);
+  return s.ms[b] > 0 ? s.tokens[b] / s.ms[b] : reference_[b];
+}
+
+// The rate begins as the reference's, worth a number of rounds that fade as all rounds do.
+void DraftLength::learn_rate(State& s, const RoundOutcome& r) const {
+  const int b = bucket(s.batch);
+  if (s.ms[b] == 0) s.ms[b] = kPriorRounds * round_price(0, s.batch), s.tokens[b] = reference_[b] * s.ms[b];
+  s.tokens[b] = kForget * s.tokens[b] + static_cast<double>(r.tokens), s.ms[b] = kForget * s.ms[b] + r.price_ms;
 }
 
 DraftPrices DraftLength::prices(const State& s) const {
   const double reference = reference_[bucket(s.batch)];
-  return {static_cast<float>(reference * options_.cost.token_ms(s.batch, 1)), static_cast<float>(reference * options_.cost.round_ms(0, s.batch))};
+  return {static_cast<float>(reference * token_price(s)), static_cast<float>(reference * token_price_at(s, long_rate(s))), static_cast<float>(reference * round_price(0, s.batch))};
+}
+
+double DraftLength::token_energy(double send_ms) const {
+  return uplink_ == nullptr ? 0 : options_.uplink.draft_mj + std::pow(10, options_.uplink.tx_power_dbm / 10) / 1e3 * send_ms;   // W ms are mJ
+}
+
+double DraftLength::long_rate(const State& s) const {
+  return uplink_ == nullptr ? 0 : options_.uplink.aware ? uplink_->rate_lately(s.link, s.now_ms, kLongMs) : uplink_->mean_rate();
+}
+
+double DraftLength::token_price(const State& s) const {
+  return token_price_at(s, uplink_ == nullptr ? 0 : options_.uplink.aware ? uplink_->rate_lately(s.link, s.now_ms, kShortMs) : uplink_->mean_rate());
+}
+
+double DraftLength::token_price_at(const State& s, double rate) const {
+  const double draft_ms = options_.cost.draft_ms(s.batch);
+  if (uplink_ == nullptr) return draft_ms;
+  const double send_ms = options_.cost.payload_bits / rate;
+  return draft_ms + send_ms + options_.uplink.energy_price * token_energy(send_ms);
+}
+
+double DraftLength::round_price(int64_t drafted, int64_t batch) const {
+  const double ms = options_.cost.round_ms(drafted, batch);
+  return ms + options_.uplink.energy_price * options_.uplink.idle_w * ms;
+}
+
+double DraftLength::draft(State& s) const {
+  ++s.depth;
+  double ms = options_.cost.draft_ms(s.batch), mj = 0;
+  if (uplink_ != nullptr) {
+    const double send_ms = uplink_->send_ms(s.link, s.now_ms + ms, options_.cost.payload_bits);
+    mj = token_energy(send_ms), ms += send_ms;
+  }
+  s.now_ms += ms, s.round_ms += ms, s.round_mj += mj;
+  return ms + options_.uplink.energy_price * mj;
 }
 
 DraftState DraftLength::view(const State& s, std::vector<DraftedToken>& drafted) const {
   drafted.clear();
   for (int64_t d = 0; d < s.depth; ++d) drafted.push_back(source_->look(s.place, d).token);
   return {.sequence = s.place.text, .batch = s.batch, .committed = s.place.position, .most = s.most, .last_drafted = s.last_drafted, .last_accepted = s.last_accepted,
-          .acceptance = s.acceptance, .last_entropy = source_->last_entropy(s.place), .drafted = drafted};
+          .acceptance = s.acceptance, .token_ms = token_price(s), .last_entropy = source_->last_entropy(s.place), .drafted = drafted};
 }
 
 void DraftLength::observe(const State& s, int, ObservationRows out) const {
@@ -178,50 +248,50 @@ DraftLength::RoundOutcome DraftLength::finish_round(State& s) const {
   r.drafted = s.depth;
   while (r.accepted < r.drafted && source_->look(s.place, r.accepted).accepted) ++r.accepted;
   r.tokens = source_->committed(s.place, r.accepted + 1);
-  r.ms = options_.cost.round_ms(r.drafted, s.batch) + static_cast<double>(r.drafted) * options_.cost.token_ms(s.batch, 1);
+  const double wait_ms = options_.cost.round_ms(r.drafted, s.batch);
+  r.ms = s.round_ms + wait_ms, r.mj = s.round_mj + options_.uplink.idle_w * wait_ms, r.price_ms = r.ms + options_.uplink.energy_price * r.mj;
+  s.now_ms += wait_ms, s.round_ms = s.round_mj = 0;
   for (int64_t i = 0; i < std::min(r.drafted, r.accepted + 1); ++i) s.acceptance = kAverageOver * s.acceptance + (i < r.accepted ? 1 - kAverageOver : 0);
   s.last_drafted = r.drafted, s.last_accepted = r.accepted, s.depth = 0;
   source_->advance(s.place, r.accepted + 1);
   r.over = source_->left(s.place) <= 0;
   s.most = std::clamp<int64_t>(source_->left(s.place) - 1, 0, most_);
-  s.episode_tokens += static_cast<double>(r.tokens), s.episode_ms += r.ms;
+  s.episode_tokens += static_cast<double>(r.tokens), s.episode_ms += r.ms, s.episode_mj += r.mj;
   return r;
 }
 
 std::optional<DraftLength::RoundOutcome> DraftLength::drafts_or_finishes(State& s) const {
   if (by_token()) {
     if (s.action == 1 && s.depth < s.most) {
-      ++s.depth;
+      draft(s);
       return std::nullopt;
     }
   } else {
-    s.depth = std::min(lengths_[s.action], s.most);
+    while (s.depth < std::min(lengths_[s.action], s.most)) draft(s);
   }
   return finish_round(s);
 }
 
 StepOutcome DraftLength::step(State& s, float* terms) const {
-  const double lambda = rate(s), token_ms = options_.cost.token_ms(s.batch, 1);
+  const double lambda = rate(s), before = priced(s);
   const std::optional<RoundOutcome> r = drafts_or_finishes(s);
   if (!r) {
-    terms[0] = 0, terms[1] = static_cast<float>(-lambda * token_ms);
+    terms[0] = 0, terms[1] = static_cast<float>(-lambda * (priced(s) - before));
     return {};
   }
-  const int b = bucket(s.batch);
-  s.tokens[b] = kForget * s.tokens[b] + static_cast<double>(r->tokens), s.ms[b] = kForget * s.ms[b] + r->ms;
-  const double paid = by_token() ? static_cast<double>(r->drafted) * token_ms : 0;   // token by token, above
-  terms[0] = static_cast<float>(r->tokens), terms[1] = static_cast<float>(-lambda * (r->ms - paid));
+  learn_rate(s, *r);
+  terms[0] = static_cast<float>(r->tokens), terms[1] = static_cast<float>(-lambda * (r->price_ms - before));   // drafts of steps before are paid
   return {.terminated = r->over};
 }
 
 int DraftLength::label(const State& s, int) const {
-  const double lambda = rate(s), token_ms = options_.cost.token_ms(s.batch, 1);
+  const double lambda = rate(s), token_ms = token_price(s);
   double alive = 1, gain = 0, best = 0;
   for (int64_t d = 0; d < s.depth; ++d) alive *= source_->look(s.place, d).accept;
   int64_t best_depth = s.depth;
   for (int64_t d = s.depth; d < s.most; ++d) {
     alive *= source_->look(s.place, d).alpha;
-    gain += alive - lambda * (token_ms + options_.cost.round_ms(d + 1, s.batch) - options_.cost.round_ms(d, s.batch));
+    gain += alive - lambda * (token_ms + round_price(d + 1, s.batch) - round_price(d, s.batch));
     if (gain > best) best = gain, best_depth = d + 1;
   }
   if (by_token()) return best_depth > s.depth;

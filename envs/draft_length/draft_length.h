@@ -18,6 +18,7 @@
 #include "envs/draft_length/cost.h"
 #include "envs/draft_length/source.h"
 #include "envs/draft_length/synthetic.h"
+#include "envs/draft_length/uplink.h"
 #include "envs/environment.h"
 #include "envs/evaluation.h"
 
@@ -29,6 +30,7 @@ struct DraftLengthOptions {
   int64_t low_batch = 1, high_batch = 1;
   bool see_hidden = true;
   DraftCost cost;
+  UplinkOptions uplink;
   SyntheticDraftOptions synthetic;
   void describe(Fields& f);
   void validate() const;
@@ -39,9 +41,10 @@ std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, cons
 constexpr int64_t kMostDrafted = 40;
 constexpr int64_t kBatchSizes = 11;   // 1 to 1024, by powers of two
 
-// Prices in tokens at a reference rate: what the next drafted token and a round cost. With them one controller serves many machines.
+// Prices in tokens at a reference rate: what the next drafted token costs (over an uplink by its rate just now, and lately), and a round.
+// With them one controller serves many machines.
 struct DraftPrices {
-  float token = 0, round = 0;
+  float token = 0, token_long = 0, round = 0;
 };
 std::vector<Feature> draft_features(int64_t most_drafted, int64_t hidden);
 void show_draft(const DraftState& state, const DraftPrices& prices, int64_t hidden, float* out);   // [draft_features]
@@ -53,9 +56,11 @@ class DraftLength {
     int64_t batch = 1, depth = 0, most = 0;
     int64_t last_drafted = 0, last_accepted = -1;
     float acceptance = 1;
-    int32_t action = 0;
+    int32_t action = 0, link = 0;
+    double now_ms = 0;                   // of the uplink's trace
+    double round_ms = 0, round_mj = 0;   // of the drafts so far
     std::array<double, kBatchSizes> tokens = {}, ms = {};   // lately, by batch size: kept from episode to episode
-    double episode_tokens = 0, episode_ms = 0;
+    double episode_tokens = 0, episode_ms = 0, episode_mj = 0;
   };
   DraftLength(const DraftLengthOptions& options, std::unique_ptr<DraftSource> source);
 
@@ -72,6 +77,7 @@ class DraftLength {
     add("tokens", s.episode_tokens);
     add("ms", s.episode_ms);
     add("tokens_per_ms", s.episode_tokens / s.episode_ms);
+    add("mj", s.episode_mj);
   }
 
   // ---- rounds, for rules (DraftControl) and evaluation ----
@@ -82,22 +88,34 @@ class DraftLength {
   DraftState view(const State& s, std::vector<DraftedToken>& drafted) const;
   struct RoundOutcome {
     int64_t drafted = 0, accepted = 0, tokens = 0;
-    double ms = 0;
-    bool over = false;   // the text is
+    double ms = 0, mj = 0;   // drafts included
+    double price_ms = 0;     // what the objective counts: ms, and energy at its price
+    bool over = false;       // the text is
   };
+  double draft(State& s) const;                // one token; its price in ms
   RoundOutcome finish_round(State& s) const;   // verifies what was drafted
   std::optional<RoundOutcome> drafts_or_finishes(State& s) const;   // what the action says
-  double reference_rate(int64_t batch) const;  // tokens per ms of the best fixed length here
+  double token_price(const State& s) const;    // ms that the next token would cost as things stand, energy included
+  // Tokens per priced ms of a fixed length, and of a trained controller, each text once.
+  double fixed_rate(int64_t drafted, int64_t batch) const;
+  double controller_rate(AgentFunction& agent, int64_t batch) const;
+  double reference_rate(int64_t batch) const;  // tokens per priced ms of the best fixed length here
   int64_t best_fixed_length(int64_t batch) const;
 
  private:
   bool by_token() const { return options_.decide == "token"; }
   double rate(const State& s) const;
+  void learn_rate(State& s, const RoundOutcome& r) const;
   DraftPrices prices(const State& s) const;
-  double fixed_rate(int64_t drafted, int64_t batch) const;
+  double round_price(int64_t drafted, int64_t batch) const;   // all but the tokens'
+  double token_price_at(const State& s, double rate) const;   // bits per ms
+  double long_rate(const State& s) const;
+  double token_energy(double send_ms) const;
+  double priced(const State& s) const { return s.round_ms + options_.uplink.energy_price * s.round_mj; }   // of this round's drafts
 
   DraftLengthOptions options_;
   std::unique_ptr<DraftSource> source_;
+  std::unique_ptr<Uplink> uplink_;   // null: none
   int64_t most_ = 0, hidden_ = 0;
   std::vector<int64_t> lengths_;
   std::array<double, kBatchSizes> reference_ = {};

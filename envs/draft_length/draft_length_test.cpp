@@ -42,7 +42,7 @@ double simulated(const SyntheticProblem& p, DraftControl& rule, int64_t texts) {
     env.begin(s, {test_seed(), static_cast<uint64_t>(t)}, t, 1);
     for (bool over = false; !over;) {
       const int64_t most = std::min(p.drafts.most_drafted, rule.limit(env.view(s, drafted)));
-      while (s.depth < most && rule.go_on(env.view(s, drafted))) ++s.depth;
+      while (s.depth < most && rule.go_on(env.view(s, drafted))) env.draft(s);
       const DraftState before = env.view(s, drafted);
       const auto r = env.finish_round(s);
       rule.learn(before, r.accepted);
@@ -124,7 +124,7 @@ TEST(draft_rules, bandits_come_close_to_the_best_fixed_length) {
 }
 
 TEST(draft_rules, do_what_their_names_say) {
-  const DraftRuleOptions o{.most_drafted = 8};
+  const DraftRuleOptions o{.most_drafted = 8, .cost = {}};
   std::vector<DraftedToken> drafted = {{0, -0.1f, 0.3f, 0.9f, 0.8f, {}}, {0, -1.0f, 1.1f, 0.5f, 0.2f, {}}};
   DraftState s{.most = 8, .drafted = std::span(drafted).first(1)};
   for (const char* rule : {"confidence_80", "entropy_50", "path_60"}) EXPECT_TRUE(make_draft_rule(rule, o)->go_on(s)) << rule;

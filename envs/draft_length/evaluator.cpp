@@ -15,17 +15,17 @@ enum class Known { kAlphas, kAccepts, kOutcomes };
 const std::map<std::string, Known> kOracles = {{"alphas_known", Known::kAlphas}, {"accepts_known", Known::kAccepts}, {"outcomes_known", Known::kOutcomes}};
 
 struct Tally {
-  double tokens = 0, ms = 0, drafted = 0, accepted = 0, rounds = 0;
+  double tokens = 0, ms = 0, price_ms = 0, mj = 0, drafted = 0, accepted = 0, rounds = 0;
   std::vector<double> gaps;   // ms between tokens, of every token
   void add(const DraftLength::RoundOutcome& r) {
-    tokens += static_cast<double>(r.tokens), ms += r.ms, drafted += static_cast<double>(r.drafted), accepted += static_cast<double>(r.accepted), rounds += 1;
+    tokens += static_cast<double>(r.tokens), ms += r.ms, price_ms += r.price_ms, mj += r.mj, drafted += static_cast<double>(r.drafted), accepted += static_cast<double>(r.accepted), rounds += 1;
     gaps.push_back(r.ms);
     gaps.insert(gaps.end(), static_cast<size_t>(std::max<int64_t>(0, r.tokens - 1)), 0.0);   // they come together
   }
   EpisodeResult result() {
     std::sort(gaps.begin(), gaps.end());
     const double p95 = gaps[std::min(gaps.size() - 1, static_cast<size_t>(0.95 * static_cast<double>(gaps.size())))];
-    return {{tokens / ms, ms, tokens / rounds, drafted > 0 ? accepted / drafted : 0, drafted - accepted, rounds / tokens, p95}, {}, {}};
+    return {{tokens / ms, ms, price_ms, tokens / rounds, drafted > 0 ? accepted / drafted : 0, drafted - accepted, rounds / tokens, p95, mj / tokens}, {}, {}};
   }
 };
 
@@ -39,8 +39,8 @@ class DraftLengthEvaluator final : public Evaluator {
   }
 
   std::vector<MetricInfo> metrics() const override {
-    return {{"tokens_per_ms", "1/ms", true}, {"ms", "ms", false}, {"accepted_length", "tokens", true}, {"acceptance", "", true}, {"wasted_drafts", "tokens", false},
-            {"target_passes_per_token", "", false}, {"p95_gap_ms", "ms", false}};
+    return {{"tokens_per_ms", "1/ms", true}, {"ms", "ms", false}, {"price", "ms", false}, {"accepted_length", "tokens", true}, {"acceptance", "", true}, {"wasted_drafts", "tokens", false},
+            {"target_passes_per_token", "", false}, {"p95_gap_ms", "ms", false}, {"energy_per_token", "mJ", false}};
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
@@ -74,7 +74,7 @@ class DraftLengthEvaluator final : public Evaluator {
     Tally tally;
     for (bool over = false; !over;) {
       const int64_t most = std::min(s.most, rule.limit(env_.view(s, drafted)));
-      while (s.depth < most && rule.go_on(env_.view(s, drafted))) ++s.depth;
+      while (s.depth < most && rule.go_on(env_.view(s, drafted))) env_.draft(s);
       const DraftState before = env_.view(s, drafted);
       const DraftLength::RoundOutcome r = env_.finish_round(s);
       rule.learn(before, r.accepted);
@@ -117,12 +117,14 @@ class DraftLengthEvaluator final : public Evaluator {
     Tally tally;
     for (bool over = false; !over;) {
       double alive = 1, gain = 0, best = 0;
+      int64_t length = 0;
       for (int64_t d = 0; d < s.most; ++d) {
         const DraftCandidate c = env_.source().look(s.place, d);
         alive *= known == Known::kAlphas ? c.alpha : known == Known::kAccepts ? c.accept : c.accepted;
-        gain += alive - rate * (cost.token_ms(batch_, 1) + cost.round_ms(d + 1, batch_) - cost.round_ms(d, batch_));
-        if (gain > best) best = gain, s.depth = d + 1;
+        gain += alive - rate * (env_.token_price(s) + cost.round_ms(d + 1, batch_) - cost.round_ms(d, batch_));
+        if (gain > best) best = gain, length = d + 1;
       }
+      while (s.depth < length) env_.draft(s);
       const DraftLength::RoundOutcome r = env_.finish_round(s);
       tally.add(r), over = r.over;
     }
@@ -136,7 +138,7 @@ class DraftLengthEvaluator final : public Evaluator {
       double tokens = 0, ms = 0;
       for (int64_t e = 0; e < num_episodes(); ++e) {
         const Tally t = run_oracle(known, rate, e, 1);
-        tokens += t.tokens, ms += t.ms;
+        tokens += t.tokens, ms += t.price_ms;
       }
       rate = tokens / ms;
     }

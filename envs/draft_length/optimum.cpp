@@ -51,7 +51,7 @@ class RoundValue {
   double draft(int64_t depth, const Moods& all, const Moods& alive) const {
     const Moods coming = next(alive), coming_all = next(all), kept = times(coming, p_.drafts.accept());
     const Moods rejected = {coming[0] - kept[0], coming[1] - kept[1]};
-    double out = committed(rejected, depth + 1) - lambda_ * sum(all) * p_.cost.token_ms(p_.batch, p_.uplink);
+    double out = committed(rejected, depth + 1) - lambda_ * sum(all) * p_.cost.draft_ms(p_.batch);
     for (const double easy_shown : {p_.drafts.signal, 1 - p_.drafts.signal}) {
       const Moods shown = {easy_shown, 1 - easy_shown};   // probability of this sign at an easy and at a hard position
       out += value(depth + 1, times(coming_all, shown), times(kept, shown));

@@ -16,7 +16,6 @@ struct SyntheticProblem {
   SyntheticDraftOptions drafts;
   DraftCost cost;
   int64_t batch = 1;
-  double uplink = 1;   // bits per ms
 };
 
 double optimal_rate(const SyntheticProblem& problem);                    // tokens per ms

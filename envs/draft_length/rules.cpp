@@ -15,6 +15,9 @@ constexpr int kConfidences[] = {20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95};    
 constexpr int kEntropies[] = {5, 10, 20, 30, 40, 50, 60, 70, 80, 100, 120, 150, 200};   // hundredths of a nat
 constexpr int kPaths[] = {10, 20, 30, 40, 50, 60, 70, 80, 90};                         // percent
 
+// What the next token costs: as the caller knows it, else by the cost model.
+double token_ms(const DraftState& s, const DraftCost& cost) { return s.token_ms > 0 ? s.token_ms : cost.draft_ms(s.batch); }
+
 // A length at the start of every round.
 class LengthRule : public DraftControl {
  public:
@@ -68,7 +71,7 @@ class SmartSpecRule final : public LengthRule {
     double best_rate = 0;
     for (int64_t k = 0; k <= o_.most_drafted; ++k) {
       const double tokens = (1 - std::pow(a, static_cast<double>(k + 1))) / (1 - a);
-      const double rate = tokens / (static_cast<double>(k) * o_.cost.token_ms(s.batch, 1) + o_.cost.round_ms(k, s.batch));
+      const double rate = tokens / (static_cast<double>(k) * token_ms(s, o_.cost) + o_.cost.round_ms(k, s.batch));
       if (rate > best_rate) best = k, best_rate = rate;
     }
     return best;
@@ -94,23 +97,27 @@ class DiffuSpecRule final : public LengthRule {
   bool all_ = false;
 };
 
+// Candidate steps, the middle one first; up when the average accepted length comes within half a token of the present tier, down when it
+// falls below the same border of the tier beneath by a margin.
 class SglangRule final : public LengthRule {
  public:
   explicit SglangRule(int64_t most) {
     for (const int64_t tier : {1, 3, 7, 11, 15})
       if (tier <= most) tiers_.push_back(tier);
+    at_ = tiers_.size() / 2, average_ = static_cast<double>(tiers_[at_]);
   }
   int64_t limit(const DraftState&) override { return tiers_[at_]; }
   void learn(const DraftState&, int64_t accepted) override {
-    average_ += 0.2 * (static_cast<double>(accepted) - average_);
-    if (++rounds_ < kWarmUp) return;
-    if (at_ + 1 < tiers_.size() && average_ > static_cast<double>(tiers_[at_]) * 0.7 + kMargin) ++at_, rounds_ = 0;
-    else if (at_ > 0 && average_ < static_cast<double>(tiers_[at_ - 1]) * 0.7 - kMargin) --at_, rounds_ = 0;
+    average_ += kNewest * (static_cast<double>(accepted) - average_);
+    if (++rounds_ < kInterval) return;
+    rounds_ = 0;
+    if (at_ + 1 < tiers_.size() && average_ > static_cast<double>(tiers_[at_]) - 0.5) ++at_;
+    else if (at_ > 0 && average_ < static_cast<double>(tiers_[at_ - 1]) - 0.5 - kDownMargin) --at_;
   }
 
  private:
-  static constexpr int64_t kWarmUp = 5;    // rounds between changes
-  static constexpr double kMargin = 0.25;  // tokens
+  static constexpr double kNewest = 0.2, kDownMargin = 0.25;
+  static constexpr int64_t kInterval = 5;   // rounds between changes
   std::vector<int64_t> tiers_;
   size_t at_ = 0;
   double average_ = 0;
@@ -133,7 +140,7 @@ class BanditRule final : public DraftControl {
   bool go_on(const DraftState& s) override { return arms_[arm_]->go_on(s); }
   void learn(const DraftState& s, int64_t accepted) override {
     const int64_t drafted = static_cast<int64_t>(s.drafted.size());
-    const double ms = static_cast<double>(drafted) * o_.cost.token_ms(s.batch, 1) + o_.cost.round_ms(drafted, s.batch);
+    const double ms = static_cast<double>(drafted) * token_ms(s, o_.cost) + o_.cost.round_ms(drafted, s.batch);
     bandit_->learn(arm_, static_cast<double>(accepted + 1) - o_.rate * ms);
   }
 

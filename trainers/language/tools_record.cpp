@@ -53,6 +53,8 @@ Recording record_pair(const RecordOrder& order) {
   out.facts = {{"producer", "trimtab record"},
                {"target", hash_of(*target.transformer)},
                {"draft", hash_of(*draft.transformer)},
+               {"draft_source", order.draft.path},
+               {"vocabulary", std::to_string(target.transformer->config().vocab_size)},
                {"temperature", fmt::format("{}", order.temperature)},
                {"hardware", hardware_and_version().value("cpu", "unknown")},
                {"threads", std::to_string(pool.threads())},
