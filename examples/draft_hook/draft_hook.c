@@ -1,6 +1,7 @@
 /* See draft_hook.h. */
 #include "draft_hook.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,11 +9,12 @@
 
 #include "trimtab/runtime.h"
 
-enum { kFeatures = 8, kStop = 0 };
+enum { kFeatures = 17, kStop = 0 };
+static const float kAverageOver = 0.9f; /* of acceptance_ema, per judged token: as in training */
 
 typedef struct Sequence {
   float acceptance_ema;
-  int last_accepted;
+  int last_drafted, last_accepted;
 } Sequence;
 
 struct draft_hook {
@@ -23,13 +25,18 @@ struct draft_hook {
   Sequence* sequences;
 };
 
-static const char* const kNames[kFeatures] = {"depth",          "log_q",         "entropy",       "margin",
-                                              "acceptance_ema", "last_accepted", "log_q_product", "batch"};
+static const char* const kNames[kFeatures] = {"depth",          "log2_batch",   "log2_token_price", "log2_token_price_long",
+                                              "log2_round_price", "last_drafted", "last_accepted",    "acceptance_ema",
+                                              "last_entropy",   "log_q",        "entropy",          "top",
+                                              "margin",         "log_q_product", "entropy_sum",     "log_top_product",
+                                              "least_top"};
 
 static void values_of(const draft_features* f, float* out) {
-  const float values[kFeatures] = {(float)f->depth,  f->log_q,          f->entropy,
-                                   f->margin,        f->acceptance_ema, (float)f->last_accepted,
-                                   f->log_q_product, (float)f->batch};
+  const float values[kFeatures] = {(float)f->depth,     f->log2_batch,        f->log2_token_price, f->log2_token_price_long,
+                                   f->log2_round_price, (float)f->last_drafted, (float)f->last_accepted, f->acceptance_ema,
+                                   f->last_entropy,     f->log_q,             f->entropy,          f->top,
+                                   f->margin,           f->log_q_product,     f->entropy_sum,      f->log_top_product,
+                                   f->least_top};
   memcpy(out, values, sizeof values);
 }
 
@@ -47,9 +54,9 @@ static int options_ok(const draft_hook_options* o, char* why, size_t size) {
                    DRAFT_HOOK_MAX_SEQUENCES);
   if (o->max_draft < 0 || o->max_draft > DRAFT_HOOK_MAX_DRAFT)
     return explain(why, size, "max_draft is %d: choose 0 to %d", o->max_draft, DRAFT_HOOK_MAX_DRAFT);
-  if (!(o->ema > 0 && o->ema <= 1) || !(o->first_ema >= 0 && o->first_ema <= 1))
-    return explain(why, size, "ema is %g and first_ema %g: choose above 0 up to 1, and 0 to 1",
-                   (double)o->ema, (double)o->first_ema);
+  if (!(o->token_price > 0) || !(o->round_price > 0))
+    return explain(why, size, "token_price is %g and round_price %g: both are above 0", (double)o->token_price,
+                   (double)o->round_price);
   return 1;
 }
 
@@ -63,10 +70,8 @@ static int match_features(draft_hook* hook, const char* file, int count, char* w
     while (found < kFeatures && strcmp(feature.name, kNames[found]) != 0) ++found;
     if (found == kFeatures)
       return explain(why, size,
-                     "%s: the controller asks for the feature '%.60s', which this hook does not have (it has "
-                     "depth, log_q, entropy, "
-                     "margin, acceptance_ema, last_accepted, log_q_product, batch): export one that was "
-                     "trained on these",
+                     "%s: the controller asks for the feature '%.60s', which this hook does not have (draft_hook.h lists "
+                     "them): export one that was trained without it, such as with env.see_hidden=false",
                      file, feature.name);
     for (int before = 0; before < i; ++before) {
       if (hook->source[before] == found)
@@ -134,26 +139,33 @@ static int known(const draft_hook* hook, int seq) {
   return hook && seq >= 0 && seq < hook->options.num_sequences;
 }
 
-void draft_hook_start(const draft_hook* hook, int seq, draft_features* features) {
+void draft_hook_start(const draft_hook* hook, int seq, float last_entropy, draft_features* features) {
   memset(features, 0, sizeof *features);
+  features->top = features->margin = features->least_top = 1;
+  features->last_entropy = last_entropy;
   if (!known(hook, seq)) return;
-  features->acceptance_ema = hook->sequences[seq].acceptance_ema;
-  features->last_accepted = hook->sequences[seq].last_accepted;
+  features->log2_token_price = features->log2_token_price_long = log2f(hook->options.token_price);
+  features->log2_round_price = log2f(hook->options.round_price);
 }
 
-void draft_hook_token(draft_features* features, float log_q, float entropy, float margin) {
+void draft_hook_token(draft_features* features, float log_q, float entropy, float top, float margin) {
   ++features->depth;
   features->log_q = log_q;
   features->entropy = entropy;
+  features->top = top;
   features->margin = margin;
   features->log_q_product += log_q;
+  features->entropy_sum += entropy;
+  features->log_top_product += logf(top > 1e-6f ? top : 1e-6f);
+  if (top < features->least_top) features->least_top = top;
 }
 
 int draft_hook_limit(draft_hook* hook, int seq, int batch, draft_features* features) {
   if (!known(hook, seq) || !features || batch < 1 || features->depth < 0) return -1;
   features->acceptance_ema = hook->sequences[seq].acceptance_ema;
+  features->last_drafted = hook->sequences[seq].last_drafted;
   features->last_accepted = hook->sequences[seq].last_accepted;
-  features->batch = batch;
+  features->log2_batch = log2f((float)batch);
   if (features->depth >= hook->options.max_draft) return hook->options.max_draft;
   float all[kFeatures], inputs[kFeatures], action = kStop;
   values_of(features, all);
@@ -165,17 +177,20 @@ int draft_hook_limit(draft_hook* hook, int seq, int batch, draft_features* featu
 
 int draft_hook_accept(draft_hook* hook, int seq, int n_drafted, int n_accepted) {
   if (!known(hook, seq) || n_drafted < 0 || n_accepted < 0 || n_accepted > n_drafted) return -1;
-  if (n_drafted == 0) return 0;
   Sequence* s = &hook->sequences[seq];
-  s->acceptance_ema += hook->options.ema * ((float)n_accepted / (float)n_drafted - s->acceptance_ema);
+  /* What came behind the first rejection was never judged. */
+  for (int i = 0; i < n_drafted && i <= n_accepted; ++i)
+    s->acceptance_ema = kAverageOver * s->acceptance_ema + (i < n_accepted ? 1 - kAverageOver : 0);
+  s->last_drafted = n_drafted;
   s->last_accepted = n_accepted;
   return 0;
 }
 
 void draft_hook_forget(draft_hook* hook, int seq) {
   if (!known(hook, seq)) return;
-  hook->sequences[seq].acceptance_ema = hook->options.first_ema;
-  hook->sequences[seq].last_accepted = 0;
+  hook->sequences[seq].acceptance_ema = 1;
+  hook->sequences[seq].last_drafted = 0;
+  hook->sequences[seq].last_accepted = -1;
 }
 
 draft_hook_counts draft_hook_count(const draft_hook* hook) {

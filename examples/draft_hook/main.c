@@ -2,7 +2,7 @@
  *
  *   draft_hook controller.ttc.safetensors rounds.txt [max_draft]
  *
- * A line is one token that the draft model would propose: round, sequence, batch size, its log q, entropy,
+ * A line is one token that the draft model would propose: round, sequence, batch size, its log q, entropy, top,
  * margin, and 1 when the target model would accept it; lines of a round stand together, # begins a comment.
  * The hook is asked before every token; what it does not want is not drafted. Prints every round and what was
  * gained. */
@@ -14,7 +14,7 @@
 
 typedef struct Token {
   int round, seq, batch, accepted;
-  float log_q, entropy, margin;
+  float log_q, entropy, top, margin;
 } Token;
 
 typedef struct Totals {
@@ -29,9 +29,9 @@ static int read_token(FILE* in, Token* t, int* line) {
     char* at = text + strspn(text, " \t\r\n");
     if (*at == '\0' || *at == '#') continue;
     char rest;
-    const int got = sscanf(at, "%d %d %d %f %f %f %d %c", &t->round, &t->seq, &t->batch, &t->log_q,
-                           &t->entropy, &t->margin, &t->accepted, &rest);
-    return got == 7 && (t->accepted == 0 || t->accepted == 1) ? 1 : -1;
+    const int got = sscanf(at, "%d %d %d %f %f %f %f %d %c", &t->round, &t->seq, &t->batch, &t->log_q,
+                           &t->entropy, &t->top, &t->margin, &t->accepted, &rest);
+    return got == 8 && (t->accepted == 0 || t->accepted == 1) ? 1 : -1;
   }
   return 0;
 }
@@ -39,7 +39,7 @@ static int read_token(FILE* in, Token* t, int* line) {
 /* One round: the tokens on offer until the hook stops, then as many accepted as pass in a row. */
 static int play(draft_hook* hook, const Token* tokens, int count, Totals* totals) {
   draft_features f;
-  draft_hook_start(hook, tokens[0].seq, &f);
+  draft_hook_start(hook, tokens[0].seq, 0, &f);
   int accepted = 0, in_a_row = 1;
   while (f.depth < count) {
     const Token* t = &tokens[f.depth];
@@ -48,7 +48,7 @@ static int play(draft_hook* hook, const Token* tokens, int count, Totals* totals
     if (limit <= f.depth) break;
     in_a_row = in_a_row && t->accepted;
     accepted += in_a_row;
-    draft_hook_token(&f, t->log_q, t->entropy, t->margin);
+    draft_hook_token(&f, t->log_q, t->entropy, t->top, t->margin);
   }
   printf("round %d, sequence %d, batch %d: %d of %d tokens drafted, %d accepted (acceptance so far %.2f)\n",
          tokens[0].round, tokens[0].seq, tokens[0].batch, f.depth, count, accepted, (double)f.acceptance_ema);
@@ -62,13 +62,13 @@ static int play(draft_hook* hook, const Token* tokens, int count, Totals* totals
 static int run(draft_hook* hook, FILE* in, const char* name) {
   static Token tokens[DRAFT_HOOK_MAX_DRAFT];
   Totals totals = {0, 0, 0, 0};
-  Token next = {0, 0, 0, 0, 0, 0, 0};
+  Token next = {0, 0, 0, 0, 0, 0, 0, 0};
   int line = 0, count = 0, more;
   do {
     more = read_token(in, &next, &line);
     if (more < 0) {
       fprintf(stderr,
-              "%s:%d: expected round, sequence, batch size, log q, entropy, margin, accepted (0 or 1)\n",
+              "%s:%d: expected round, sequence, batch size, log q, entropy, top, margin, accepted (0 or 1)\n",
               name, line);
       return 3;
     }

@@ -23,6 +23,7 @@ Setting setting_of(const std::string& name) {
     return {"{type: prb_power, episode_slots: 30}", {TRIMTAB_SOURCE_DIR "/data/traces/umi-train.h5"}};
   if (name == "kv_precision")
     return {"{type: kv_precision, low_bits: 3.2}", {TRIMTAB_SOURCE_DIR "/data/kv/layers-train.safetensors"}};
+  if (name == "draft_length") return {"{type: draft_length, mode: synthetic, synthetic: {length: 24}}", {}};
   return {"{type: " + name + "}", {}};
 }
 

@@ -1,0 +1,205 @@
+// Distillation of a draft model from its target, so that more of its drafts are accepted: the expected acceptance is 1 less half the L1 distance
+// of the two distributions (Leviathan et al., arXiv 2211.17192), which forward KL bounds.
+//
+//   tokens: all         KL(target || draft) at every token of a reply (DistillSpec, arXiv 2310.08461)
+//   tokens: selective   only where the draft is furthest behind a reference draft: the `share` of tokens with the largest KL(draft) - KL(reference)
+//                       (AdaSPEC, arXiv 2510.19779); the reference is the model the run started from, distilled already
+//   tokens: rejected    only where a token drawn from the draft is rejected by the target: what serving sees for free (Online Speculative
+//                       Decoding, arXiv 2310.07177)
+//
+// Replies are the target's own, sampled anew in every update (texts: target), or those of the environment's corpus.
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/random.h"
+#include "core/registry.h"
+#include "engine/generation/generator.h"
+#include "trainers/language/learner.h"
+#include "trainers/language/packing.h"
+#include "trainers/language/tools.h"
+#include "trainers/policy_gradient/options.h"
+
+namespace trimtab {
+namespace {
+
+struct DistillOptions {
+  std::string teacher, texts = "target", tokens = "all";
+  int64_t steps = 0, rows = 40, max_tokens = 192, token_budget = 4096, shards = 4;
+  double share = 0.4, temperature = 1, lr = 1e-3, max_grad_norm = 1;
+  ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.03};
+  AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
+
+  void describe(Fields& f) {
+    f.text("teacher", teacher, {.doc = "the target: a run or a Hugging Face folder with the same tokenizer"});
+    f.choice("texts", texts, {"target", "corpus"}, "replies: sampled from the target, or the environment's own");
+    f.choice("tokens", tokens, {"all", "selective", "rejected"}, "where the loss is: everywhere, where the draft is furthest behind where it started, where a draft is rejected");
+    f.number("share", share, {.low = 0.01, .high = 1, .doc = "tokens selective: of all tokens"});
+    f.number("temperature", temperature, {.low = 0.05, .high = 10, .doc = "of both distributions and of the target's replies: what drafts will be verified at"});
+    f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
+    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts per update"});
+    f.integer("max_tokens", max_tokens, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "longest reply of the target"});
+    f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
+    f.block("schedule", schedule, "the step size over a phase");
+    f.block("adam", adam, "the optimiser");
+    f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
+    f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch"});
+    f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
+  }
+};
+
+at::Tensor log_law(const Transformer& model, const MicroBatch& b, double temperature) {
+  const at::Tensor hidden = model.hidden(b.tokens, b.trie).index_select(0, b.predictor);
+  return at::log_softmax(at::linear(hidden, model.head()) / temperature, -1);   // [S, vocab]
+}
+at::Tensor kl_rows(const at::Tensor& log_p, const at::Tensor& log_q) { return (log_p.exp() * (log_p - log_q)).sum(-1); }   // [S] nats
+
+class DistillLearner final : public LanguageLearner {
+ public:
+  DistillLearner(DistillOptions options, const LanguageContext& context)
+      : options_(std::move(options)), context_(context), teacher_(read_teacher()), generator_(*teacher_.transformer), optimiser_(student(), options_.adam.options()) {
+    if (options_.tokens == "selective") reference_ = std::make_unique<LanguageModel>(context_.load_start());
+    for (int64_t i = 0; i < options_.shards; ++i) replicas_.push_back(student().replica());
+  }
+
+  Metrics update(int64_t update, double progress) override {
+    const std::vector<TokenExample> texts = options_.texts == "target" ? sampled(update) : corpus(update);
+    std::vector<PackedGroup> groups;
+    int64_t rows = 0;
+    for (const TokenExample& e : texts) {
+      groups.push_back({e.prompt, {{e.reply, rows, e.loss_begin, e.loss_end}}});
+      rows += static_cast<int64_t>(e.reply.size());
+    }
+    const std::vector<MicroBatch> batches = pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
+    std::vector<Sums> sums(batches.size());
+    int64_t scored = 0;
+    for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size());
+    context_.pool->run(options_.shards, [&](int64_t shard) {
+      at::set_num_threads(1);
+      replicas_[shard].flat_gradient().zero_();
+      for (size_t i = shard; i < batches.size(); i += replicas_.size()) sums[i] = learn(replicas_[shard], batches[i], update, static_cast<int64_t>(i), scored);
+    });
+    for (const Transformer& replica : replicas_) {
+      const torch::NoGradGuard no_grad;
+      student().flat_gradient().add_(replica.flat_gradient());
+    }
+    Sums all;
+    for (const Sums& s : sums) all.kl += s.kl, all.acceptance += s.acceptance, all.learned += s.learned;
+    const double lr = options_.schedule.at(options_.lr, progress), norm = optimiser_.step(lr, options_.max_grad_norm), n = static_cast<double>(scored);
+    return {{"train/loss", all.kl / n}, {"train/acceptance", all.acceptance / n}, {"train/learned_share", all.learned / n}, {"train/grad_norm", norm}, {"train/lr", lr},
+            {"train/tokens", n}};
+  }
+  void save(Checkpoint& checkpoint) override { optimiser_.save(checkpoint); }
+  void load(const Checkpoint& checkpoint) override { optimiser_.load(checkpoint); }
+  int64_t steps() const override { return options_.steps; }
+  double temperature() const override { return options_.temperature; }
+
+ private:
+  struct Sums {
+    double kl = 0, acceptance = 0, learned = 0;
+  };
+  const Transformer& student() const { return *context_.model->transformer; }
+
+  LanguageModel read_teacher() const {
+    LanguageModel out = load_model({options_.teacher, "best"});
+    if (out.tokenizer->hash() != context_.model->tokenizer->hash())
+      throw ConfigError(fmt::format("trainer.teacher: {} has another tokenizer than the draft model: train the draft from the target's tokenizer", options_.teacher));
+    return out;
+  }
+
+  std::vector<TokenExample> corpus(int64_t update) const {
+    std::vector<TokenExample> out;
+    for (int64_t i = 0; i < options_.rows; ++i)
+      out.push_back(context_.environment->example(*context_.model->tokenizer, Stage::kVerbose, {.seed = context_.seed, .index = index_of(update, i)}));
+    return out;
+  }
+  uint64_t index_of(int64_t update, int64_t i) const { return (context_.phase << 48) + static_cast<uint64_t>(update * options_.rows + i); }
+
+  // What the target answers to problems of the training split.
+  std::vector<TokenExample> sampled(int64_t update) {
+    std::vector<GenerationRequest> requests;
+    for (int64_t i = 0; i < options_.rows; ++i) {
+      const uint64_t index = index_of(update, i);
+      requests.push_back({.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, context_.environment->problem(Split::kTrain, context_.seed, index)),
+                          .key = index});
+    }
+    const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(), context_.model->tokenizer.get()};
+    std::vector<TokenExample> out;
+    for (Completion& c : generator_.generate(requests, {.max_tokens = options_.max_tokens, .temperature = options_.temperature}, stop, context_.seed, *context_.pool)) {
+      const int64_t size = static_cast<int64_t>(c.tokens.size());
+      out.push_back({std::move(requests[c.request].prompt), std::move(c.tokens), 0, size});
+    }
+    return out;
+  }
+
+  Sums learn(const Transformer& student, const MicroBatch& b, int64_t update, int64_t number, int64_t scored) const {
+    at::Tensor log_p, behind;
+    {
+      const torch::NoGradGuard no_grad;
+      log_p = log_law(*teacher_.transformer, b, options_.temperature);
+      if (reference_ != nullptr) behind = -kl_rows(log_p, log_law(*reference_->transformer, b, options_.temperature));
+    }
+    const at::Tensor log_q = log_law(student, b, options_.temperature), kl = kl_rows(log_p, log_q);
+    const at::Tensor weight = weights(log_p, log_q.detach(), kl.detach(), behind, update, number);
+    const double share = options_.tokens == "selective" ? options_.share : 1;   // so that a step is as long whatever the share
+    ((kl * weight).sum() / (static_cast<double>(scored) * share)).backward();
+    const torch::NoGradGuard no_grad;
+    return {kl.sum().item<double>(), at::minimum(log_p.exp(), log_q.exp()).sum().item<double>(), weight.sum().item<double>()};
+  }
+
+  // [S]: 1 where a token is learned, else 0.
+  at::Tensor weights(const at::Tensor& log_p, const at::Tensor& log_q, const at::Tensor& kl, const at::Tensor& behind, int64_t update, int64_t number) const {
+    const int64_t rows = kl.numel();
+    at::Tensor out = at::ones_like(kl);
+    if (options_.tokens == "selective") {
+      const at::Tensor order = (kl + behind).argsort(-1, true);   // how far this draft is behind the reference, furthest first
+      out.zero_().index_fill_(0, order.narrow(0, 0, std::max<int64_t>(1, static_cast<int64_t>(options_.share * static_cast<double>(rows)))), 1);
+    }
+    if (options_.tokens == "rejected") {
+      Draws draws(context_.seed, Stream::kToken, static_cast<uint32_t>(context_.phase), static_cast<uint32_t>(update), static_cast<uint32_t>(number));
+      const at::Tensor cumulative = log_q.exp().cumsum(-1).contiguous();
+      for (int64_t r = 0; r < rows; ++r) {
+        const float u = draws.uniform(), coin = draws.uniform();
+        const float* c = cumulative.data_ptr<float>() + r * cumulative.size(1);
+        const int64_t y = std::min<int64_t>(cumulative.size(1) - 1, std::upper_bound(c, c + cumulative.size(1), u * c[cumulative.size(1) - 1]) - c);
+        if (coin < (log_p[r][y] - log_q[r][y]).exp().item<float>()) out[r] = 0;
+      }
+    }
+    return out;
+  }
+
+  DistillOptions options_;
+  LanguageContext context_;
+  LanguageModel teacher_;
+  std::unique_ptr<LanguageModel> reference_;
+  Generator generator_;
+  std::vector<Transformer> replicas_;
+  FlatOptimiser optimiser_;
+};
+
+DistillOptions read(const Config& trainer) {
+  DistillOptions options;
+  trainer.read(options, {"preset"});
+  if (options.teacher.empty()) trainer.fail("teacher", "missing: the target that the draft model learns from, a run or a Hugging Face folder");
+  return options;
+}
+
+TT_REGISTER(LanguageLearnerEntry, distill,
+            {.name = "distill",
+             .doc = "a draft model learns its target's distribution: everywhere, on selected tokens (AdaSPEC), or on rejected ones",
+             .make = [](const Config& trainer, const LanguageContext& context) -> std::unique_ptr<LanguageLearner> {
+               return std::make_unique<DistillLearner>(read(trainer), context);
+             },
+             .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
+             .steps = [](const Config& trainer) { return read(trainer).steps; },
+             .batch =
+                 [](const Config& trainer) {
+                   const DistillOptions o = read(trainer);
+                   return LanguageBatch{.prompts = o.rows, .max_tokens = o.texts == "target" ? o.max_tokens : 0, .token_budget = o.token_budget, .shards = o.shards};
+                 },
+             .help = [](const std::string&) { return help_of<DistillOptions>(); }});
+
+}  // namespace
+}  // namespace trimtab
