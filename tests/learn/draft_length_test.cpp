@@ -42,7 +42,7 @@ void expect_near_optimum(std::vector<std::string> overrides) {
 }
 
 TEST(Learn, DraftLengthByPpo) { expect_near_optimum({}); }
-TEST(Learn, DraftLengthByGrpo) { expect_near_optimum({"trainer.preset=grpo", "trainer.group_size=16", "trainer.horizon=0"}); }
+TEST(Learn, DraftLengthByGrpo) { expect_near_optimum({"trainer.preset=grpo", "trainer.group_size=16", "trainer.horizon=512"}); }
 
 }  // namespace
 }  // namespace trimtab
