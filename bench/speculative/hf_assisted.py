@@ -1,4 +1,4 @@
-"""Hugging Face transformers' greedy generate(), with or without an assistant model, one sequence at a time, as a worker."""
+"""Hugging Face transformers' greedy generate(), with or without a draft model (its assisted generation), one sequence at a time, as a worker."""
 
 import argparse
 import json
