@@ -37,8 +37,8 @@ DraftRates measure_rates(const DraftLength& env, AgentFunction& network) {
     const double whole = static_cast<double>(batch) * kPerSecond;
     for (int64_t k = 0; k < rates.lengths; ++k) rates.tokens_per_s.push_back(env.fixed_rate(k, batch) * whole);
     const int64_t best = std::max_element(rates.tokens_per_s.end() - rates.lengths, rates.tokens_per_s.end()) - (rates.tokens_per_s.end() - rates.lengths);
-    fmt::print("{:>8} {:>12.4g} {:>8} {:>12.4g}   a table loses {:.1f} %\n", batch, env.controller_rate(network, batch) * whole, best, rates.at(rates.batches.size() - 1, best),
-               100 * (1 - rates.at(rates.batches.size() - 1, best) / (env.controller_rate(network, batch) * whole)));
+    const double fixed = *(rates.tokens_per_s.end() - rates.lengths + best), learned = env.controller_rate(network, batch) * whole;
+    fmt::print("{:>8} {:>12.4g} {:>8} {:>12.4g}   a table loses {:.1f} %\n", batch, learned, best, fixed, 100 * (1 - fixed / learned));
   }
   return rates;
 }

@@ -78,7 +78,7 @@ DrawnToken TokenDraw::draw(float* logits, const std::array<uint32_t, 4>& words) 
   if (!s.finite) return {};
   int64_t token = s.argmax;
   if (!greedy) {
-    const double uniform = static_cast<double>(uint64_t{words[0]} << 21 | words[1] >> 11) * 0x1p-53;
+    const double uniform = token_uniform(words);
     const bool all = sampling_.top_k == vocab_ && sampling_.top_p >= 1;
     token = all ? walk(s.sum, uniform) : draw_among_kept(logits, s.sum, uniform);
   }

@@ -14,6 +14,9 @@ struct DrawnToken {
   float logprob = 0;    // under softmax(logits / temperature), nothing left out; greedy: at temperature 1
 };
 
+// [0, 1) with the first 53 bits of `words`.
+inline double token_uniform(const std::array<uint32_t, 4>& words) { return static_cast<double>(uint64_t{words[0]} << 21 | words[1] >> 11) * 0x1p-53; }
+
 // Of one thread: scratch that a draw needs.
 class TokenDraw {
  public:

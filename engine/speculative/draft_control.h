@@ -27,6 +27,13 @@ struct DraftState {
   std::span<const DraftedToken> drafted = {};
 };
 
+// The moving average of acceptance after a round: what came behind the first rejection was never judged.
+inline float acceptance_after(float before, int64_t drafted, int64_t accepted) {
+  constexpr float kAverageOver = 0.9f;   // per judged token
+  for (int64_t i = 0; i < drafted && i <= accepted; ++i) before = kAverageOver * before + (i < accepted ? 1 - kAverageOver : 0);
+  return before;
+}
+
 class DraftControl {
  public:
   virtual ~DraftControl() = default;

@@ -82,7 +82,7 @@ class TextRecorder {
     float* const q = q_.data() + (branch * o_.depth + depth) * vocab_;
     const DistributionShape shape = law_.shape(logits, q);
     const auto words = random_words(o_.seed, Stream::kToken, {static_cast<uint32_t>(number_), static_cast<uint32_t>(position), static_cast<uint32_t>(depth), 0});
-    const int32_t token = draw_token(q, vocab_, static_cast<double>(uint64_t{words[0]} << 21 | words[1] >> 11) * 0x1p-53);
+    const int32_t token = draw_token(q, vocab_, token_uniform(words));
     out.draft_token[at] = token, out.logprob[at] = std::min(0.0f, law_.logprob(logits, token));
     out.entropy[at] = shape.entropy, out.top[at] = shape.top, out.margin[at] = shape.margin;
     if (o_.hidden) std::copy_n(state, hidden_, out.hidden.data() + at * hidden_);

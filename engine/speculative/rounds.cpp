@@ -15,7 +15,6 @@ namespace {
 // What a uniform number is for; each purpose has draws of its own.
 enum Purpose : uint32_t { kDraftDraw, kAcceptDraw, kFinalDraw };
 constexpr int64_t kPassRows = 96;   // of one text in a pass (Forward::kMostRows are possible)
-constexpr float kAverageOver = 0.9f;   // of the moving average of acceptance, per drafted token
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -41,7 +40,7 @@ double SpeculativeRounds::uniform(const Sequence& s, int64_t position, uint32_t 
   const uint64_t key = mix64(request(s).key ^ (uint64_t{1 + purpose} << 60));   // other draws than plain generation's
   const auto words = random_words(in_.seed, Stream::kToken, {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32),
                                                              static_cast<uint32_t>(completions_[s.number].completion.sample), static_cast<uint32_t>(position)});
-  return static_cast<double>(uint64_t{words[0]} << 21 | words[1] >> 11) * 0x1p-53;
+  return token_uniform(words);
 }
 
 std::vector<SpeculativeCompletion> SpeculativeRounds::run(Team& team, SpeculativeTimes& times) {
@@ -271,8 +270,7 @@ void SpeculativeRounds::judge(Sequence& s) {
   completions_[s.number].rounds.push_back({static_cast<int32_t>(drafted), static_cast<int32_t>(accepted)});
   in_.control.learn(s.state, accepted);
   s.state.last_drafted = drafted, s.state.last_accepted = accepted;
-  if (!trees())   // what came behind the first rejection was never judged
-    for (int64_t i = 0; i < std::min(drafted, accepted + 1); ++i) s.state.acceptance = kAverageOver * s.state.acceptance + (i < accepted ? 1 - kAverageOver : 0);
+  if (!trees()) s.state.acceptance = acceptance_after(s.state.acceptance, drafted, accepted);
   const int64_t text = text_size(s);
   s.draft_read = std::min(s.draft_read, text + accepted);
   s.target_read = trees() ? text : text + accepted;   // a branch's keys are not the text's: its tokens are read again
@@ -287,8 +285,8 @@ void SpeculativeRounds::commit(Sequence& s, const std::vector<int64_t>& path, in
     const int64_t from = i == 0 ? 0 : path[i - 1] + 1;   // whose logits the token came from
     const int32_t token = i < path.size() ? s.tree.tokens[path[i]] : next;
     float* const logits = s.target_logits.data() + from * size;
-    const DistributionShape shape = target_law_.shape(logits, nullptr);
-    s.state.last_entropy = shape.entropy;
+    if (i < path.size()) target_law_.probabilities(logits, nullptr);
+    else s.state.last_entropy = target_law_.shape(logits, nullptr).entropy;
     c.tokens.push_back(token), c.logprobs.push_back(target_law_.logprob(logits, token));
     ++times_->tokens;
     if (ending_.reached(c, s.tail, c.tokens.size() - 1, s.max_tokens)) {

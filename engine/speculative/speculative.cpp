@@ -1,6 +1,7 @@
 #include "engine/speculative/speculative.h"
 
 #include "core/error.h"
+#include "engine/drafters/option_ranges.h"
 #include "engine/generation/checks.h"
 #include "engine/generation/team.h"
 #include "engine/speculative/rounds.h"
@@ -8,10 +9,9 @@
 namespace trimtab {
 namespace {
 
-void check_options(const SpeculativeOptions& o) {
-  if (o.max_sequences < 1 || o.max_sequences > 1024) throw ConfigError(fmt::format("max_sequences = {}, but it must be 1 to 1024", o.max_sequences));
-  if (o.most_drafted < 1 || o.most_drafted > 40) throw ConfigError(fmt::format("most_drafted = {}, but it must be 1 to 40", o.most_drafted));
-  if (o.tree_nodes < 0 || o.tree_nodes > 64) throw ConfigError(fmt::format("tree_nodes = {}, but it must be 0 (chains) to 64", o.tree_nodes));
+void check_options(SpeculativeOptions o) {
+  RangeFields ranges;   // those that describe() states
+  o.describe(ranges);
 }
 
 void check_pair(const TransformerConfig& target, const TransformerConfig& draft) {

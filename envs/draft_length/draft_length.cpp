@@ -13,7 +13,6 @@ namespace trimtab {
 namespace {
 
 constexpr float kMostBits = 20;             // of -ln q, and of entropies: nats
-constexpr float kAverageOver = 0.9f;        // of acceptance, per judged token
 constexpr double kForget = 0.999;           // of a rate's tokens and time, per round
 constexpr double kPriorRounds = 300;        // that the reference rate counts for at the start
 constexpr double kShortMs = 4, kLongMs = 200;   // of the uplink's past that prices go by
@@ -141,18 +140,10 @@ double DraftLength::fixed_rate(int64_t drafted, int64_t batch) const {
 
 double DraftLength::controller_rate(AgentFunction& agent, int64_t batch) const {
   double tokens = 0, ms = 0;
-  std::vector<float> context(spec_.critic.context_size());
   State s;
   for (int64_t text = 0; text < std::min(kReferenceTexts, source_->texts()); ++text) {
     begin(s, {0, static_cast<uint64_t>(text)}, text, batch);
-    for (bool over = false; !over;) {
-      float action = 0;
-      observe(s, 0, {context.data(), nullptr, nullptr});
-      agent.decide(context.data(), nullptr, nullptr, 0, &action);
-      act(s, 0, &action);
-      const auto r = drafts_or_finishes(s);
-      if (r) tokens += static_cast<double>(r->tokens), ms += r->price_ms, over = r->over;
-    }
+    play(s, agent, [&](const RoundOutcome& r) { tokens += static_cast<double>(r.tokens), ms += r.price_ms; });
   }
   return tokens / ms;
 }
@@ -218,7 +209,7 @@ double DraftLength::round_price(int64_t drafted, int64_t batch) const {
   return ms + options_.uplink.energy_price * options_.uplink.idle_w * ms;
 }
 
-double DraftLength::draft(State& s) const {
+void DraftLength::draft(State& s) const {
   ++s.depth;
   double ms = options_.cost.draft_ms(s.batch), mj = 0;
   if (uplink_ != nullptr) {
@@ -226,7 +217,6 @@ double DraftLength::draft(State& s) const {
     mj = token_energy(send_ms), ms += send_ms;
   }
   s.now_ms += ms, s.round_ms += ms, s.round_mj += mj;
-  return ms + options_.uplink.energy_price * mj;
 }
 
 DraftState DraftLength::view(const State& s, std::vector<DraftedToken>& drafted) const {
@@ -251,7 +241,7 @@ DraftLength::RoundOutcome DraftLength::finish_round(State& s) const {
   const double wait_ms = options_.cost.round_ms(r.drafted, s.batch);
   r.ms = s.round_ms + wait_ms, r.mj = s.round_mj + options_.uplink.idle_w * wait_ms, r.price_ms = r.ms + options_.uplink.energy_price * r.mj;
   s.now_ms += wait_ms, s.round_ms = s.round_mj = 0;
-  for (int64_t i = 0; i < std::min(r.drafted, r.accepted + 1); ++i) s.acceptance = kAverageOver * s.acceptance + (i < r.accepted ? 1 - kAverageOver : 0);
+  s.acceptance = acceptance_after(s.acceptance, r.drafted, r.accepted);
   s.last_drafted = r.drafted, s.last_accepted = r.accepted, s.depth = 0;
   source_->advance(s.place, r.accepted + 1);
   r.over = source_->left(s.place) <= 0;
@@ -284,16 +274,22 @@ StepOutcome DraftLength::step(State& s, float* terms) const {
   return {.terminated = r->over};
 }
 
-int DraftLength::label(const State& s, int) const {
-  const double lambda = rate(s), token_ms = token_price(s);
+int64_t DraftLength::best_length(const State& s, double rate, Known known) const {
+  const double token_ms = token_price(s);
   double alive = 1, gain = 0, best = 0;
   for (int64_t d = 0; d < s.depth; ++d) alive *= source_->look(s.place, d).accept;
-  int64_t best_depth = s.depth;
+  int64_t length = s.depth;
   for (int64_t d = s.depth; d < s.most; ++d) {
-    alive *= source_->look(s.place, d).alpha;
-    gain += alive - lambda * (token_ms + round_price(d + 1, s.batch) - round_price(d, s.batch));
-    if (gain > best) best = gain, best_depth = d + 1;
+    const DraftCandidate c = source_->look(s.place, d);
+    alive *= known == Known::kAlphas ? c.alpha : known == Known::kAccepts ? c.accept : c.accepted;
+    gain += alive - rate * (token_ms + round_price(d + 1, s.batch) - round_price(d, s.batch));
+    if (gain > best) best = gain, length = d + 1;
   }
+  return length;
+}
+
+int DraftLength::label(const State& s, int) const {
+  const int64_t best_depth = best_length(s, rate(s), Known::kAlphas);
   if (by_token()) return best_depth > s.depth;
   int nearest = 0;
   for (size_t i = 0; i < lengths_.size(); ++i)

@@ -92,9 +92,26 @@ class DraftLength {
     double price_ms = 0;     // what the objective counts: ms, and energy at its price
     bool over = false;       // the text is
   };
-  double draft(State& s) const;                // one token; its price in ms
+  void draft(State& s) const;                  // one token
   RoundOutcome finish_round(State& s) const;   // verifies what was drafted
   std::optional<RoundOutcome> drafts_or_finishes(State& s) const;   // what the action says
+  // The length of most gain from here at a rate, for who knows of every token to come the probability that a draft there is accepted, of the
+  // drafts themselves the probability that they are, or the outcome.
+  enum class Known { kAlphas, kAccepts, kOutcomes };
+  int64_t best_length(const State& s, double rate, Known known) const;
+  // The rest of a text by a trained controller; `take` is given every round.
+  template <class Take>
+  void play(State& s, AgentFunction& agent, const Take& take) const {
+    std::vector<float> context(spec_.critic.context_size());
+    for (bool over = false; !over;) {
+      float action = 0;
+      observe(s, 0, {context.data(), nullptr, nullptr});
+      agent.decide(context.data(), nullptr, nullptr, 0, &action);
+      act(s, 0, &action);
+      const std::optional<RoundOutcome> r = drafts_or_finishes(s);
+      if (r) take(*r), over = r->over;
+    }
+  }
   double token_price(const State& s) const;    // ms that the next token would cost as things stand, energy included
   // Tokens per priced ms of a fixed length, and of a trained controller, each text once.
   double fixed_rate(int64_t drafted, int64_t batch) const;

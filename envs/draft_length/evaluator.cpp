@@ -11,7 +11,7 @@
 namespace trimtab {
 namespace {
 
-enum class Known { kAlphas, kAccepts, kOutcomes };
+using Known = DraftLength::Known;
 const std::map<std::string, Known> kOracles = {{"alphas_known", Known::kAlphas}, {"accepts_known", Known::kAccepts}, {"outcomes_known", Known::kOutcomes}};
 
 struct Tally {
@@ -96,34 +96,18 @@ class DraftLengthEvaluator final : public Evaluator {
   EpisodeResult run_learned(const AgentFactory& agents, int64_t episode, uint64_t seed) const {
     const auto made = agents();
     AgentFunction& agent = *made.begin()->second;
-    std::vector<float> context(env_.spec().critic.context_size());
     DraftLength::State s = start(episode, seed);
     Tally tally;
-    for (bool over = false; !over;) {
-      float action = 0;
-      env_.observe(s, 0, {context.data(), nullptr, nullptr});
-      agent.decide(context.data(), nullptr, nullptr, 0, &action);
-      env_.act(s, 0, &action);
-      const auto r = env_.drafts_or_finishes(s);
-      if (r) tally.add(*r), over = r->over;
-    }
+    env_.play(s, agent, [&](const DraftLength::RoundOutcome& r) { tally.add(r); });
     return tally.result();
   }
 
   // The length of most gain at a rate, given what is known.
   Tally run_oracle(Known known, double rate, int64_t episode, uint64_t seed) const {
     DraftLength::State s = start(episode, seed);
-    const DraftCost& cost = env_.options().cost;
     Tally tally;
     for (bool over = false; !over;) {
-      double alive = 1, gain = 0, best = 0;
-      int64_t length = 0;
-      for (int64_t d = 0; d < s.most; ++d) {
-        const DraftCandidate c = env_.source().look(s.place, d);
-        alive *= known == Known::kAlphas ? c.alpha : known == Known::kAccepts ? c.accept : c.accepted;
-        gain += alive - rate * (env_.token_price(s) + cost.round_ms(d + 1, batch_) - cost.round_ms(d, batch_));
-        if (gain > best) best = gain, length = d + 1;
-      }
+      const int64_t length = env_.best_length(s, rate, known);
       while (s.depth < length) env_.draft(s);
       const DraftLength::RoundOutcome r = env_.finish_round(s);
       tally.add(r), over = r.over;

@@ -17,6 +17,7 @@
 #include "core/random.h"
 #include "core/registry.h"
 #include "engine/generation/generator.h"
+#include "engine/speculative/token_distribution.h"
 #include "trainers/language/learner.h"
 #include "trainers/language/packing.h"
 #include "trainers/language/tools.h"
@@ -159,11 +160,10 @@ class DistillLearner final : public LanguageLearner {
     }
     if (options_.tokens == "rejected") {
       Draws draws(context_.seed, Stream::kToken, static_cast<uint32_t>(context_.phase), static_cast<uint32_t>(update), static_cast<uint32_t>(number));
-      const at::Tensor cumulative = log_q.exp().cumsum(-1).contiguous();
+      const at::Tensor q = log_q.exp().contiguous();
       for (int64_t r = 0; r < rows; ++r) {
         const float u = draws.uniform(), coin = draws.uniform();
-        const float* c = cumulative.data_ptr<float>() + r * cumulative.size(1);
-        const int64_t y = std::min<int64_t>(cumulative.size(1) - 1, std::upper_bound(c, c + cumulative.size(1), u * c[cumulative.size(1) - 1]) - c);
+        const int64_t y = draw_token(q.data_ptr<float>() + r * q.size(1), q.size(1), u);
         if (coin < (log_p[r][y] - log_q[r][y]).exp().item<float>()) out[r] = 0;
       }
     }
