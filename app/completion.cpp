@@ -14,6 +14,7 @@ std::string joined(const std::vector<std::string>& words) { return fmt::format("
 // Verbs whose first words are not file names.
 std::string fixed_words(const std::string& verb) {
   if (verb == "list") return "envs policies trainers kernels configs";
+  if (verb == "fit") return "acceptance";
   if (verb == "completion") return "bash zsh fish";
   return "";
 }

@@ -9,10 +9,10 @@
 
 #include "app/command.h"
 #include "app/document.h"
-#include "app/prompts.h"
 #include "core/config.h"
 #include "core/files.h"
 #include "core/text.h"
+#include "domain/tasks/prompts.h"
 #include "trainers/language_tools.h"
 
 namespace trimtab {

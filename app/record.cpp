@@ -6,9 +6,9 @@
 #include <memory>
 
 #include "app/command.h"
-#include "app/prompts.h"
 #include "core/config.h"
 #include "core/recording.h"
+#include "domain/tasks/prompts.h"
 #include "trainers/language_tools.h"
 
 namespace trimtab {

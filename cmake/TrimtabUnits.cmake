@@ -51,7 +51,8 @@ function(trimtab_add_unit folder)
 endfunction()
 
 # trimtab_add_layer(FOLDER [FIRST folder...] [LAST folder...] USES layer...): every folder in it that has sources is a unit; the
-# inner ones come first, by name but for those named. A unit's tests are linked with the units before it.
+# inner ones come first, by name but for those named and for those whose unit.cmake sets unit_builds_on_parent, which come after the
+# folder they are in. A unit's tests are linked with the units before it.
 function(trimtab_add_layer folder)
   cmake_parse_arguments(PARSE_ARGV 1 layer "" "" "FIRST;LAST;USES")
   file(GLOB children CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${folder}/*)
@@ -63,12 +64,20 @@ function(trimtab_add_layer folder)
     list(REMOVE_ITEM children ${folder}/${child})
     list(APPEND children ${folder}/${child})
   endforeach()
+  set(after "")
   foreach(child ${children})
-    if(IS_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/${child})
+    set(unit_builds_on_parent OFF)
+    include(${CMAKE_CURRENT_SOURCE_DIR}/${child}/unit.cmake OPTIONAL)
+    if(unit_builds_on_parent)
+      list(APPEND after ${child})
+    elseif(IS_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/${child})
       trimtab_add_layer(${child} USES ${layer_USES})
     endif()
   endforeach()
   trimtab_add_unit(${folder} USES ${layer_USES})
+  foreach(child ${after})
+    trimtab_add_layer(${child} USES ${layer_USES})
+  endforeach()
 endfunction()
 
 # trimtab_add_test(NAME SOURCES ... UNITS ... [LIBRARIES ...] [LABELS ...]): one GoogleTest program, its cases in ctest.

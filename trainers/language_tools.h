@@ -15,6 +15,7 @@
 #include "core/registry.h"
 #include "domain/kv_precision/sensitivity.h"
 #include "domain/kv_recipe/kv_recipe.h"
+#include "domain/tasks/prompts.h"
 #include "engine/kv_cache/kv_cache.h"
 #include "envs/evaluation.h"
 
@@ -27,12 +28,6 @@ struct ModelChoice {
 };
 
 // ---- generate ----
-struct PromptLine {
-  std::string place;            // for messages: "prompts.jsonl:3", "--prompt"
-  std::string text;             // UTF-8; empty when tokens are given
-  std::vector<int32_t> tokens;  // the prompt as ids, taken as they are
-  std::string category = {};    // that a file of prompts says it is in
-};
 struct GenerateOrder {
   ModelChoice model;
   std::vector<PromptLine> prompts;

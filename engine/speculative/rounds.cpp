@@ -37,7 +37,8 @@ int32_t SpeculativeRounds::text_token(const Sequence& s, int64_t index) const {
 }
 
 double SpeculativeRounds::uniform(const Sequence& s, int64_t position, uint32_t purpose) const {
-  const uint64_t key = mix64(request(s).key ^ (uint64_t{1 + purpose} << 60));   // other draws than plain generation's
+  // Other draws than plain generation's, and in every round anew: a control has seen what came of the last round's.
+  const uint64_t key = mix64(mix64(request(s).key ^ (uint64_t{1 + purpose} << 60)) + static_cast<uint64_t>(text_size(s)));
   const auto words = random_words(in_.seed, Stream::kToken, {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32),
                                                              static_cast<uint32_t>(completions_[s.number].completion.sample), static_cast<uint32_t>(position)});
   return token_uniform(words);

@@ -3,8 +3,8 @@
 // (kernels/speculative_verify). Greedy decoding gives the tokens that Generator gives, bit for bit with chains; with trees sums have
 // another order, so a tie within rounding may fall the other way.
 //
-// Several sequences are decoded at once, each with its own drafts and lengths. Draws are keyed by (seed, request key, sample, position),
-// so a sequence does not depend on its company.
+// Several sequences are decoded at once, each with its own drafts and lengths. Draws are keyed by (seed, request key, sample, the round's
+// first position, position), so a sequence does not depend on its company.
 #pragma once
 
 #include <functional>

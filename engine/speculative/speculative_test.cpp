@@ -55,10 +55,23 @@ class Whimsical final : public DraftControl {
   int64_t limit(const DraftState& s) override { return s.last_accepted < 0 ? s.most : std::min(s.most, 1 + s.committed % 7); }
 };
 
+// Goes by the tokens that were drafted and rejected: what it saw of a round's draws must say nothing of the next round's.
+class Remembering final : public DraftControl {
+ public:
+  bool go_on(const DraftState& s) override { return s.drafted.size() < 2 && (s.committed == 0 || low_[s.sequence]); }
+  void learn(const DraftState& s, int64_t) override {
+    if (s.committed == 0 && s.drafted.size() == 2) low_[s.sequence] = s.drafted[1].token < 2;
+  }
+
+ private:
+  std::map<int64_t, bool> low_;
+};
+
 std::vector<std::unique_ptr<DraftControl>> controls() {
   std::vector<std::unique_ptr<DraftControl>> out;
   for (const int64_t k : {0, 1, 4, 12}) out.push_back(std::make_unique<FixedDraft>(k));
   out.push_back(std::make_unique<Whimsical>());
+  out.push_back(std::make_unique<Remembering>());
   return out;
 }
 

@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "core/text.h"
-#include "envs/draft_length/recorded.h"
 
 namespace trimtab {
 namespace {
@@ -39,16 +38,19 @@ std::vector<int64_t> parse_lengths(const std::string& text, int64_t most) {
 }  // namespace
 
 void DraftLengthOptions::describe(Fields& f) {
-  f.choice("mode", mode, {"replay", "synthetic"}, "replay: data are recordings of real pairs of models (`trimtab record`); synthetic: made-up drafts whose optimum is known");
+  f.choice("mode", mode, {"replay", "live", "synthetic"},
+           "replay: data are recordings of real pairs of models (`trimtab record`); live: a pair decodes prompts, the data; synthetic: made-up drafts whose optimum is known");
   f.choice("decide", decide, {"token", "round"}, "token: stop or go on after every drafted token; round: a number of tokens at the start of each round");
   f.text("lengths", lengths, {.doc = "decide round: the numbers of tokens to choose from, rising"});
   f.integer("most_drafted", most_drafted, {.low = 0, .high = kMostDrafted, .unit = "tokens", .doc = "in a round; 0: as many as were recorded"});
   f.integer("low_batch", low_batch, {.low = 1, .high = 1024, .unit = "sequences", .doc = "smallest batch drawn (by powers of two)"});
   f.integer("high_batch", high_batch, {.low = 1, .high = 1024, .unit = "sequences", .doc = "largest batch drawn"});
   f.flag("see_hidden", see_hidden, "show the draft's hidden state, where it was recorded");
+  f.text("head", head, {.doc = "evaluation: an acceptance head (`trimtab fit acceptance`), for the rules specdec_H"});
   f.block("cost", cost, "what drafting and verifying take");
   f.block("uplink", uplink, "edge and cloud: drafted tokens go over a radio channel");
   f.block("synthetic", synthetic, "mode synthetic");
+  f.block("live", live, "mode live");
 }
 void DraftLengthOptions::validate() const {
   if (high_batch < low_batch) throw ConfigError(fmt::format("high_batch = {} is below low_batch = {}", high_batch, low_batch));
@@ -99,8 +101,9 @@ DraftLengthOptions draft_length_options(const Config& config) {
 }
 
 std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, const std::vector<std::string>& files) {
-  if (options.mode == "synthetic") return std::make_unique<SyntheticDrafts>(options.synthetic);
-  return open_draft_recordings(files);
+  const auto& modes = Registry<DraftSourceEntry>::instance();
+  if (!modes.has(options.mode)) throw ConfigError(fmt::format("mode {} needs a build with LibTorch (scripts/setup, TRIMTAB_TORCH=ON); replay and synthetic do without", options.mode));
+  return modes.get(options.mode, "mode").make(options, files);
 }
 
 DraftLength::DraftLength(const DraftLengthOptions& options, std::unique_ptr<DraftSource> source) : options_(options), source_(std::move(source)) {
@@ -221,7 +224,7 @@ void DraftLength::draft(State& s) const {
 
 DraftState DraftLength::view(const State& s, std::vector<DraftedToken>& drafted) const {
   drafted.clear();
-  for (int64_t d = 0; d < s.depth; ++d) drafted.push_back(source_->look(s.place, d).token);
+  for (int64_t d = 0; d < s.depth; ++d) drafted.push_back(source_->drafted(s.place, d));
   return {.sequence = s.place.text, .batch = s.batch, .committed = s.place.position, .most = s.most, .last_drafted = s.last_drafted, .last_accepted = s.last_accepted,
           .acceptance = s.acceptance, .token_ms = token_price(s), .last_entropy = source_->last_entropy(s.place), .drafted = drafted};
 }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "envs/draft_length/cost.h"
+#include "envs/draft_length/live_options.h"
 #include "envs/draft_length/source.h"
 #include "envs/draft_length/synthetic.h"
 #include "envs/draft_length/uplink.h"
@@ -32,10 +33,13 @@ struct DraftLengthOptions {
   DraftCost cost;
   UplinkOptions uplink;
   SyntheticDraftOptions synthetic;
+  LiveDraftOptions live;
+  std::string head;   // an acceptance head (acceptance_head.h)
   void describe(Fields& f);
   void validate() const;
 };
 DraftLengthOptions draft_length_options(const Config& config);   // of the env block
+// ConfigError for a mode that this build does not have, DataError for files that cannot be used.
 std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, const std::vector<std::string>& files);
 
 constexpr int64_t kMostDrafted = 40;
@@ -61,6 +65,10 @@ class DraftLength {
     double round_ms = 0, round_mj = 0;   // of the drafts so far
     std::array<double, kBatchSizes> tokens = {}, ms = {};   // lately, by batch size: kept from episode to episode
     double episode_tokens = 0, episode_ms = 0, episode_mj = 0;
+    void serialise(Archive& a) {
+      a(place), a(batch), a(depth), a(most), a(last_drafted), a(last_accepted), a(acceptance), a(action), a(link), a(now_ms), a(round_ms), a(round_mj);
+      a(tokens), a(ms), a(episode_tokens), a(episode_ms), a(episode_mj);
+    }
   };
   DraftLength(const DraftLengthOptions& options, std::unique_ptr<DraftSource> source);
 

@@ -1,10 +1,11 @@
-// Evaluation of draft_length on a recording: every text decoded with every rule, with the learned controller, and with oracles that know
+// Evaluation of draft_length on a recording, or on prompts that a live pair decodes: every text decoded with every rule, with the learned controller, and with oracles that know
 // what drafts are worth. All meet the same texts, drafts and coins.
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <mutex>
 
+#include "core/error.h"
 #include "envs/draft_length/draft_length.h"
 #include "envs/draft_length/rules.h"
 
@@ -34,7 +35,8 @@ class DraftLengthEvaluator final : public Evaluator {
   DraftLengthEvaluator(const DraftLengthOptions& options, const std::string& file) : env_(options, open_drafts(options, {file})), batch_(options.low_batch) {
     if (options.low_batch != options.high_batch)
       throw ConfigError(fmt::format("evaluation needs one batch size, not {} to {}: give env.low_batch=N env.high_batch=N", options.low_batch, options.high_batch));
-    if (options.mode != "replay") throw ConfigError("mode synthetic has no texts to evaluate on: its optimum is known (envs/draft_length/optimum.h)");
+    if (options.mode == "synthetic") throw ConfigError("mode synthetic has no texts to evaluate on: its optimum is known (envs/draft_length/optimum.h)");
+    if (!options.head.empty()) head_ = read_head(options.head, file);
     for (const auto& [name, known] : kOracles) rates_[name] = best_rate(known);
   }
 
@@ -45,7 +47,7 @@ class DraftLengthEvaluator final : public Evaluator {
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
     if (learned) out.push_back({"learned", "learned"});
-    for (const std::string& name : draft_rule_names(env_.most_drafted())) out.push_back({name, "baseline"});
+    for (const std::string& name : draft_rule_names(env_.most_drafted(), head_ != nullptr)) out.push_back({name, "baseline"});
     for (const auto& [name, known] : kOracles) out.push_back({name, "oracle"});
     return out;
   }
@@ -60,7 +62,15 @@ class DraftLengthEvaluator final : public Evaluator {
   }
 
  private:
-  DraftRuleOptions rule_options(uint64_t seed) const { return {env_.most_drafted(), env_.options().cost, batch_, env_.reference_rate(batch_), seed}; }
+  DraftRuleOptions rule_options(uint64_t seed) const { return {env_.most_drafted(), env_.options().cost, batch_, env_.reference_rate(batch_), seed, head_}; }
+
+  std::shared_ptr<const AcceptanceHead> read_head(const std::string& name, const std::string& file) const {
+    auto head = std::make_shared<const AcceptanceHead>(AcceptanceHead::load(name));
+    if (head->shape().hidden != env_.source().hidden_size())
+      throw DataError(fmt::format("{} reads hidden states of {} numbers, but {} holds {}: fit a head on recordings of the same draft model, with their hidden states", name,
+                                  head->shape().hidden, file, env_.source().hidden_size()));
+    return head;
+  }
 
   DraftLength::State start(int64_t episode, uint64_t seed) const {
     DraftLength::State s;
@@ -131,6 +141,7 @@ class DraftLengthEvaluator final : public Evaluator {
 
   DraftLength env_;
   int64_t batch_;
+  std::shared_ptr<const AcceptanceHead> head_;   // null: none given
   std::map<std::string, double> rates_;
   mutable std::mutex mutex_;
   mutable std::map<std::pair<std::string, uint64_t>, std::vector<EpisodeResult>> in_order_;

@@ -85,6 +85,11 @@ class RecordedDrafts final : public DraftSource {
 
 }  // namespace
 
+TT_REGISTER(DraftSourceEntry, replay,
+            {.name = "replay", .doc = "recordings of real pairs of models", .make = [](const DraftLengthOptions&, const std::vector<std::string>& files) {
+               return open_draft_recordings(files);
+             }});
+
 std::unique_ptr<DraftSource> open_draft_recordings(const std::vector<std::string>& files) {
   if (files.empty()) throw ConfigError("draft_length needs recordings: name them under data: {train: [...]}; `trimtab record` makes them");
   return std::make_unique<RecordedDrafts>(files);

@@ -14,6 +14,7 @@ namespace {
 constexpr int kConfidences[] = {20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95};          // percent
 constexpr int kEntropies[] = {5, 10, 20, 30, 40, 50, 60, 70, 80, 100, 120, 150, 200};   // hundredths of a nat
 constexpr int kPaths[] = {10, 20, 30, 40, 50, 60, 70, 80, 90};                         // percent
+constexpr int kRisks[] = {10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98};               // percent
 
 // What the next token costs: as the caller knows it, else by the cost model.
 double token_ms(const DraftState& s, const DraftCost& cost) { return s.token_ms > 0 ? s.token_ms : cost.draft_ms(s.batch); }
@@ -173,12 +174,14 @@ int number_behind(const std::string& name, const std::string& prefix) {
 
 }  // namespace
 
-std::vector<std::string> draft_rule_names(int64_t most_drafted) {
+std::vector<std::string> draft_rule_names(int64_t most_drafted, bool with_head) {
   std::vector<std::string> out = {"none"};
   for (int64_t k = 1; k <= most_drafted; ++k) out.push_back(fmt::format("fixed_{}", k));
   for (const int p : kConfidences) out.push_back(fmt::format("confidence_{}", p));
   for (const int e : kEntropies) out.push_back(fmt::format("entropy_{}", e));
   for (const int p : kPaths) out.push_back(fmt::format("path_{}", p));
+  if (with_head)
+    for (const int h : kRisks) out.push_back(fmt::format("specdec_{}", h));
   for (const char* name : {"hf", "smartspec", "diffuspec", "sglang", "ucb1", "exp3", "thompson", "linucb", "tapout"}) out.push_back(name);
   return out;
 }
@@ -189,13 +192,16 @@ bool learns_while_running(const std::string& rule) {
 }
 
 std::unique_ptr<DraftControl> make_draft_rule(const std::string& name, const DraftRuleOptions& o) {
-  const std::vector<std::string> known = draft_rule_names(o.most_drafted);
+  const std::vector<std::string> known = draft_rule_names(o.most_drafted, o.head != nullptr);
+  if (o.head == nullptr && name.starts_with("specdec_"))
+    throw ConfigError(fmt::format("rule '{}' needs an acceptance head: make one with `trimtab fit acceptance` and give it as env.head", name));
   if (std::find(known.begin(), known.end(), name) == known.end()) throw ConfigError(fmt::format("there is no rule '{}' for draft lengths up to {}", name, o.most_drafted));
   if (name == "none") return std::make_unique<FixedDraft>(0);
   if (const int k = number_behind(name, "fixed_"); k >= 0) return std::make_unique<FixedDraft>(k);
   if (const int p = number_behind(name, "confidence_"); p >= 0) return confidence_rule(p / 100.0);
   if (const int e = number_behind(name, "entropy_"); e >= 0) return entropy_rule(e / 100.0);
   if (const int p = number_behind(name, "path_"); p >= 0) return path_rule(p / 100.0);
+  if (const int h = number_behind(name, "specdec_"); h >= 0) return make_acceptance_control(o.head, h / 100.0);
   if (name == "hf") return std::make_unique<HfRule>(o.most_drafted);
   if (name == "smartspec") return std::make_unique<SmartSpecRule>(o);
   if (name == "diffuspec") return std::make_unique<DiffuSpecRule>(o.most_drafted);

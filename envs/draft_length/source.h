@@ -2,18 +2,28 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
+#include "core/registry.h"
 #include "engine/speculative/draft_control.h"
 #include "envs/environment.h"
 
 namespace trimtab {
 
-// A point between two rounds: all before it is committed. Plain data.
+// A point between two rounds: all before it is committed.
 struct DraftPlace {
   WorldKey key;
   int64_t text = 0, position = 0;
-  int32_t mood = 0;   // of a synthetic chain
+  int32_t mood = 0;                       // of a synthetic chain
+  // Of a live pair:
+  std::vector<int32_t> tokens = {};       // of the answer so far
+  float entropy = 0;                      // of the target, where the last of them came from
+  uint8_t over = 0;
+  void serialise(Archive& a) { a(key), a(text), a(position), a(mood), a(tokens), a(entropy), a(over); }
 };
 
 // A token that the draft would add at some depth, with what only an oracle knows of it.
@@ -35,8 +45,17 @@ class DraftSource {
   virtual int64_t committed(const DraftPlace& place, int64_t tokens) const = 0;   // of a round's tokens, what the text still takes
   // Candidate number `depth` (from 0) of the round that begins at `place`, given that those before it were drafted.
   virtual DraftCandidate look(const DraftPlace& place, int64_t depth) const = 0;
+  // The token alone, for who does not know what the target will say: a live pair then need not ask it yet.
+  virtual DraftedToken drafted(const DraftPlace& place, int64_t depth) const { return look(place, depth).token; }
   virtual float last_entropy(const DraftPlace& place) const = 0;       // of the target, where the last committed token came from
   virtual void advance(DraftPlace& place, int64_t tokens) const = 0;   // a round committed them
+};
+
+struct DraftLengthOptions;
+// A mode of the environment: TT_REGISTER(DraftSourceEntry, replay, {...}) in the unit that has it.
+struct DraftSourceEntry {
+  std::string name, doc;
+  std::function<std::unique_ptr<DraftSource>(const DraftLengthOptions& options, const std::vector<std::string>& files)> make;
 };
 
 }  // namespace trimtab

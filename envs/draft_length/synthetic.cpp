@@ -1,6 +1,7 @@
 #include "envs/draft_length/synthetic.h"
 
 #include "core/random.h"
+#include "envs/draft_length/draft_length.h"
 
 namespace trimtab {
 namespace {
@@ -50,5 +51,10 @@ void SyntheticDrafts::advance(DraftPlace& place, int64_t tokens) const {
   place.mood = mood_at(place, tokens - 1);
   place.position += tokens;
 }
+
+TT_REGISTER(DraftSourceEntry, synthetic,
+            {.name = "synthetic", .doc = "made-up drafts whose optimum is known", .make = [](const DraftLengthOptions& o, const std::vector<std::string>&) {
+               return std::make_unique<SyntheticDrafts>(o.synthetic);
+             }});
 
 }  // namespace trimtab

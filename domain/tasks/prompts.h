@@ -1,12 +1,18 @@
 // Files of prompts: one JSON object a line.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "trainers/language_tools.h"
-
 namespace trimtab {
+
+struct PromptLine {
+  std::string place;            // for messages: "prompts.jsonl:3", "--prompt"
+  std::string text;             // UTF-8; empty when tokens are given
+  std::vector<int32_t> tokens;  // the prompt as ids, taken as they are
+  std::string category = {};    // that a file of prompts says it is in
+};
 
 // {"prompt": text}, {"question": text} or {"tokens": [ids]}, and {"category": text} if it is in one; other keys are ignored, so that a
 // file of problems can be used as it is. DataError naming file and line; also for a file without a prompt.

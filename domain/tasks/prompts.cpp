@@ -1,4 +1,4 @@
-#include "app/prompts.h"
+#include "domain/tasks/prompts.h"
 
 #include <fmt/format.h>
 
