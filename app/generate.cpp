@@ -23,7 +23,7 @@ using nlohmann::json;
 
 struct GenerateOptions {
   std::vector<std::string> words, stop;
-  std::string prompts, prompt, chat, checkpoint = "best", json;
+  std::string prompts, prompt, chat, checkpoint = "best", json, draft, drafter, draft_rule = "confidence_60";
   int64_t max_tokens = 0, top_k = 0, samples = 1, threads = 0, seed = 1;
   double temperature = 1, top_p = 1;
   bool tokens = false;
@@ -57,6 +57,7 @@ GenerateOrder order_of(const GenerateOptions& options) {
         "generate takes one model, got {}: trimtab generate RUN|FOLDER --prompt TEXT", options.words.size()));
   if (options.samples < 1 || options.max_tokens < 0 || options.seed < 0 || options.threads < 0)
     throw ConfigError("--samples must be 1 or more, --max-tokens, --seed and --threads 0 or more");
+  if (!options.draft.empty() && !options.drafter.empty()) throw ConfigError("--draft and --drafter exclude each other; keep one");
   GenerateOrder out{.model = {options.words[0], options.checkpoint},
                     .prompts = prompts_of(options),
                     .samples = options.samples,
@@ -68,7 +69,10 @@ GenerateOrder order_of(const GenerateOptions& options) {
                     .seed = static_cast<uint64_t>(options.seed),
                     .chat = "none",
                     .instruction = "",
-                    .stop = options.stop};
+                    .stop = options.stop,
+                    .draft = {.path = options.draft},
+                    .drafter = options.drafter,
+                    .draft_rule = options.draft_rule};
   if (options.chat.empty()) {
     take_environment(options.words[0], out);
   } else {
@@ -137,6 +141,9 @@ TT_REGISTER(
            "--chat", o->chat,
            "none, chatml or llama3: the template around the prompt (default: that of the run's env block)");
        a.texts("--stop", o->stop, "texts that end a completion");
+       a.text("--draft", o->draft, "speculative decoding, of the same law: a draft model, a run or a Hugging Face folder with the same tokenizer");
+       a.text("--drafter", o->drafter, "or drafts without a model: prompt_lookup, suffix or token_recycling");
+       a.text("--draft-rule", o->draft_rule, "how many tokens are drafted: fixed_K, confidence_P, entropy_E, hf, ... (default confidence_60)");
        a.text("--checkpoint", o->checkpoint, "of a run: best (default), latest or a step");
        a.integer("--threads", o->threads, "threads; 0: one per core");
        a.flag("--tokens", o->tokens, "also print the token ids");

@@ -37,6 +37,10 @@ struct GenerateOrder {
   uint64_t seed = 1;
   std::string chat = "none", instruction;  // as in envs/reasoning
   std::vector<std::string> stop;
+  // Speculative decoding, of the same law: a draft model (path not empty), or a drafter without weights (engine/drafters), and who
+  // decides how many tokens it drafts (envs/draft_length/rules.h).
+  ModelChoice draft = {};
+  std::string drafter = {}, draft_rule = "confidence_60";
 };
 struct GeneratedText {
   int64_t prompt = 0, sample = 0;

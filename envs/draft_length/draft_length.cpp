@@ -21,7 +21,9 @@ float log_price(float price) { return std::clamp(std::log2(std::max(price, 1e-6f
 
 int bucket(int64_t batch) { return std::min<int>(kBatchSizes - 1, std::bit_width(static_cast<uint64_t>(batch)) - 1); }
 
-std::vector<int64_t> parse_lengths(const std::string& text, int64_t most) {
+}  // namespace
+
+std::vector<int64_t> parse_draft_lengths(const std::string& text, int64_t most) {
   std::vector<int64_t> out;
   for (const std::string& word : split(text, ',')) {
     int64_t value = -1;
@@ -34,8 +36,6 @@ std::vector<int64_t> parse_lengths(const std::string& text, int64_t most) {
   if (out.size() < 2) throw ConfigError(fmt::format("lengths '{}' leave no choice within {} drafted tokens: name two or more", text, most));
   return out;
 }
-
-}  // namespace
 
 void DraftLengthOptions::describe(Fields& f) {
   f.choice("mode", mode, {"replay", "live", "synthetic"},
@@ -111,7 +111,7 @@ DraftLength::DraftLength(const DraftLengthOptions& options, std::unique_ptr<Draf
   if (most_ > source_->most_drafted())
     throw ConfigError(fmt::format("most_drafted = {}, but only {} tokens were recorded behind every position: lower it, or record more", most_, source_->most_drafted()));
   hidden_ = options.see_hidden ? source_->hidden_size() : 0;
-  lengths_ = parse_lengths(options.lengths, most_);
+  lengths_ = parse_draft_lengths(options.lengths, most_);
   if (!options.uplink.trace.empty()) uplink_ = std::make_unique<Uplink>(options.uplink);
   for (int64_t b = bucket(options.low_batch); b <= bucket(options.high_batch); ++b) {
     for (int64_t k = 0; k <= most_; ++k)

@@ -43,6 +43,8 @@ DraftLengthOptions draft_length_options(const Config& config);   // of the env b
 std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, const std::vector<std::string>& files);
 
 constexpr int64_t kMostDrafted = 40;
+// "0,2,4,8": numbers of tokens to choose from, those within `most`. ConfigError for what is none, for other than rising order, for no choice.
+std::vector<int64_t> parse_draft_lengths(const std::string& text, int64_t most);
 constexpr int64_t kBatchSizes = 11;   // 1 to 1024, by powers of two
 
 // Prices in tokens at a reference rate: what the next drafted token costs (over an uplink by its rate just now, and lately), and a round.

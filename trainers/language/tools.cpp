@@ -7,11 +7,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <optional>
 
 #include "core/checkpoint.h"
 #include "core/error.h"
 #include "core/run_folder.h"
 #include "engine/generation/generator.h"
+#include "engine/speculative/speculative.h"
+#include "envs/draft_length/rules.h"
 #include "policies/tokenizer/chat.h"
 #include "trainers/language/job.h"
 #include "trainers/language/prompt.h"
@@ -65,6 +68,42 @@ StopRules stop_rules(const GenerateOrder& order, const LanguageModel& model) {
   return {ids, order.stop, model.tokenizer.get()};
 }
 
+constexpr int64_t kMostDrafted = 16;
+
+SpeculativeDecoder decoder_of(const GenerateOrder& order, const Transformer& target, const Transformer* draft) {
+  const SpeculativeOptions options{.most_drafted = kMostDrafted};
+  if (draft != nullptr) return SpeculativeDecoder(target, *draft, options);
+  DrafterOptions drafter;
+  drafter.method = order.drafter, drafter.token_recycling.vocab = target.config().vocab_size;
+  return SpeculativeDecoder(target, make_drafter(drafter), options);
+}
+
+// With drafts; says what they were good for.
+std::vector<Completion> complete_speculatively(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
+                                               Pool& pool) {
+  std::optional<LanguageModel> draft;
+  if (!order.draft.path.empty()) {
+    draft = load_model(order.draft);
+    if (draft->tokenizer->hash() != model.tokenizer->hash())
+      throw ConfigError(fmt::format("--draft {}: has another tokenizer than {}: a draft's token must mean the same to the target", order.draft.path, order.model.path));
+  }
+  SpeculativeDecoder decoder = decoder_of(order, *model.transformer, draft ? draft->transformer.get() : nullptr);
+  const auto rule = make_draft_rule(order.draft_rule, {.most_drafted = kMostDrafted, .cost = {}, .seed = order.seed, .head = nullptr});
+  std::vector<Completion> out;
+  for (SpeculativeCompletion& c : decoder.generate(requests, sampling, stop_rules(order, model), order.seed, *rule, pool)) out.push_back(std::move(c.completion));
+  const SpeculativeTimes& t = decoder.times();
+  fmt::print(stderr, "{} tokens in {} passes of the target; {} of {} drafted tokens accepted; {:.0f} tokens/s\n", t.tokens, t.target_passes, t.accepted, t.drafted,
+             static_cast<double>(t.tokens) / t.total_s);
+  return out;
+}
+
+std::vector<Completion> complete(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, Pool& pool) {
+  const SamplingOptions sampling{.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p};
+  if (!order.draft.path.empty() || !order.drafter.empty()) return complete_speculatively(order, model, requests, sampling, pool);
+  return Generator(*model.transformer)
+      .generate(requests, sampling, stop_rules(order, model), order.seed, pool, reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
+}
+
 std::vector<GeneratedText> generate(const GenerateOrder& order) {
   at::set_num_threads(1);  // threads are ours, so that sums have one order
   const LanguageModel model = load_model(order.model);
@@ -75,11 +114,7 @@ std::vector<GeneratedText> generate(const GenerateOrder& order) {
     requests.push_back({.prompt = std::move(ids), .samples = order.samples, .key = i, .max_tokens = limit});
   }
   Pool pool(thread_count(order.threads));
-  const std::vector<Completion> completions =
-      Generator(*model.transformer)
-          .generate(requests, {.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p},
-                    stop_rules(order, model), order.seed, pool,
-                    reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
+  const std::vector<Completion> completions = complete(order, model, requests, pool);
   std::vector<GeneratedText> out;
   for (const Completion& c : completions) {
     const PromptLine& prompt = order.prompts[c.request];

@@ -18,20 +18,6 @@ constexpr float kServerAverage = 0.995f;  // of acceptance, per judged token
 
 float log_between(double value, float low, float high) { return std::clamp(static_cast<float>(std::log2(std::max(value, 1e-9))), low, high); }
 
-std::vector<int64_t> parse_lengths(const std::string& text, int64_t most) {
-  std::vector<int64_t> out;
-  for (const std::string& word : split(text, ',')) {
-    int64_t value = -1;
-    char rest = 0;
-    if (std::sscanf(word.c_str(), "%ld%c", &value, &rest) != 1 || value < 0 || value > kMostDrafted)
-      throw ConfigError(fmt::format("lengths: '{}' is no number of tokens from 0 to {}; write them as 0,2,4,8", word, kMostDrafted));
-    if (!out.empty() && value <= out.back()) throw ConfigError(fmt::format("lengths: {} does not come after {}: list them in rising order", value, out.back()));
-    if (value <= most) out.push_back(value);
-  }
-  if (out.size() < 2) throw ConfigError(fmt::format("lengths '{}' leave no choice within {} drafted tokens: name two or more", text, most));
-  return out;
-}
-
 Draws world_draws(WorldKey key, int64_t request) {
   return Draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32), static_cast<uint32_t>(request));
 }
@@ -78,7 +64,7 @@ std::unique_ptr<DraftSource> open_drafts(const DraftServingOptions& options, con
 }
 
 DraftServing::DraftServing(const DraftServingOptions& options, std::unique_ptr<DraftSource> source) : options_(options), source_(std::move(source)) {
-  lengths_ = parse_lengths(options.lengths, std::min(kMostDrafted, source_->most_drafted()));
+  lengths_ = parse_draft_lengths(options.lengths, std::min(kMostDrafted, source_->most_drafted()));
   for (const int64_t k : lengths_) profiles_.push_back(profile(k));
   reference_.resize(options.max_batch + 1), best_length_.resize(options.max_batch + 1);
   for (int64_t b = 1; b <= options.max_batch; ++b)
