@@ -18,6 +18,7 @@ struct Case {
   const char* yaml;
   // The share of texts with a surviving slip whose answer is right all the same, at most: slips that cancel.
   double coincidence = 0.01;
+  bool worked = true;  // replies have steps; else a problem has one reply
 };
 
 const Case kCases[] = {
@@ -37,6 +38,10 @@ const Case kCases[] = {
     {"key_value_short", "{type: key_value, prompt_length: 65, tiers: [1, 9]}", 0.15},
     {"story", "type: story"},
     {"story_short", "{type: story, prompt_length: 200, tiers: [2]}"},
+    {"sudoku", "type: sudoku", 0.01, false},
+    {"sudoku_easy_and_hard", "{type: sudoku, tiers: [4, 12]}", 0.01, false},
+    {"edits", "type: edits", 0.01, false},
+    {"edits_long", "{type: edits, tiers: [5, 16]}", 0.01, false},
     {"few_shot", "{type: few_shot, suite: {type: chained_arithmetic, tiers: [1, 3]}, shots: 6}", 0.6},
     {"few_shot_sorting", "{type: few_shot, suite: {type: sorting}}"},
     {"mixed", "{type: mixed, suites: [{type: sorting, tiers: [3]}, {type: base_conversion}, {type: chained_arithmetic, tiers: [2]}]}"},
@@ -149,7 +154,8 @@ TEST_P(Suites, TheSameKeyGivesTheSameText) {
     for (uint32_t visit = 0; visit < 4; ++visit) replies.insert(a->corpus_reply(p, {seed_, i, visit}));
   }
   EXPECT_GT(prompts.size(), 40u);
-  EXPECT_GT(replies.size(), 150u);
+  if (GetParam().worked) EXPECT_GT(replies.size(), 150u);
+  else EXPECT_LE(replies.size(), prompts.size());
   EXPECT_NE(a->problem(seed_, 1, Split::kTrain).prompt + a->problem(seed_, 2, Split::kTrain).prompt,
             a->problem(seed_ + 1, 1, Split::kTrain).prompt + a->problem(seed_ + 1, 2, Split::kTrain).prompt);
 }
@@ -279,6 +285,62 @@ TEST(KeyValue, PromptsHaveTheAskedLength) {
   }
 }
 
+// Digits that complete sixteen cells, counted cell by cell.
+int num_solutions(std::string cells) {
+  const size_t cell = cells.find('.');
+  if (cell == std::string::npos) return 1;
+  int count = 0;
+  for (const char digit : {'1', '2', '3', '4'}) {
+    bool taken = false;
+    for (size_t i = 0; i < 16; ++i) {
+      const bool box = i / 8 == cell / 8 && i % 4 / 2 == cell % 4 / 2;
+      taken |= cells[i] == digit && (i / 4 == cell / 4 || i % 4 == cell % 4 || box);
+    }
+    cells[cell] = digit;
+    if (!taken) count += num_solutions(cells);
+  }
+  return count;
+}
+
+TEST(Sudoku, PuzzlesHaveOneSolutionAndAsManyEmptyCellsAsTheirTier) {
+  const auto suite = suite_of("{type: sudoku, tiers: [4, 5, 6, 7, 8, 9, 10, 11, 12]}");
+  std::set<std::string> grids;
+  for (uint64_t i = 0; i < 6000; ++i) {
+    const Problem p = suite->problem(test_seed(), i, Split::kTrain);
+    grids.insert(p.answer);
+    if (i >= 500) continue;
+    const std::string cells = p.prompt.substr(7, 16);
+    EXPECT_EQ(p.prompt, "sudoku " + cells + "=");
+    EXPECT_EQ(std::count(cells.begin(), cells.end(), '.'), p.tier);
+    EXPECT_EQ(num_solutions(cells), 1) << cells;
+    for (size_t c = 0; c < 16; ++c) {
+      EXPECT_TRUE(cells[c] == '.' || cells[c] == p.answer[c]) << cells << " " << p.answer;
+      std::string one_missing = p.answer;
+      one_missing[c] = '.';
+      EXPECT_EQ(num_solutions(one_missing), 1) << p.answer;
+    }
+  }
+  EXPECT_EQ(grids.size(), 288u);  // all there are
+}
+
+TEST(Edits, AreThoseOfThePrompt) {
+  const auto suite = suite_of("{type: edits, tiers: [4, 16]}");
+  std::map<int64_t, int> by_number;
+  for (uint64_t i = 0; i < 3000; ++i) {
+    const Problem p = suite->problem(test_seed(), i, Split::kTrain);
+    const std::string text = p.prompt.substr(5, static_cast<size_t>(p.tier));
+    ASSERT_EQ(p.prompt[5 + text.size()], ':') << p.prompt;
+    ASSERT_EQ(p.answer.size(), text.size());
+    std::string prompt = "copy " + text + ":";
+    for (size_t c = 0; c < text.size(); ++c)
+      if (text[c] != p.answer[c]) prompt += fmt::format(" {}={}", c + 1, p.answer[c]);
+    EXPECT_EQ(prompt + "=", p.prompt);
+    ++by_number[std::count(p.prompt.begin(), p.prompt.end(), '=') - 1];
+  }
+  for (const int64_t edits : {1, 2, 3}) EXPECT_NEAR(by_number[edits], 1000, 130) << edits;
+  EXPECT_EQ(suite->clean_reply({"x", "copy bqzka: 2=x 4=m=", "", 5}, {}), "#bxzma.");
+}
+
 TEST(FewShot, ExamplesAreRightTrainingProblemsAndNotTheQuestion) {
   const auto suite = suite_of("{type: few_shot, shots: 5, suite: {type: sorting, tiers: [2]}}");
   const auto inner = suite_of("{type: sorting, tiers: [2]}");
@@ -326,7 +388,7 @@ TEST(SuiteConfig, MistakesAreNamed) {
 
 TEST(SuiteConfig, EverySuiteHelpsAndResolvesToItself) {
   const auto& registry = Registry<SuiteEntry>::instance();
-  EXPECT_EQ(registry.names().size(), 9u);
+  EXPECT_EQ(registry.names().size(), 11u);
   for (const Case& c : kCases) {
     const Config config = Config::parse(c.yaml, "suite.yaml");
     const SuiteEntry& entry = registry.get(config.text("type", ""), "suite");
