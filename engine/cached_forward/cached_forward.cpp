@@ -112,6 +112,7 @@ void score_tokens(CachedForward& forward, std::span<const int32_t> tokens, KvCac
 
 Completion generate_cached(const CachedModel& model, const GenerationRequest& request, const SamplingOptions& sampling, const StopRules& stop,
                            uint64_t seed, KvCache& cache, const PackPages& pack) {
+  check_causal(model.config());
   check_sampling(sampling);
   check_stop(stop, model.config());
   check_requests({&request, 1}, sampling, model.config());

@@ -38,6 +38,12 @@ void check_sampling(const SamplingOptions& s) {
   if (!(s.top_p > 0 && s.top_p <= 1)) throw ConfigError(fmt::format("top_p = {}, but it must be above 0 and at most 1", s.top_p));
 }
 
+void check_causal(const TransformerConfig& config) {
+  if (config.diffusion.enabled())
+    throw ConfigError(fmt::format("the model fills in masked tokens (mask_token_id {} in its config.json) and cannot be sampled from left to right: "
+                                  "give a causal model, or decode it as the masked diffusion model it is", config.diffusion.mask_id));
+}
+
 void check_stop(const StopRules& stop, const TransformerConfig& config) {
   check_ids(stop.ids, config, "the list of stop ids");
   if (!stop.strings.empty() && stop.tokenizer == nullptr) throw ConfigError("stop strings need the model's tokenizer");

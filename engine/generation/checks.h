@@ -7,6 +7,8 @@
 
 namespace trimtab {
 
+// ConfigError for a masked diffusion model, which is not written with from left to right.
+void check_causal(const TransformerConfig& config);
 // ConfigError for sampling options and stop rules that cannot be, DataError for requests (generator.h).
 void check_sampling(const SamplingOptions& sampling);
 void check_stop(const StopRules& stop, const TransformerConfig& config);

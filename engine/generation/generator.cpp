@@ -34,6 +34,7 @@ std::vector<Completion> Generator::generate(std::span<const GenerationRequest> r
                                             const StopRules& stop, uint64_t seed, Pool& pool,
                                             const std::function<void(int64_t, int64_t)>& progress) {
   const TransformerConfig& config = impl_->model.config();
+  check_causal(config);
   check_sampling(sampling);
   check_stop(stop, config);
   check_requests(requests, sampling, config);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "engine/generation/checks.h"
 #include "engine/generation/team.h"
 #include "engine/speculative/model_runner.h"
 #include "engine/speculative/token_distribution.h"
@@ -122,6 +123,8 @@ class TextRecorder {
 };
 
 void check_texts(const Transformer& target, const Transformer& draft, const std::vector<RecordedText>& texts, const DraftRecorderOptions& o) {
+  check_causal(target.config());
+  check_causal(draft.config());
   if (target.config().vocab_size != draft.config().vocab_size)
     throw ConfigError(fmt::format("the draft model has a vocabulary of {} tokens, the target of {}: a draft needs the target's tokenizer", draft.config().vocab_size,
                                   target.config().vocab_size));

@@ -72,6 +72,8 @@ RunnerLimits SpeculativeDecoder::Impl::limits(std::span<const GenerationRequest>
 
 std::vector<SpeculativeCompletion> SpeculativeDecoder::generate(std::span<const GenerationRequest> requests, const SamplingOptions& sampling, const StopRules& stop,
                                                                 uint64_t seed, DraftControl& control, Pool& pool) {
+  check_causal(impl_->target.config());
+  if (impl_->draft != nullptr) check_causal(impl_->draft->config());
   check_sampling(sampling);
   check_stop(stop, impl_->target.config());
   check_requests(requests, sampling, impl_->target.config());

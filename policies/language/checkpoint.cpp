@@ -51,12 +51,29 @@ std::set<std::string> files_of(const std::filesystem::path& folder) {
   return files;
 }
 
+// LLaDA's names (model.transformer.blocks.3.ff_proj.weight) are those of OLMo; the rest is as Hugging Face has it.
+std::string own_name(const std::string& name) {
+  static const std::map<std::string, std::string> kTop = {{"wte", "model.embed_tokens"}, {"ln_f", "model.norm"}, {"ff_out", "lm_head"}};
+  static const std::map<std::string, std::string> kLayer = {
+      {"attn_norm", "input_layernorm"}, {"ff_norm", "post_attention_layernorm"}, {"q_proj", "self_attn.q_proj"}, {"k_proj", "self_attn.k_proj"},
+      {"v_proj", "self_attn.v_proj"}, {"attn_out", "self_attn.o_proj"}, {"ff_proj", "mlp.gate_proj"}, {"up_proj", "mlp.up_proj"}, {"ff_out", "mlp.down_proj"}};
+  const std::string top = "model.transformer.", blocks = top + "blocks.";
+  if (!name.starts_with(top)) return name;
+  const size_t end = name.rfind('.'), part = name.rfind('.', end - 1) + 1;
+  const std::map<std::string, std::string>& names = name.starts_with(blocks) ? kLayer : kTop;
+  const auto found = names.find(name.substr(part, end - part));
+  if (found == names.end()) return name;
+  const std::string where = name.starts_with(blocks) ? "model.layers." + name.substr(blocks.size(), part - blocks.size()) : "";
+  return where + found->second + name.substr(end);
+}
+
 // Copies one tensor into its parameter; tied heads that a file holds all the same are accepted when they are the embedding.
 void take(const std::string& name, const at::Tensor& value, const std::filesystem::path& file, const Transformer& model,
           std::set<std::string>& missing) {
-  const auto it = model.parameters().find(name);
+  const std::string own = own_name(name);
+  const auto it = model.parameters().find(own);
   if (it == model.parameters().end()) {
-    if (name == "lm_head.weight" && model.config().tied_embeddings) return;
+    if (own == "lm_head.weight" && model.config().tied_embeddings) return;
     if (name.ends_with("rotary_emb.inv_freq")) return;   // old checkpoints hold the frequencies, which follow from config.json
     throw DataError(fmt::format("{}: tensor '{}' is no part of a {} model with {} layers: does config.json belong to it?", file.string(),
                                 name, model.config().family, model.config().num_layers));
@@ -64,7 +81,7 @@ void take(const std::string& name, const at::Tensor& value, const std::filesyste
   if (value.sizes() != it->second.sizes())
     throw DataError(fmt::format("{}: tensor '{}' has shape [{}], but config.json makes it [{}]", file.string(), name,
                                 fmt::join(value.sizes(), ", "), fmt::join(it->second.sizes(), ", ")));
-  if (missing.erase(name) == 0) throw DataError(fmt::format("{}: tensor '{}' is there twice, in different shards", file.string(), name));
+  if (missing.erase(own) == 0) throw DataError(fmt::format("{}: tensor '{}' is there twice, in different shards", file.string(), name));
   if (!value.isfinite().all().item<bool>())
     throw DataError(fmt::format("{}: tensor '{}' has values that are not finite", file.string(), name));
   it->second.copy_(value);

@@ -42,16 +42,17 @@ class Reader {
     if (!json_[key].is_string()) fail(fmt::format("'{}' is {}, but it must be a string", key, json_[key].dump()));
     return json_[key].get<std::string>();
   }
+  int64_t whole(const char* key, int64_t low, int64_t high) const {
+    const Json& x = json_[key];
+    if (!x.is_number_integer() || x.get<int64_t>() < low || x.get<int64_t>() > high)
+      fail(fmt::format("'{}' is {}, but it must be a whole number from {} to {}", key, x.dump(), low, high));
+    return x.get<int64_t>();
+  }
   Reader inner(const char* key) const { return Reader(file_, has(key) ? json_[key] : Json::object()); }
   const Json& json() const { return json_; }
 
  private:
-  int64_t checked_size(const char* key, int64_t high) const {
-    const Json& x = json_[key];
-    if (!x.is_number_integer() || x.get<int64_t>() < 1 || x.get<int64_t>() > high)
-      fail(fmt::format("'{}' is {}, but it must be a whole number from 1 to {}", key, x.dump(), high));
-    return x.get<int64_t>();
-  }
+  int64_t checked_size(const char* key, int64_t high) const { return whole(key, 1, high); }
   std::filesystem::path file_;
   Json json_;
 };
@@ -93,6 +94,62 @@ void check(const Reader& r, const TransformerConfig& c) {
   if (r.has("quantization_config")) r.fail("quantised checkpoints are not read: give the unquantised one");
 }
 
+int64_t read_mask_id(const Reader& r, const TransformerConfig& c) {
+  if (!r.has("mask_token_id")) r.fail("has no 'mask_token_id': a masked diffusion model needs one; its tokenizer's mask token says which");
+  const Json& id = r.json()["mask_token_id"];
+  if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= c.vocab_size)
+    r.fail(fmt::format("mask_token_id {} is no token of a vocabulary of {}: give the id of the tokenizer's mask token", id.dump(), c.vocab_size));
+  return id.get<int64_t>();
+}
+
+// What says that a model of the usual shape fills in masks: `mask_token_id` and the block `diffusion`, both or neither.
+DiffusionConfig read_diffusion(const Reader& r, const TransformerConfig& c) {
+  if (!r.has("diffusion") && !r.has("mask_token_id")) return {};
+  if (!r.has("diffusion"))
+    r.fail("has a 'mask_token_id' but no 'diffusion': add diffusion: {\"shifted\": ..., \"block\": ...}, or take the mask out of a causal model");
+  const Reader block = r.inner("diffusion");
+  for (const auto& [key, value] : block.json().items())
+    if (key != "shifted" && key != "block") r.fail(fmt::format("diffusion has the key '{}', but only shifted and block are known", key));
+  return {.mask_id = read_mask_id(r, c), .shifted = block.flag_or("shifted", false), .block = block.has("block") ? block.whole("block", 0, c.max_positions) : 0};
+}
+
+void read_eos(const Reader& r, TransformerConfig& c) {
+  if (!r.has("eos_token_id")) return;
+  const Json& eos = r.json()["eos_token_id"];
+  for (const Json& id : eos.is_array() ? eos : Json::array({eos})) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= c.vocab_size)
+      r.fail(fmt::format("eos_token_id {} is no token of a vocabulary of {}", id.dump(), c.vocab_size));
+    c.eos_ids.push_back(id.get<int64_t>());
+  }
+}
+
+// LLaDA's config.json has the keys of OLMo, with many switches; those of its released models are built.
+TransformerConfig read_llada(const Reader& r) {
+  const auto must_be = [&](const char* key, const std::string& wanted, const std::string& otherwise) {
+    const std::string value = r.has(key) ? (r.json()[key].is_string() ? r.json()[key].get<std::string>() : r.json()[key].dump()) : otherwise;
+    if (value != wanted) r.fail(fmt::format("'{}' is {}, and only {} is built for LLaDA", key, value, wanted));
+  };
+  must_be("block_type", "llama", "sequential"), must_be("activation_type", "silu", "swiglu"), must_be("layer_norm_type", "rms", "default");
+  must_be("rope", "true", "false"), must_be("layer_norm_with_affine", "true", "true"), must_be("block_group_size", "1", "1");
+  for (const char* key : {"alibi", "attention_layer_norm", "input_emb_norm", "scale_logits", "include_bias"}) must_be(key, "false", "false");
+  TransformerConfig c;
+  c.hidden_size = r.size("d_model"), c.num_layers = r.size("n_layers", 1000), c.num_heads = r.size("n_heads");
+  c.num_kv_heads = r.size_or("n_kv_heads", r.flag_or("multi_query_attention", false) ? 1 : c.num_heads);
+  c.vocab_size = r.size_or("embedding_size", r.size("vocab_size"));   // rows of the embedding, padded
+  c.intermediate_size = r.size_or("mlp_hidden_size", r.size_or("mlp_ratio", 4) * c.hidden_size);
+  c.max_positions = r.size_or("max_sequence_length", 1024);
+  if (c.hidden_size % c.num_heads != 0) r.fail(fmt::format("d_model = {} is no multiple of n_heads = {}", c.hidden_size, c.num_heads));
+  c.head_dim = c.hidden_size / c.num_heads;
+  c.norm_eps = r.number_or("rms_norm_eps", 1e-5), c.rope.theta = r.number_or("rope_theta", 10000);
+  c.rope.original_positions = static_cast<double>(c.max_positions);
+  c.tied_embeddings = r.flag_or("weight_tying", true);
+  c.qkv_bias = r.flag_or("include_qkv_bias", false);
+  c.family = c.qkv_bias ? "qwen2" : "llama";
+  c.diffusion = {.mask_id = read_mask_id(r, c)};
+  read_eos(r, c);
+  return c;
+}
+
 }  // namespace
 
 TransformerConfig TransformerConfig::read(const std::filesystem::path& folder) {
@@ -106,8 +163,15 @@ TransformerConfig TransformerConfig::read(const std::filesystem::path& folder) {
   const Reader r(file, std::move(json));
   TransformerConfig c;
   c.family = r.text_or("model_type", "");
+  if (c.family == "llada") {
+    c = read_llada(r);
+    check(r, c);
+    return c;
+  }
+  const bool dream = c.family == "Dream";
+  if (dream) c.family = "qwen2";
   if (c.family != "llama" && c.family != "qwen2" && c.family != "qwen3")
-    r.fail(fmt::format("model_type '{}' is not built: llama, qwen2 and qwen3 are", c.family));
+    r.fail(fmt::format("model_type '{}' is not built: llama, qwen2, qwen3, llada and Dream are", c.family));
   c.vocab_size = r.size("vocab_size"), c.hidden_size = r.size("hidden_size"), c.num_layers = r.size("num_hidden_layers", 1000);
   c.num_heads = r.size("num_attention_heads"), c.num_kv_heads = r.size_or("num_key_value_heads", c.num_heads);
   c.intermediate_size = r.size("intermediate_size"), c.max_positions = r.size_or("max_position_embeddings", 2048);
@@ -122,14 +186,8 @@ TransformerConfig TransformerConfig::read(const std::filesystem::path& folder) {
   c.mlp_bias = c.family == "llama" && r.flag_or("mlp_bias", false);
   c.tied_embeddings = r.flag_or("tie_word_embeddings", false);
   c.rope = read_rope(r, c.max_positions);
-  if (r.has("eos_token_id")) {
-    const Json& eos = r.json()["eos_token_id"];
-    for (const Json& id : eos.is_array() ? eos : Json::array({eos})) {
-      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= c.vocab_size)
-        r.fail(fmt::format("eos_token_id {} is no token of a vocabulary of {}", id.dump(), c.vocab_size));
-      c.eos_ids.push_back(id.get<int64_t>());
-    }
-  }
+  c.diffusion = dream ? DiffusionConfig{.mask_id = read_mask_id(r, c), .shifted = true} : read_diffusion(r, c);
+  read_eos(r, c);
   check(r, c);
   return c;
 }
@@ -157,6 +215,7 @@ std::string TransformerConfig::json() const {
             {"attention_bias", family == "qwen2" ? false : qkv_bias}, {"mlp_bias", mlp_bias},
             {"tie_word_embeddings", tied_embeddings}, {"torch_dtype", "float32"}};
   if (!eos_ids.empty()) j["eos_token_id"] = eos_ids.size() == 1 ? Json(eos_ids[0]) : Json(eos_ids);
+  if (diffusion.enabled()) j["mask_token_id"] = diffusion.mask_id, j["diffusion"] = {{"shifted", diffusion.shifted}, {"block", diffusion.block}};
   return j.dump(2) + "\n";
 }
 

@@ -158,19 +158,35 @@ at::Tensor dense_hidden(const Transformer& m, const at::Tensor& tokens, const at
   return norm(x, get("model.norm.weight"));
 }
 
+// Row r sees row k when k's segment is r's or one it continues; with `causal` only rows that are not behind it.
 at::Tensor mask_of(const Trie& trie, bool causal) {
+  std::vector<int64_t> segment_of(trie.num_rows);
+  for (size_t i = 0; i < trie.segments.size(); ++i)
+    for (int64_t k = 0; k < trie.segments[i].length; ++k) segment_of[trie.segments[i].first + k] = static_cast<int64_t>(i);
   at::Tensor mask = at::full({trie.num_rows, trie.num_rows}, -INFINITY, at::kDouble);
-  for (const Trie::Segment& s : trie.segments) {
-    at::Tensor own = mask.slice(0, s.first, s.first + s.length).slice(1, s.first, s.first + s.length);
-    if (causal) own.copy_(at::full_like(own, -INFINITY).triu(1));
-    else own.zero_();
-  }
+  for (int64_t r = 0; r < trie.num_rows; ++r)
+    for (int64_t k = 0; k < (causal ? r + 1 : trie.num_rows); ++k)
+      for (int64_t a = segment_of[r]; a >= 0; a = trie.segments[a].parent)
+        if (a == segment_of[k]) mask[r][k] = 0;
   return mask;
 }
 
-TEST(Forward, WithAndWithoutTheCausalMaskEqualsTheDenseReference) {
+// Prompts with answers in blocks, each block clean and noised: children of the clean block before it.
+Trie blocks(Draws& draws) {
   Trie trie;
-  for (const int64_t length : {7, 1, 0, 12}) trie.add(-1, length);
+  for (int text = 0; text < 3; ++text) {
+    int64_t before = trie.add(-1, draws.below(6));
+    for (uint32_t b = 0, n = draws.below(4); b < n; ++b) {
+      const int64_t length = 1 + draws.below(4);
+      trie.add(before, length);
+      before = trie.add(before, length);
+    }
+  }
+  trie.add(-1, 5), trie.add(-1, 5), trie.add(-1, 0), trie.add(-1, 5);   // of one length
+  return trie;
+}
+
+void expect_the_dense_reference(const Trie& trie) {
   const at::Tensor tokens = random_tokens(trie.num_rows, 34), positions = at::tensor(trie.positions(), at::kLong);
   for (const char* family : {"llama", "qwen2", "qwen3"})
     for (const bool causal : {true, false})
@@ -187,6 +203,20 @@ TEST(Forward, WithAndWithoutTheCausalMaskEqualsTheDenseReference) {
         EXPECT_LE((ours - theirs).abs().max().item<double>(), 1e-11);
         EXPECT_LE((gradient - model.flat_gradient()).abs().max().item<double>(), 1e-11 * (1 + gradient.abs().max().item<double>()));
       }
+}
+
+TEST(Forward, WithAndWithoutTheCausalMaskEqualsTheDenseReference) {
+  Trie trie;
+  for (const int64_t length : {7, 1, 0, 12}) trie.add(-1, length);
+  expect_the_dense_reference(trie);
+}
+
+TEST(Forward, BlocksSeeThemselvesAndWhatTheyContinueAsTheDenseReferenceDoes) {
+  Draws draws(test_seed(), Stream::kTest, 38);
+  for (int round = 0; round < 8; ++round) {
+    SCOPED_TRACE(round);
+    expect_the_dense_reference(blocks(draws));
+  }
 }
 
 TEST(Forward, WithoutTheMaskEarlierRowsSeeLaterOnesOfTheirSegmentAlone) {
@@ -206,10 +236,27 @@ TEST(Forward, WithoutTheMaskEarlierRowsSeeLaterOnesOfTheirSegmentAlone) {
   }
 }
 
-TEST(Forward, WithoutTheMaskRefusesAPrefix) {
-  const Transformer model(small("llama"), 1);
-  const Trie trie = two_groups();
-  EXPECT_DEATH(model.hidden(random_tokens(trie.num_rows, 36), trie, {.causal = false}), "roots only");
+TEST(Forward, ABlockSeesNothingOfItsNoisedTwinOrOfWhatFollows) {
+  Trie trie;
+  const int64_t prompt = trie.add(-1, 3);
+  trie.add(prompt, 2);                              // rows 3, 4: noised
+  trie.add(trie.add(prompt, 2), 2);                 // rows 5, 6: clean; 7, 8: the block after it
+  const Transformer model(small("llama"), 1, at::kFloat, {.weight = 0.3, .embedding = 0.3});
+  const at::Tensor tokens = random_tokens(trie.num_rows, 36);
+  const torch::NoGradGuard no_grad;
+  const auto changed_by = [&](int64_t row) {
+    at::Tensor other = tokens.clone();
+    other[row] = (other[row] + 1) % 23;
+    std::vector<int64_t> rows;
+    const at::Tensor change = (model.hidden(other, trie, {.causal = false}) - model.hidden(tokens, trie, {.causal = false})).abs().amax(1);
+    for (int64_t r = 0; r < trie.num_rows; ++r)
+      if (change[r].item<float>() > 0) rows.push_back(r);
+    return rows;
+  };
+  EXPECT_EQ(changed_by(2), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(changed_by(4), (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(changed_by(6), (std::vector<int64_t>{5, 6, 7, 8}));
+  EXPECT_EQ(changed_by(8), (std::vector<int64_t>{7, 8}));
 }
 
 }  // namespace

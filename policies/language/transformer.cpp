@@ -119,6 +119,22 @@ Transformer Transformer::copy_as(const at::TensorOptions& options) const {
   return Transformer(config_, copied(flat_), lora_, copied(adapter_));
 }
 
+Transformer Transformer::as_diffusion(const DiffusionConfig& diffusion) const {
+  const torch::NoGradGuard no_grad;
+  TT_CHECK(!lora_, "an adapter goes beside the converted weights");
+  TT_CHECK(diffusion.mask_id >= 0 && diffusion.mask_id <= config_.vocab_size, "mask id {}", diffusion.mask_id);
+  TransformerConfig config = config_;
+  config.diffusion = diffusion;
+  config.vocab_size = std::max(config_.vocab_size, diffusion.mask_id + 1);
+  Transformer out(config, at::zeros({count_parameters(config)}, flat_.options()));
+  for (const auto& [name, to] : out.parameters_) {
+    const at::Tensor& from = parameters_.at(name);
+    to.narrow(0, 0, from.size(0)).copy_(from);
+    if (to.size(0) > from.size(0)) to[from.size(0)].copy_(from.mean(0));
+  }
+  return out;
+}
+
 void Transformer::refresh(const Transformer& from) {
   const torch::NoGradGuard no_grad;
   trainable().copy_(from.trainable());

@@ -24,7 +24,7 @@ struct Initialisation {
 };
 
 struct ForwardOptions {
-  bool causal = true;            // false: every row sees all of its segment, as in masked diffusion; the trie has roots only
+  bool causal = true;            // false: every row sees all of its segment and of the segments before it, as in masked diffusion
   // Keeps a layer's input alone and computes its activations again in the backward: one more forward, for the activations of one layer
   // instead of all. The gradients are the same bits. The model must outlive the backward.
   bool recompute_layers = false;
@@ -49,6 +49,10 @@ class Transformer {
   // config.json and model.safetensors (f32) that Hugging Face transformers loads; `max_shard_bytes` splits it into shards with
   // an index. Each file is written whole or not at all.
   void write(const std::filesystem::path& folder, int64_t max_shard_bytes = int64_t{5} << 30) const;
+
+  // A copy of the weights as a masked diffusion model. mask_id may be vocab_size: embedding and head then get one more row, the mean of
+  // their others. There must be no adapter.
+  Transformer as_diffusion(const DiffusionConfig& diffusion) const;
 
   // The same frozen base (shared) with an adapter instead of any it has: A drawn by key (seed, name) as PEFT does (uniform to
   // 1 / sqrt(in)), B zero, so at first it changes nothing. ConfigError for a target that is no linear layer.

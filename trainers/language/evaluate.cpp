@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "trainers/language/diffusion_decode.h"
 #include "trainers/language/prompt.h"
 
 namespace trimtab {
@@ -23,6 +24,13 @@ std::vector<GenerationRequest> requests_of(const LanguageModel& model, const Tex
   return out;
 }
 
+std::vector<Completion> complete(const LanguageModel& model, const TextEnvironment& environment, const LanguageEvaluationRequest& r, Pool& pool) {
+  const StopRules stop{environment.stop_ids(*model.tokenizer), environment.stop_strings(), model.tokenizer.get()};
+  const std::vector<GenerationRequest> requests = requests_of(model, environment, r);
+  if (!model.transformer->config().diffusion.enabled()) return Generator(*model.transformer).generate(requests, r.sampling, stop, r.seed, pool, r.progress);
+  return decode_one_token_per_pass(*model.transformer, requests, r.sampling, stop.ids, r.seed, pool, r.progress);
+}
+
 }  // namespace
 
 double LanguageEvaluation::mean_outcome() const { return mean(outcome); }
@@ -33,10 +41,7 @@ double LanguageEvaluation::truncated_share() const { return mean(truncated); }
 LanguageEvaluation evaluate_language(const LanguageModel& model, TextEnvironment& environment, const LanguageEvaluationRequest& request,
                                      Pool& pool) {
   const auto start = std::chrono::steady_clock::now();
-  Generator generator(*model.transformer);
-  const StopRules stop{environment.stop_ids(*model.tokenizer), environment.stop_strings(), model.tokenizer.get()};
-  const std::vector<Completion> completions =
-      generator.generate(requests_of(model, environment, request), request.sampling, stop, request.seed, pool, request.progress);
+  const std::vector<Completion> completions = complete(model, environment, request, pool);
   LanguageEvaluation out;
   out.samples = request.samples;
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

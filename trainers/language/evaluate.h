@@ -1,4 +1,5 @@
-// Evaluation of a language model on problems with verifiable answers: sampled and greedy.
+// Evaluation of a language model on problems with verifiable answers: sampled and greedy. A masked diffusion model's answers are
+// `sampling.max_tokens` masked tokens that it fills in (diffusion_decode.h); top_k and top_p are not for them.
 #pragma once
 
 #include <cstdint>

@@ -134,8 +134,20 @@ std::unique_ptr<TextEnvironment> LanguageJob::make_environment(const Config& env
 
 LanguageModel LanguageJob::make_model() const {
   LanguageModel model = make_base();
+  prepare(model);
   add_adapter(model);
   return model;
+}
+
+void LanguageJob::prepare(LanguageModel& model) const {
+  const auto masked = [](const LanguagePhase& phase) { return learner_of(phase.trainer).prepare != nullptr; };
+  const auto count = std::count_if(phases.begin(), phases.end(), masked);
+  if (count == 0 && model.transformer->config().diffusion.enabled())
+    config_.fail("trainer.preset", fmt::format("trains causal models, and {} fills in masked tokens (mask_token_id in its config.json): take the preset diffusion, or a causal model", policy.model));
+  if (count > 0 && count < static_cast<int64_t>(phases.size()))
+    config_.fail("phases", "some train a masked diffusion model and some a causal one: make two runs of them, the second with the first as its policy.model");
+  for (const LanguagePhase& phase : phases)
+    if (masked(phase)) learner_of(phase.trainer).prepare(model, phase.trainer, policy.model.empty());
 }
 
 void LanguageJob::add_adapter(LanguageModel& model) const {

@@ -60,6 +60,7 @@ class LanguageJob {
  private:
   void read_phases();
   LanguageModel make_base() const;
+  void prepare(LanguageModel& model) const;
   void add_adapter(LanguageModel& model) const;
   Config config_;
 };

@@ -42,6 +42,8 @@ class LanguageLearner {
   virtual int64_t steps() const = 0;             // of the phase
   virtual double until_accuracy() const { return 0; }   // greedy validation accuracy that ends the phase early; 0: none
   virtual double temperature() const { return 1; }      // what evaluation samples at
+  virtual int64_t answer_tokens() const { return 0; }   // a masked diffusion model's answers in evaluation; 0: eval.max_tokens
+  virtual Metrics evaluate() { return {}; }             // figures of its own at every evaluation
 };
 
 // How large an update is, before there is one.
@@ -62,6 +64,8 @@ struct LanguageLearnerEntry {
   std::function<int64_t(const Config& trainer)> steps;
   std::function<LanguageBatch(const Config& trainer)> batch;
   std::function<std::vector<FieldLine>(const std::string& preset)> help;
+  // Makes a model what this kind trains, a masked diffusion model; `fresh`: it has learned nothing yet. Null: it trains causal models.
+  std::function<void(LanguageModel& model, const Config& trainer, bool fresh)> prepare = {};
 };
 
 // AdamW over what of a model trains (Transformer::trainable), with clipping by the global norm and a check that everything is finite.

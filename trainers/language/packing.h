@@ -31,6 +31,7 @@ struct MicroBatch {
   Trie trie;
   at::Tensor tokens;                       // [T] i64
   at::Tensor predictor, scored;            // [S] i64: row of `tokens` whose output predicts, and row that is predicted
+  at::Tensor target;                       // [S] i64: the token that is predicted; undefined: the one that stands in `scored`
   at::Tensor place;                        // [R] i64: which of the S a row of the update is; undefined: R = S, each its own
   std::vector<int64_t> row;                // [R] rows of the update
 };

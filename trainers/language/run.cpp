@@ -120,6 +120,7 @@ class LanguageRun {
   // True when the score, sampled reward (or the greedy accuracy the phase waits for), is the best of the phase. Sets `last` when the phase's threshold is reached.
   bool evaluate(LanguageLearner::Metrics& values, bool& last) {
     if (problems_.empty()) return false;
+    for (auto& own : learner_->evaluate()) values.push_back(std::move(own));
     const auto sampled = evaluate_at(learner_->temperature(), job_.eval.samples);
     values.push_back({"eval/reward", sampled.mean_outcome()});
     values.push_back({"eval/accuracy", sampled.accuracy()});
@@ -127,7 +128,7 @@ class LanguageRun {
     values.push_back({"eval/truncated", sampled.truncated_share()});
     double score = sampled.mean_outcome();
     if (job_.eval.greedy || learner_->until_accuracy() > 0) {
-      const auto greedy = evaluate_at(0, 1);
+      const auto greedy = learner_->temperature() == 0 && job_.eval.samples == 1 ? sampled : evaluate_at(0, 1);
       values.push_back({"eval/greedy_accuracy", greedy.accuracy()});
       values.push_back({"eval/greedy_tokens", greedy.mean_tokens()});
       if (learner_->until_accuracy() > 0) {   // what the phase is after
@@ -142,9 +143,10 @@ class LanguageRun {
   }
 
   LanguageEvaluation evaluate_at(double temperature, int64_t samples) {
+    const int64_t own = learner_->answer_tokens(), most = own > 0 ? own : job_.eval.max_tokens;
     return evaluate_language(model_, *environment_,
                              {.problems = problems_, .samples = samples,
-                              .sampling = {.max_tokens = job_.eval.max_tokens, .temperature = temperature}, .seed = kEvaluationSeed, .progress = {}},
+                              .sampling = {.max_tokens = most, .temperature = temperature}, .seed = kEvaluationSeed, .progress = {}},
                              pool_);
   }
 

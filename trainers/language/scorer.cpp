@@ -16,7 +16,8 @@ struct Scored {
 Scored forward(const Transformer& model, const MicroBatch& batch, double temperature, const ForwardOptions& options) {
   const auto there = [&](const at::Tensor& index) { return index.to(model.flat().device()); };
   const at::Tensor hidden = model.hidden(batch.tokens, batch.trie, options).index_select(0, there(batch.predictor));
-  auto [logp, entropy] = linear_logprob(hidden, model.head(), there(batch.tokens.index_select(0, batch.scored)), {.temperature = temperature});
+  const at::Tensor target = batch.target.defined() ? batch.target : batch.tokens.index_select(0, batch.scored);
+  auto [logp, entropy] = linear_logprob(hidden, model.head(), there(target), {.temperature = temperature});
   if (!batch.place.defined()) return {logp, entropy};
   return {logp.index_select(0, there(batch.place)), entropy.index_select(0, there(batch.place))};   // backward adds up over the leaves of a stem
 }
