@@ -35,13 +35,13 @@ void multiply(const PackedProduct& p, int64_t rows, int rank, int size) {
 }  // namespace
 
 bool Pass::wants_logits() const {
-  return !draws.empty() || std::any_of(rows.begin(), rows.end(), [](const PassRow& row) { return row.logits != nullptr; });
+  return !draws.empty() || std::any_of(rows.begin(), rows.end(), [](const PassRow& row) { return row.logits != nullptr || row.read; });
 }
 
 Forward::Forward(const PackedModel& model, const RopeFrequencies& rope, const SamplingOptions& sampling, uint64_t seed,
                  const ForwardLimits& limits, Region& memory)
     : model_(model), config_(model.config()), rope_(rope, limits.positions), seed_(seed), head_dim_(config_.head_dim), head_stride_(model.head_stride()),
-      group_size_(config_.num_heads / config_.num_kv_heads) {
+      group_size_(config_.num_heads / config_.num_kv_heads), most_rows_(std::max(kMostRows, limits.joined_rows)) {
   const PackedLayer& layer = model.layers().front();
   hidden_stride_ = round_up(config_.hidden_size, kPackedPanel);
   qkv_stride_ = layer.qkv.panels * kPackedPanel;
@@ -57,8 +57,8 @@ Forward::Forward(const PackedModel& model, const RopeFrequencies& rope, const Sa
 void Forward::lay_out(const ForwardLimits& limits, Region& memory) {
   // Rows of buffers start on different cache sets: a power of two between them would let few of them stay.
   for (int64_t* stride : {&hidden_stride_, &qkv_stride_, &mixed_stride_, &middle_stride_, &logits_stride_}) *stride += 16;
-  const int64_t sizes[] = {kMostRows * hidden_stride_, kMostRows * hidden_stride_, kMostRows * qkv_stride_,      kMostRows * mixed_stride_,
-                           kMostRows * middle_stride_, logits_rows_ * logits_stride_, kQueries * score_stride_};
+  const int64_t sizes[] = {most_rows_ * hidden_stride_, most_rows_ * hidden_stride_, most_rows_ * qkv_stride_,      most_rows_ * mixed_stride_,
+                           most_rows_ * middle_stride_, logits_rows_ * logits_stride_, kQueries * score_stride_};
   int64_t each = 0;
   for (const int64_t size : sizes) each += round_up(size, 16);
   memory.reserve(limits.threads * each);
@@ -101,7 +101,7 @@ void Forward::split(int64_t target) {
   for (int64_t row = 0; row < n;) {
     int64_t end = row + 1;
     while (end < n && rows[end].joined) ++end;
-    TT_CHECK_LE(end - row, kMostRows);
+    TT_CHECK_LE(end - row, most_rows_);
     if (block.rows() > 0 && (block.rows() >= target || end - block.first > kMostRows)) {
       add_groups(block);
       block = {row, row, 0, 0};
@@ -208,7 +208,7 @@ void Forward::write_keys(int64_t layer, int64_t kv_head, const Group& group, int
     p.norm = l.k_norm, p.scale = 1;
     prepare_head(p, key);
     const CacheView& cache = row.to_shared ? row.shared : row.own;
-    const int64_t index = (row.to_shared ? row.shared_keys : row.own_keys) - 1;
+    const int64_t index = row.key_at >= 0 ? row.key_at : (row.to_shared ? row.shared_keys : row.own_keys) - 1;
     write_key_value(index, head_dim_, key, key + config_.num_kv_heads * head_stride_, cache_keys(cache, layer, kv_head),
                     cache_values(cache, layer, kv_head));
   }
@@ -248,25 +248,43 @@ void Forward::finish_hidden(const Block& block, const Member& m) {
   }
 }
 
+// Moves the final states of rows whose logits are wanted to the front of m.own->normed.
+void Forward::gather_wanted(const Block& block, const Member& m) {
+  std::vector<int64_t>& wanted = m.own->wanted;
+  wanted.clear();
+  for (int64_t r = 0; r < block.rows(); ++r) {
+    const PassRow& row = pass_->rows[block.first + r];
+    if (row.logits == nullptr && !row.read && row.num_draws == 0) continue;
+    const int64_t to = static_cast<int64_t>(wanted.size());
+    if (to < r) std::memcpy(m.own->normed + to * hidden_stride_, m.own->normed + r * hidden_stride_, config_.hidden_size * sizeof(float));
+    wanted.push_back(block.first + r);
+  }
+}
+
 void Forward::draw_tokens(const Block& block, const Member& m, Team& team) {
   const auto wait = [&] { if (m.size > 1) team.barrier(); };
-  for (int64_t first = 0; first < block.rows(); first += logits_rows_) {
-    const int64_t rows = std::min(logits_rows_, block.rows() - first);
+  gather_wanted(block, m);
+  const int64_t wanted = static_cast<int64_t>(m.own->wanted.size());
+  for (int64_t first = 0; first < wanted; first += logits_rows_) {
+    const int64_t rows = std::min(logits_rows_, wanted - first);
     multiply({model_.head(), m.own->normed + first * hidden_stride_, hidden_stride_, PackedFinish::kStore, m.shared->logits, logits_stride_},
              rows, m.rank, m.size);
     wait();
     const Share mine = share_of(rows, m.rank, m.size);
-    for (int64_t r = mine.first; r < mine.end; ++r) {
-      const PassRow& row = pass_->rows[block.first + first + r];
-      if (row.logits != nullptr) std::memcpy(row.logits, m.shared->logits + r * logits_stride_, config_.vocab_size * sizeof(float));
-      for (int32_t i = row.first_draw; i < row.first_draw + row.num_draws; ++i) {
-        PassDraw& d = pass_->draws[i];
-        const Counter counter{static_cast<uint32_t>(d.key), static_cast<uint32_t>(d.key >> 32), d.sample, d.position};
-        d.drawn = draws_[m.thread].draw(m.shared->logits + r * logits_stride_, random_words(seed_, Stream::kToken, counter));
-      }
-    }
+    for (int64_t r = mine.first; r < mine.end; ++r) use_logits(m.own->wanted[first + r], m.shared->logits + r * logits_stride_, m.thread);
     wait();
   }
+}
+
+void Forward::use_logits(int64_t index, float* logits, int thread) {
+  const PassRow& row = pass_->rows[index];
+  if (row.logits != nullptr) std::memcpy(row.logits, logits, config_.vocab_size * sizeof(float));
+  for (int32_t i = row.first_draw; i < row.first_draw + row.num_draws; ++i) {
+    PassDraw& d = pass_->draws[i];
+    const Counter counter{static_cast<uint32_t>(d.key), static_cast<uint32_t>(d.key >> 32), d.sample, d.position};
+    d.drawn = draws_[thread].draw(logits, random_words(seed_, Stream::kToken, counter));
+  }
+  if (row.read) pass_->read(index, logits, thread);
 }
 
 }  // namespace trimtab

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "engine/generation/packed_model.h"
@@ -26,9 +27,11 @@ struct PassRow {
   CacheView shared, own;
   int32_t shared_keys = 0, own_keys = 0;   // that the row sees, itself included
   bool to_shared = false;                  // its key goes to the end of the shared piece, else to the end of its own
+  int32_t key_at = -1;                     // or to this place: rows that see keys of rows behind them, all of one joined run
   bool joined = false;                     // reads keys that the row before it writes in this pass: both stay in one block
   float* keep = nullptr;                   // [hidden]: where its final hidden state goes; may be null
   float* logits = nullptr;                 // [TokenDraw::padded(vocab)]: where its logits go; may be null
+  bool read = false;                       // Pass::read is shown its logits
   const float* hidden = nullptr;           // given: already through the layers
   int32_t first_draw = 0, num_draws = 0;
 };
@@ -43,6 +46,8 @@ struct Pass {
   bool layers = true;
   std::vector<PassRow> rows;
   std::vector<PassDraw> draws;   // of rows, in their order
+  // Shown the logits [padded(vocab)] of every row that asks for it, on the thread that has them; it may write to them and must not throw.
+  std::function<void(int64_t row, float* logits, int thread)> read;
   bool wants_logits() const;     // of any row, for a draw or for their own sake
   void clear() { rows.clear(), draws.clear(); }
 };
@@ -51,6 +56,7 @@ struct ForwardLimits {
   int threads = 1;
   int64_t positions = 0;      // that occur: rows have smaller ones
   int64_t shared_keys = 0, own_keys = 0;   // most of one row
+  int64_t joined_rows = 0;    // in a run, at most, where that is more than Forward::kMostRows
 };
 
 class Forward {
@@ -73,6 +79,7 @@ class Forward {
   };
   struct Buffers {
     float *x = nullptr, *normed = nullptr, *qkv = nullptr, *mixed = nullptr, *middle = nullptr, *logits = nullptr, *scores = nullptr;
+    std::vector<int64_t> wanted;   // rows of the block whose logits are, in their order
   };
   struct Member {   // who works on a block: rank `rank` of `size`
     int rank = 0, size = 1, thread = 0;
@@ -91,7 +98,9 @@ class Forward {
   void attend_group(int64_t layer, int64_t kv_head, const Group& group, int64_t first_row, const Member& m);
   void write_keys(int64_t layer, int64_t kv_head, const Group& group, int64_t first_row, const Member& m);
   void finish_hidden(const Block& block, const Member& m);
+  void gather_wanted(const Block& block, const Member& m);
   void draw_tokens(const Block& block, const Member& m, Team& team);
+  void use_logits(int64_t index, float* logits, int thread);
   float* cache_keys(const CacheView& view, int64_t layer, int64_t kv_head) const;
   float* cache_values(const CacheView& view, int64_t layer, int64_t kv_head) const { return cache_keys(view, layer, kv_head) + view.capacity * head_dim_; }
 
@@ -100,6 +109,7 @@ class Forward {
   const RopeTable rope_;
   uint64_t seed_;
   int64_t head_dim_, head_stride_, group_size_;
+  int64_t most_rows_;   // of a block
   int64_t hidden_stride_, qkv_stride_, mixed_stride_, middle_stride_, logits_stride_, score_stride_ = 0, logits_rows_ = 0;
   std::vector<Buffers> buffers_;   // of each thread
   std::vector<TokenDraw> draws_;
