@@ -66,14 +66,7 @@ class DistillLearner final : public LanguageLearner {
   }
 
   Metrics update(int64_t update, double progress) override {
-    const std::vector<TokenExample> texts = options_.texts == "target" ? sampled(update) : corpus(update);
-    std::vector<PackedGroup> groups;
-    int64_t rows = 0;
-    for (const TokenExample& e : texts) {
-      groups.push_back({e.prompt, {{e.reply, rows, e.loss_begin, e.loss_end}}});
-      rows += static_cast<int64_t>(e.reply.size());
-    }
-    const std::vector<MicroBatch> batches = pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
+    const std::vector<MicroBatch> batches = batches_of(options_.texts == "target" ? sampled(Split::kTrain, update) : corpus(update));
     std::vector<Sums> sums(batches.size());
     int64_t scored = 0;
     for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size());
@@ -92,6 +85,17 @@ class DistillLearner final : public LanguageLearner {
     return {{"train/loss", all.kl / n}, {"train/acceptance", all.acceptance / n}, {"train/learned_share", all.learned / n}, {"train/grad_norm", norm}, {"train/lr", lr},
             {"train/tokens", n}};
   }
+  // What it is for: how many of its tokens the target would take, in replies to problems that no update draws.
+  Metrics evaluate() override {
+    const torch::NoGradGuard no_grad;
+    double acceptance = 0, tokens = 0;
+    for (const MicroBatch& b : batches_of(sampled(Split::kValidation, 0))) {
+      const at::Tensor p = log_law(*teacher_.transformer, b, options_.temperature).exp(), q = log_law(student(), b, options_.temperature).exp();
+      acceptance += at::minimum(p, q).sum().item<double>(), tokens += static_cast<double>(b.row.size());
+    }
+    return {{"eval/acceptance", acceptance / tokens}};
+  }
+  std::string judged_by() const override { return "eval/acceptance"; }
   void save(Checkpoint& checkpoint) override { optimiser_.save(checkpoint); }
   void load(const Checkpoint& checkpoint) override { optimiser_.load(checkpoint); }
   int64_t steps() const override { return options_.steps; }
@@ -118,12 +122,22 @@ class DistillLearner final : public LanguageLearner {
   }
   uint64_t index_of(int64_t update, int64_t i) const { return (context_.phase << 48) + static_cast<uint64_t>(update * options_.rows + i); }
 
-  // What the target answers to problems of the training split.
-  std::vector<TokenExample> sampled(int64_t update) {
+  std::vector<MicroBatch> batches_of(const std::vector<TokenExample>& texts) const {
+    std::vector<PackedGroup> groups;
+    int64_t rows = 0;
+    for (const TokenExample& e : texts) {
+      groups.push_back({e.prompt, {{e.reply, rows, e.loss_begin, e.loss_end}}});
+      rows += static_cast<int64_t>(e.reply.size());
+    }
+    return pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
+  }
+
+  // What the target answers to problems of a split.
+  std::vector<TokenExample> sampled(Split split, int64_t update) {
     std::vector<GenerationRequest> requests;
     for (int64_t i = 0; i < options_.rows; ++i) {
       const uint64_t index = index_of(update, i);
-      requests.push_back({.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, context_.environment->problem(Split::kTrain, context_.seed, index)),
+      requests.push_back({.prompt = context_.environment->prompt_tokens(*context_.model->tokenizer, context_.environment->problem(split, context_.seed, index)),
                           .key = index});
     }
     const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(), context_.model->tokenizer.get()};

@@ -31,6 +31,24 @@ TEST_F(Distill, ComesNearerWithEveryChoiceOfTokens) {
   EXPECT_LT(corpus.back().at("train/loss"), 0.7 * corpus.front().at("train/loss"));
 }
 
+// The best model is the one whose drafts are accepted most, not the one that solves most.
+TEST_F(Distill, IsJudgedByAcceptance) {
+  Config config = Config::parse(tiny_run("preset: distill, steps: 12, rows: 16, max_tokens: 24, lr: 1e-2, teacher: " + (folder_.path() / "target" / "model").string()), "tiny");
+  for (const char* o : {"policy.architecture.hidden_size=12", "policy.architecture.num_layers=1"}) config.apply(o);
+  std::filesystem::create_directories(folder_.path() / "judged");
+  double best = -1;
+  int64_t best_step = -1, evaluations = 0;
+  TrainHooks hooks{.run_folder = folder_.path() / "judged", .progress = false, .score = {}, .on_start = {}, .on_metrics = {}};
+  hooks.on_metrics = [&](int64_t step, const std::vector<std::pair<std::string, double>>& metrics) {
+    for (const auto& [name, value] : metrics)
+      if (name == "eval/acceptance" && ++evaluations > 0 && value > best) best = value, best_step = step;
+  };
+  const TrainResult result = train(config, hooks);
+  EXPECT_EQ(evaluations, 6);
+  EXPECT_EQ(result.best_step, best_step);
+  EXPECT_DOUBLE_EQ(result.best_score, best);
+}
+
 TEST_F(Distill, RefusesATargetOfAnotherTokenizer) {
   try {
     train_in(folder_.path() / "other", tiny_run("preset: distill, steps: 1, teacher: " + (folder_.path() / "target" / "model").string()), {"env.suite={type: sorting}"});

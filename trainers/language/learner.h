@@ -44,6 +44,7 @@ class LanguageLearner {
   virtual double temperature() const { return 1; }      // what evaluation samples at
   virtual int64_t answer_tokens() const { return 0; }   // a masked diffusion model's answers in evaluation; 0: eval.max_tokens
   virtual Metrics evaluate() { return {}; }             // figures of its own at every evaluation
+  virtual std::string judged_by() const { return ""; }  // one of them, by which the best model is chosen, the larger the better; empty: eval/reward
 };
 
 // How large an update is, before there is one.

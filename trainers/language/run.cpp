@@ -117,16 +117,20 @@ class LanguageRun {
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
   }
 
-  // True when the score, sampled reward (or the greedy accuracy the phase waits for), is the best of the phase. Sets `last` when the phase's threshold is reached.
+  // True when the score, sampled reward (or what the learner judges by, or the greedy accuracy the phase waits for), is the best of the phase. Sets `last` when the phase's threshold is reached.
   bool evaluate(LanguageLearner::Metrics& values, bool& last) {
     if (problems_.empty()) return false;
-    for (auto& own : learner_->evaluate()) values.push_back(std::move(own));
+    std::optional<double> judged;
+    for (auto& own : learner_->evaluate()) {
+      if (own.first == learner_->judged_by()) judged = own.second;
+      values.push_back(std::move(own));
+    }
     const auto sampled = evaluate_at(learner_->temperature(), job_.eval.samples);
     values.push_back({"eval/reward", sampled.mean_outcome()});
     values.push_back({"eval/accuracy", sampled.accuracy()});
     values.push_back({"eval/tokens", sampled.mean_tokens()});
     values.push_back({"eval/truncated", sampled.truncated_share()});
-    double score = sampled.mean_outcome();
+    double score = judged.value_or(sampled.mean_outcome());
     if (job_.eval.greedy || learner_->until_accuracy() > 0) {
       const auto greedy = learner_->temperature() == 0 && job_.eval.samples == 1 ? sampled : evaluate_at(0, 1);
       values.push_back({"eval/greedy_accuracy", greedy.accuracy()});
