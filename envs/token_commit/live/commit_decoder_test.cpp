@@ -1,0 +1,284 @@
+// Rules on a small random model: identities between them, the oracle's promise, windows and guards that are the policy's own, and answers that
+// depend on neither order nor company.
+#include "envs/token_commit/live/commit_decoder.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/test_support.h"
+
+namespace trimtab {
+namespace {
+
+const bool kOneThread = (at::set_num_threads(1), true);   // small problems
+constexpr int64_t kLength = 12, kProblems = 6;
+
+// Some digits end an answer, as often as not in the middle of it.
+LanguageModel model_of(uint32_t index, bool masks = true) {
+  ArchitectureOptions a;
+  a.hidden_size = 24, a.num_layers = 2, a.num_heads = 2, a.head_dim = 8, a.max_positions = 48;
+  LanguageModel out = LanguageModel::create(a, {{"tokenizer.json", character_tokenizer_json("0123456789")}}, 1);
+  TransformerConfig config = out.transformer->config();
+  if (masks) config.diffusion.mask_id = config.vocab_size++;
+  for (const char* digit : {"7", "8", "9"}) config.eos_ids.push_back(out.tokenizer->encode(digit).at(0));
+  out.transformer = std::make_unique<Transformer>(config, test_seed() + index);
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, p] : out.transformer->parameters())
+    if (p.dim() == 2) p.mul_(name.find("embed") != std::string::npos ? 4 : 8);
+  return out;
+}
+
+std::vector<FileProblem> problems_of(uint32_t index, int64_t count = kProblems) {
+  Draws draws(test_seed(), Stream::kTest, index, 93);
+  std::vector<FileProblem> out;
+  for (int64_t i = 0; i < count; ++i) {
+    FileProblem& p = out.emplace_back();
+    for (int64_t n = 2 + draws.below(12); n > 0; --n) p.problem.prompt += static_cast<char>('0' + draws.below(7));
+    p.problem.answer = "1", p.line = static_cast<int>(i) + 1;
+  }
+  return out;
+}
+
+TokenCommitOptions options_of(std::vector<std::string> rules = {}) {
+  TokenCommitOptions o;
+  o.model = "m", o.length = kLength, o.block = 4, o.width = 4, o.rules = std::move(rules), o.stop = {};
+  return o;
+}
+CommitDecoder decoder_of(uint32_t index, const TokenCommitOptions& options) { return {model_of(index), problems_of(index), "p.jsonl", options}; }
+
+using Commits = std::vector<std::pair<int32_t, int32_t>>;
+Commits commits_of(const DiffusionCompletion& c) {
+  Commits out;
+  for (const DiffusionCommit& commit : c.commits) out.push_back({commit.pass, commit.position});
+  return out;
+}
+
+TEST(commit_decoder, every_rule_fills_the_canvas) {
+  TokenCommitOptions o = options_of();
+  o.finish_early = false, o.delimiters = {"6"}, o.both_guards = true;
+  const CommitDecoder decoder = decoder_of(1, o);
+  EXPECT_GT(decoder.policies().size(), 80u);
+  for (const EvaluatedPolicy& p : decoder.policies())
+    for (int64_t i = 0; i < 2; ++i) {
+      const DiffusionCompletion c = decoder.decode(p.name, i, 1).completion;
+      EXPECT_EQ(std::count(c.canvas.begin(), c.canvas.end(), -1), 0) << p.name;
+      EXPECT_EQ(std::ssize(c.canvas), kLength) << p.name;
+      EXPECT_EQ(std::ssize(c.commits), kLength) << p.name;
+      EXPECT_LE(c.passes, kLength) << p.name;
+      EXPECT_TRUE(c.passes == kLength || !p.name.starts_with("top1")) << p.name;
+      EXPECT_TRUE(c.refused == 0 || !p.name.ends_with("+noguard")) << p.name;
+    }
+}
+
+TEST(commit_decoder, rules_without_parallelism_are_top1) {
+  for (const bool early : {false, true})
+    for (const char* window : {"full", "block", "sliding"}) {
+      TokenCommitOptions o = options_of({"threshold_101", "topk_1", "quota", "localleap_101_101_0", "threshold_101+noguard"});
+      o.finish_early = early, o.window = window;
+      const CommitDecoder decoder = decoder_of(2, o);
+      for (int64_t i = 0; i < kProblems; ++i)
+        for (const char* guard : {"", "+noguard"}) {
+          const DiffusionCompletion top1 = decoder.decode(std::string("top1") + guard, i, 1).completion;
+          for (const char* rule : {"threshold_101", "topk_1", "quota", "localleap_101_101_0"}) {
+            const DiffusionCompletion c = decoder.decode(std::string(rule) + guard, i, 1).completion;
+            EXPECT_EQ(c.canvas, top1.canvas) << rule << guard;
+            EXPECT_EQ(commits_of(c), commits_of(top1)) << rule << guard;
+          }
+        }
+    }
+}
+
+TEST(commit_decoder, the_guard_is_the_policys_own) {
+  int64_t refused = 0, different = 0;
+  for (uint32_t index = 20; index < 30; ++index) {
+    TokenCommitOptions o = options_of({"topk_3", "topk_3+noguard"});
+    const CommitDecoder decoder = decoder_of(index, o);
+    o.eos_guard = false;
+    const CommitDecoder without = decoder_of(index, o);
+    for (int64_t i = 0; i < kProblems; ++i) {
+      const DiffusionCompletion guarded = decoder.decode("topk_3", i, 1).completion, bare = decoder.decode("topk_3+noguard", i, 1).completion;
+      EXPECT_EQ(bare.refused, 0);
+      EXPECT_EQ(commits_of(bare), commits_of(without.decode("topk_3", i, 1).completion));
+      refused += guarded.refused, different += guarded.canvas != bare.canvas;
+    }
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_GT(different, 0);
+}
+
+TEST(commit_decoder, lock_in_reaches_top1s_answer_in_no_more_passes) {
+  int64_t fewer = 0, different = 0;
+  for (uint32_t index = 10; index < 16; ++index)
+    for (const bool early : {false, true}) {
+      TokenCommitOptions o = options_of({"threshold_0"});
+      o.finish_early = early, o.eos_guard = index % 3 != 0;
+      const CommitDecoder decoder = decoder_of(index, o);
+      for (int64_t i = 0; i < kProblems; ++i) {
+        const DiffusionCompletion top1 = decoder.decode("top1", i, 1).completion, oracle = decoder.decode("lock_in", i, 1).completion;
+        EXPECT_LE(oracle.passes, top1.passes);
+        EXPECT_EQ(oracle.tokens, top1.tokens);
+        EXPECT_EQ(oracle.ended, top1.ended);
+        EXPECT_EQ(oracle.forced, 0);
+        EXPECT_TRUE(early || oracle.canvas == top1.canvas);
+        fewer += top1.passes - oracle.passes;
+        different += decoder.decode("threshold_0", i, 1).completion.tokens != top1.tokens;
+      }
+    }
+  EXPECT_GT(fewer, 0);
+  EXPECT_GT(different, 10);   // the answers do depend on what is committed when
+}
+
+TEST(commit_decoder, windows_are_the_rules_own) {
+  TokenCommitOptions o = options_of({"wedlm_100000", "threshold_0"});
+  o.finish_early = false, o.eos_guard = false;
+  const CommitDecoder full = decoder_of(4, o);
+  o.window = "block";
+  const CommitDecoder blocks = decoder_of(4, o);
+  for (int64_t i = 0; i < kProblems; ++i) {
+    EXPECT_EQ(full.decode("threshold_0", i, 1).completion.passes, 1);
+    EXPECT_EQ(blocks.decode("threshold_0", i, 1).completion.passes, kLength / 4);
+    EXPECT_EQ(full.decode("wedlm_100000", i, 1).completion.passes, kLength / 4);   // windows of `width`, whatever the option window
+  }
+}
+
+TEST(commit_decoder, windows_of_dcd_slide_in_every_pass) {
+  int64_t ahead = 0;
+  for (uint32_t index = 40; index < 46; ++index) {
+    TokenCommitOptions o = options_of({"dcd_101"});   // one a pass
+    o.finish_early = false, o.eos_guard = false;
+    const CommitDecoder decoder = decoder_of(index, o);
+    for (int64_t i = 0; i < kProblems; ++i) {
+      std::vector<bool> open(kLength, true);
+      for (const DiffusionCommit& c : decoder.decode("dcd_101", i, 1).completion.commits) {
+        EXPECT_LT(std::count(open.begin(), open.begin() + c.position, true), o.width);
+        ahead += c.position / o.width > (std::find(open.begin(), open.end(), true) - open.begin()) / o.width;   // beyond a window that had to fill first
+        open[c.position] = false;
+      }
+    }
+  }
+  EXPECT_GT(ahead, 0);
+}
+
+TEST(commit_decoder, answers_do_not_depend_on_order_or_company) {
+  TokenCommitOptions o = options_of();
+  o.temperature = 0.7;
+  const CommitDecoder one = decoder_of(5, o), two = decoder_of(5, o);
+  const auto& policies = one.policies();
+  const auto jobs = std::ssize(policies) * kProblems;
+  const auto job = [&](const CommitDecoder& d, int64_t j) { return d.decode(policies[j / kProblems].name, j % kProblems, 3).completion; };
+  std::vector<DiffusionCompletion> forth(jobs), back(jobs);
+  for (int64_t j = 0; j < jobs; ++j) forth[j] = job(one, j);
+  const auto half = [&](int64_t parity) {
+    for (int64_t j = jobs - 1 - parity; j >= 0; j -= 2) back[j] = job(two, j);
+  };
+  std::thread other(half, 1);
+  half(0);
+  other.join();
+  for (int64_t j = 0; j < jobs; ++j) {
+    EXPECT_EQ(forth[j].canvas, back[j].canvas) << policies[j / kProblems].name;
+    EXPECT_EQ(commits_of(forth[j]), commits_of(back[j])) << policies[j / kProblems].name;
+  }
+}
+
+TEST(commit_decoder, random_commits_are_of_the_problem_and_the_seed) {
+  std::vector<FileProblem> same(3, problems_of(6, 1)[0]);
+  TokenCommitOptions o = options_of({"random"});
+  o.finish_early = false;
+  const CommitDecoder decoder(model_of(6), same, "p.jsonl", o);
+  std::set<Commits> different;
+  for (int64_t i = 0; i < 3; ++i)
+    for (const uint64_t seed : {1, 2}) different.insert(commits_of(decoder.decode("random", i, seed).completion));
+  EXPECT_EQ(different.size(), 6u);
+  EXPECT_EQ(commits_of(decoder.decode("random", 1, 2).completion), commits_of(decoder.decode("random", 1, 2).completion));
+}
+
+TEST(commit_decoder, says_whether_a_reply_is_right) {
+  int64_t right = 0;
+  for (uint32_t index = 30; index < 40; ++index) {
+    std::vector<FileProblem> problems = problems_of(index);
+    const LanguageModel model = model_of(index);
+    const CommitDecoder first(model_of(index), problems, "p.jsonl", options_of());
+    std::vector<double> expected;
+    for (int64_t i = 0; i < kProblems; ++i) {
+      const std::string reply = model.tokenizer->decode(first.decode("top1", i, 1).completion.tokens);
+      const bool number = !reply.empty() && reply.find_first_not_of("0123456789") == std::string::npos;
+      if (number && i % 2 == 0) problems[i].problem.answer = reply;
+      else problems[i].problem.answer = "1" + std::string(20, '0');   // longer than any reply
+      expected.push_back(number && i % 2 == 0 ? 1 : 0), right += number && i % 2 == 0;
+    }
+    const CommitDecoder second(model_of(index), problems, "p.jsonl", options_of());
+    for (int64_t i = 0; i < kProblems; ++i) EXPECT_EQ(second.decode("top1", i, 1).correct, expected[i]) << problems[i].problem.answer;
+  }
+  EXPECT_GT(right, 0);
+}
+
+TEST(commit_decoder, refuses_what_does_not_fit) {
+  const auto refusal = [](LanguageModel model, std::vector<FileProblem> problems, const TokenCommitOptions& o) -> std::string {
+    try {
+      CommitDecoder(std::move(model), std::move(problems), "p.jsonl", o);
+    } catch (const ConfigError& error) {
+      return std::string("config: ") + error.what();
+    } catch (const DataError& error) {
+      return std::string("data: ") + error.what();
+    }
+    return "";
+  };
+  const auto says = [](const std::string& message, const std::string& kind, const std::string& part) {
+    EXPECT_TRUE(message.starts_with(kind) && message.find(part) != std::string::npos) << message;
+  };
+  EXPECT_EQ(refusal(model_of(1), problems_of(1), options_of()), "");
+  says(refusal(model_of(1, false), problems_of(1), options_of()), "config", "no mask token");
+  says(refusal(model_of(1), problems_of(1), options_of({"treshold_90"})), "config", "no rule 'treshold_90'");
+  TokenCommitOptions o = options_of();
+  o.delimiters = {"12"};
+  says(refusal(model_of(1), problems_of(1), o), "config", "'12' is 2 tokens");
+  std::vector<FileProblem> longest = problems_of(1);
+  longest[4].problem.prompt = std::string(37, '1');
+  says(refusal(model_of(1), longest, options_of()), "data", "p.jsonl:5");
+}
+
+TEST(token_commit_evaluator, decodes_a_file_of_problems) {
+  const TemporaryFolder folder;
+  model_of(8).save(folder.path() / "model");
+  const std::string file = folder.path() / "p.jsonl";
+  write_file_atomically(file, "{\"prompt\": \"12\", \"answer\": \"3\"}\n{\"prompt\": \"21\", \"answer\": 3}\n");
+  const Config config = Config::parse(fmt::format("env: {{type: token_commit, model: {}, length: {}}}", (folder.path() / "model").string(), kLength), "here").at("env");
+  const auto evaluator = Registry<EvaluatorEntry>::instance().get("token_commit", "evaluator").make(config, file);
+  EXPECT_EQ(evaluator->num_episodes(), 2);
+  EXPECT_THROW(evaluator->policies(true), ConfigError);
+  const CommitDecoder decoder(LanguageModel::load(folder.path() / "model"), read_jsonl(file), file, options_of());
+  std::set<std::string> names;
+  for (const EvaluatedPolicy& p : evaluator->policies(false)) {
+    names.insert(p.name);
+    const EpisodeResult r = evaluator->run(p.name, {}, 1, 1, false);
+    ASSERT_EQ(r.metrics.size(), evaluator->metrics().size());
+    const auto metric = [&](const std::string& name) {
+      for (size_t m = 0; m < r.metrics.size(); ++m)
+        if (evaluator->metrics()[m].name == name) return r.metrics[m];
+      return -1.0;
+    };
+    EXPECT_TRUE(metric("correct") == 0 || metric("correct") == 1);
+    EXPECT_GE(metric("ms"), 0);
+    if (p.name.starts_with("wedlm") || p.name.starts_with("dcd")) continue;   // other widths
+    const DiffusionCompletion c = decoder.decode(p.name, 1, 1).completion;
+    EXPECT_EQ(metric("passes"), c.passes) << p.name;
+    EXPECT_EQ(metric("forced"), c.forced) << p.name;
+    EXPECT_EQ(metric("refused"), c.refused) << p.name;
+    EXPECT_EQ(metric("reply"), c.tokens.size()) << p.name;
+    EXPECT_EQ(metric("rows"), c.rows) << p.name;
+    EXPECT_NEAR(metric("tokens_per_pass") * metric("passes"), c.commits.size(), 1e-9) << p.name;
+  }
+  EXPECT_TRUE(names.contains(evaluator->reference()));
+  EXPECT_EQ(evaluator->frontiers().size(), 4u);
+  for (const Evaluator::Frontier& f : evaluator->frontiers())
+    for (const std::string& name : f.policies) EXPECT_TRUE(names.contains(name)) << name;
+}
+
+}  // namespace
+}  // namespace trimtab
