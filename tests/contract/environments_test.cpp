@@ -24,6 +24,7 @@ Setting setting_of(const std::string& name) {
   if (name == "kv_precision")
     return {"{type: kv_precision, low_bits: 3.2}", {TRIMTAB_SOURCE_DIR "/data/kv/layers-train.safetensors"}};
   if (name == "draft_length") return {"{type: draft_length, mode: synthetic, synthetic: {length: 24}}", {}};
+  if (name == "draft_tree") return {"{type: draft_tree, mode: synthetic, synthetic: {texts: 4, length: 24}}", {}};
   if (name == "draft_serving") return {"{type: draft_serving, mode: synthetic, synthetic: {length: 12}, requests: 6, max_batch: 3, low_rate: 20, high_rate: 80}", {}};
   return {"{type: " + name + "}", {}};
 }
