@@ -62,6 +62,7 @@ struct Builder {
                    .tokens = at::tensor(tokens, at::kLong),
                    .predictor = at::tensor(predictor, at::kLong),
                    .scored = at::tensor(scored, at::kLong),
+                   .target = {},
                    .place = place.size() == scored.size() ? at::Tensor() : at::tensor(place, at::kLong),
                    .row = std::move(row)};
     *this = {};
