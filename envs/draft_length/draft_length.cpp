@@ -1,7 +1,6 @@
 #include "envs/draft_length/draft_length.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "core/error.h"
@@ -12,14 +11,8 @@ namespace trimtab {
 namespace {
 
 constexpr float kMostBits = 20;             // of -ln q, and of entropies: nats
-constexpr double kForget = 0.999;           // of a rate's tokens and time, per round
-constexpr double kPriorRounds = 300;        // that the reference rate counts for at the start
 constexpr double kShortMs = 4, kLongMs = 200;   // of the uplink's past that prices go by
 constexpr int64_t kReferenceTexts = 64;     // that reference rates are worked out on
-
-float log_price(float price) { return std::clamp(std::log2(std::max(price, 1e-6f)), -12.0f, 12.0f); }
-
-int bucket(int64_t batch) { return std::min<int>(kBatchSizes - 1, std::bit_width(static_cast<uint64_t>(batch)) - 1); }
 
 }  // namespace
 
@@ -113,7 +106,7 @@ DraftLength::DraftLength(const DraftLengthOptions& options, std::unique_ptr<Draf
   hidden_ = options.see_hidden ? source_->hidden_size() : 0;
   lengths_ = parse_draft_lengths(options.lengths, most_);
   if (!options.uplink.trace.empty()) uplink_ = std::make_unique<Uplink>(options.uplink);
-  for (int64_t b = bucket(options.low_batch); b <= bucket(options.high_batch); ++b) {
+  for (int64_t b = batch_bucket(options.low_batch); b <= batch_bucket(options.high_batch); ++b) {
     for (int64_t k = 0; k <= most_; ++k)
       if (const double rate = fixed_rate(k, int64_t{1} << b); rate > reference_[b]) reference_[b] = rate, best_length_[b] = k;
   }
@@ -125,8 +118,8 @@ DraftLength::DraftLength(const DraftLengthOptions& options, std::unique_ptr<Draf
            .time_limit = 0};
 }
 
-double DraftLength::reference_rate(int64_t batch) const { return reference_[bucket(batch)]; }
-int64_t DraftLength::best_fixed_length(int64_t batch) const { return best_length_[bucket(batch)]; }
+double DraftLength::reference_rate(int64_t batch) const { return reference_[batch_bucket(batch)]; }
+int64_t DraftLength::best_fixed_length(int64_t batch) const { return best_length_[batch_bucket(batch)]; }
 
 double DraftLength::fixed_rate(int64_t drafted, int64_t batch) const {
   double tokens = 0, ms = 0;
@@ -154,13 +147,12 @@ double DraftLength::controller_rate(AgentFunction& agent, int64_t batch) const {
 void DraftLength::reset(State& s, WorldKey key) const {
   Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32));
   const int64_t text = draws.below(static_cast<uint32_t>(source_->texts()));
-  const int low = bucket(options_.low_batch), high = bucket(options_.high_batch);
-  begin(s, key, text, int64_t{1} << (low + static_cast<int>(draws.below(static_cast<uint32_t>(high - low + 1)))));
+  begin(s, key, text, draw_batch(draws, options_.low_batch, options_.high_batch));
 }
 
 void DraftLength::begin(State& s, WorldKey key, int64_t text, int64_t batch) const {
   State fresh;
-  fresh.tokens = s.tokens, fresh.ms = s.ms;
+  fresh.rates = s.rates;
   s = fresh;
   s.place.key = key, s.batch = batch;
   if (uplink_ != nullptr) {
@@ -171,20 +163,13 @@ void DraftLength::begin(State& s, WorldKey key, int64_t text, int64_t batch) con
   s.most = std::clamp<int64_t>(source_->left(s.place) - 1, 0, most_);
 }
 
-double DraftLength::rate(const State& s) const {
-  const int b = bucket(s.batch);
-  return s.ms[b] > 0 ? s.tokens[b] / s.ms[b] : reference_[b];
-}
-
-// The rate begins as the reference's, worth a number of rounds that fade as all rounds do.
+double DraftLength::rate(const State& s) const { return s.rates.rate(s.batch, reference_rate(s.batch)); }
 void DraftLength::learn_rate(State& s, const RoundOutcome& r) const {
-  const int b = bucket(s.batch);
-  if (s.ms[b] == 0) s.ms[b] = kPriorRounds * round_price(0, s.batch), s.tokens[b] = reference_[b] * s.ms[b];
-  s.tokens[b] = kForget * s.tokens[b] + static_cast<double>(r.tokens), s.ms[b] = kForget * s.ms[b] + r.price_ms;
+  s.rates.learn(s.batch, static_cast<double>(r.tokens), r.price_ms, reference_rate(s.batch), round_price(0, s.batch));
 }
 
 DraftPrices DraftLength::prices(const State& s) const {
-  const double reference = reference_[bucket(s.batch)];
+  const double reference = reference_[batch_bucket(s.batch)];
   return {static_cast<float>(reference * token_price(s)), static_cast<float>(reference * token_price_at(s, long_rate(s))), static_cast<float>(reference * round_price(0, s.batch))};
 }
 

@@ -17,6 +17,7 @@
 
 #include "envs/draft_length/cost.h"
 #include "envs/draft_length/live_options.h"
+#include "envs/draft_length/running_rates.h"
 #include "envs/draft_length/source.h"
 #include "envs/draft_length/synthetic.h"
 #include "envs/draft_length/uplink.h"
@@ -45,7 +46,6 @@ std::unique_ptr<DraftSource> open_drafts(const DraftLengthOptions& options, cons
 constexpr int64_t kMostDrafted = 40;
 // "0,2,4,8": numbers of tokens to choose from, those within `most`. ConfigError for what is none, for other than rising order, for no choice.
 std::vector<int64_t> parse_draft_lengths(const std::string& text, int64_t most);
-constexpr int64_t kBatchSizes = 11;   // 1 to 1024, by powers of two
 
 // Prices in tokens at a reference rate: what the next drafted token costs (over an uplink by its rate just now, and lately), and a round.
 // With them one controller serves many machines.
@@ -65,11 +65,11 @@ class DraftLength {
     int32_t action = 0, link = 0;
     double now_ms = 0;                   // of the uplink's trace
     double round_ms = 0, round_mj = 0;   // of the drafts so far
-    std::array<double, kBatchSizes> tokens = {}, ms = {};   // lately, by batch size: kept from episode to episode
+    RunningRates rates;                  // kept from episode to episode
     double episode_tokens = 0, episode_ms = 0, episode_mj = 0;
     void serialise(Archive& a) {
       a(place), a(batch), a(depth), a(most), a(last_drafted), a(last_accepted), a(acceptance), a(action), a(link), a(now_ms), a(round_ms), a(round_mj);
-      a(tokens), a(ms), a(episode_tokens), a(episode_ms), a(episode_mj);
+      a(rates), a(episode_tokens), a(episode_ms), a(episode_mj);
     }
   };
   DraftLength(const DraftLengthOptions& options, std::unique_ptr<DraftSource> source);

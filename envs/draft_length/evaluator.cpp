@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <mutex>
 
 #include "core/error.h"
 #include "envs/draft_length/draft_length.h"
+#include "envs/draft_length/results_in_order.h"
 #include "envs/draft_length/rules.h"
 
 namespace trimtab {
@@ -93,14 +93,13 @@ class DraftLengthEvaluator final : public Evaluator {
     return tally.result();
   }
 
-  // Rules that learn go through all texts in their order, once for each seed.
   const std::vector<EpisodeResult>& run_in_order(const std::string& policy, uint64_t seed) const {
-    const std::lock_guard lock(mutex_);
-    std::vector<EpisodeResult>& out = in_order_[{policy, seed}];
-    if (!out.empty()) return out;
-    const auto rule = make_draft_rule(policy, rule_options(seed));
-    for (int64_t e = 0; e < num_episodes(); ++e) out.push_back(run_rule(*rule, e, seed));
-    return out;
+    return in_order_.of(policy, seed, [&] {
+      const auto rule = make_draft_rule(policy, rule_options(seed));
+      std::vector<EpisodeResult> out;
+      for (int64_t e = 0; e < num_episodes(); ++e) out.push_back(run_rule(*rule, e, seed));
+      return out;
+    });
   }
 
   EpisodeResult run_learned(const AgentFactory& agents, int64_t episode, uint64_t seed) const {
@@ -143,8 +142,7 @@ class DraftLengthEvaluator final : public Evaluator {
   int64_t batch_;
   std::shared_ptr<const AcceptanceHead> head_;   // null: none given
   std::map<std::string, double> rates_;
-  mutable std::mutex mutex_;
-  mutable std::map<std::pair<std::string, uint64_t>, std::vector<EpisodeResult>> in_order_;
+  mutable ResultsInOrder in_order_;
 };
 
 TT_REGISTER(EvaluatorEntry, draft_length_evaluator,

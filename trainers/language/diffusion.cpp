@@ -19,7 +19,7 @@
 #include "trainers/language/diffusion_texts.h"
 #include "trainers/language/learner.h"
 #include "trainers/language/scorer.h"
-#include "trainers/policy_gradient/options.h"
+#include "trainers/language/worked_examples.h"
 
 namespace trimtab {
 namespace {
@@ -27,19 +27,14 @@ namespace {
 constexpr int64_t kEvaluationTexts = 64;
 constexpr uint32_t kEvaluationPhase = 0xFFFF;   // no phase of a run: its texts are drawn in no update
 
-struct DiffusionOptions {
-  int64_t steps = 0, rows = 40, facts = 0, clean = 1000000000, answer_length = 0, padding = 16, block = 0, token_budget = 4096, shards = 4;
-  bool block_curriculum = false, checkpoint_activations = false;
+struct DiffusionOptions : WorkedExampleOptions {
+  int64_t answer_length = 0, padding = 16, block = 0;
+  bool block_curriculum = false;
   std::string weighting = "elbo", shifted = "auto", mask_token;
-  double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
-  ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
-  AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
+  DiffusionOptions() { clean = 1000000000; }
 
   void describe(Fields& f) {
-    f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
-    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts per update"});
-    f.integer("facts", facts, {.low = 0, .high = 1e9, .unit = "updates", .doc = "first updates on single facts, 6 x rows of them (suites)"});
-    f.integer("clean", clean, {.low = 0, .high = 1e9, .unit = "updates", .doc = "next updates on short texts without slips, 2 x rows of them (suites); the rest are verbose"});
+    describe_texts(f);
     f.integer("answer_length", answer_length, {.low = 0, .high = 1e6, .unit = "tokens", .doc = "answers are padded to so many with their ending; 0: by a drawn number up to padding"});
     f.integer("padding", padding, {.low = 0, .high = 1e6, .unit = "tokens", .doc = "answer_length 0: most endings behind an answer"});
     f.integer("block", block, {.low = 0, .high = 1e6, .unit = "tokens", .doc = "block diffusion in blocks of so many; 0: every token sees all others"});
@@ -47,14 +42,7 @@ struct DiffusionOptions {
     f.choice("weighting", weighting, {"elbo", "none"}, "of a masked token: 1 / (the share masked), which bounds the likelihood, or 1");
     f.choice("shifted", shifted, {"auto", "yes", "no"}, "logits of a row are about the next one; auto: where the run starts from a causal model");
     f.text("mask_token", mask_token, {.doc = "the tokenizer's token that stands for a masked one; empty: the model gets one more, which no text can contain"});
-    f.number("until_accuracy", until_accuracy, {.low = 0, .high = 1, .doc = "end the phase once greedy validation accuracy reaches this; 0: train for all steps"});
-    f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
-    f.block("schedule", schedule, "the step size over a phase");
-    f.block("adam", adam, "the optimiser");
-    f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
-    f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
-    f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
-    f.flag("checkpoint_activations", checkpoint_activations, "keep a layer's input alone and compute the rest again in the backward: less memory, more time, equal results");
+    describe_fit(f);
   }
   void validate() const {
     if (block_curriculum && block == 0) throw ConfigError("block_curriculum grows blocks up to trainer.block, which is 0: set it");
@@ -73,9 +61,9 @@ class DiffusionLearner final : public LanguageLearner {
   }
 
   Metrics update(int64_t update, double progress) override {
-    const Stage stage = update < options_.facts ? Stage::kFacts : update - options_.facts < options_.clean ? Stage::kClean : Stage::kVerbose;
-    const int64_t block = block_at(progress), rows = options_.rows * (stage == Stage::kFacts ? 6 : stage == Stage::kClean ? 2 : 1);
-    std::vector<DiffusionText> texts = draw(static_cast<uint32_t>(context_.phase), update, rows, stage, block);
+    const Stage stage = options_.stage_at(update);
+    const int64_t block = block_at(progress);
+    std::vector<DiffusionText> texts = draw(static_cast<uint32_t>(context_.phase), update, options_.rows_of(stage), stage, block);
     add_noise(texts, block, {context_.seed, static_cast<uint32_t>(context_.phase), static_cast<uint32_t>(update)});
     const DiffusionBatches packed = pack(texts, block);
     const double all = static_cast<double>(packed.answer_tokens);
@@ -139,7 +127,7 @@ class DiffusionLearner final : public LanguageLearner {
   std::vector<DiffusionText> draw(uint32_t phase, int64_t update, int64_t rows, Stage stage, int64_t block) const {
     std::vector<DiffusionText> out;
     for (int64_t i = 0; i < rows; ++i) {
-      const uint64_t index = (uint64_t{phase} << 48) + static_cast<uint64_t>(update * options_.rows * 6 + i);
+      const uint64_t index = options_.index_of(phase, update, i);
       const TokenExample e = context_.environment->example(*context_.model->tokenizer, stage, {.seed = context_.seed, .index = index});
       // What stands in front of what is learned is as good as prompt.
       DiffusionText text{.prompt = e.prompt, .answer = {e.reply.begin() + e.loss_begin, e.reply.begin() + e.loss_end}, .p_mask = {}, .masked = {}};
@@ -214,11 +202,7 @@ TT_REGISTER(LanguageLearnerEntry, diffusion,
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },
-             .batch =
-                 [](const Config& trainer) {
-                   const DiffusionOptions o = read(trainer);
-                   return LanguageBatch{.prompts = o.rows, .token_budget = o.token_budget, .shards = o.shards};
-                 },
+             .batch = [](const Config& trainer) { return read(trainer).batch(); },
              .help = [](const std::string&) { return help_of<DiffusionOptions>(); },
              .prepare = prepare});
 

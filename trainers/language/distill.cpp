@@ -89,7 +89,8 @@ class DistillLearner final : public LanguageLearner {
   Metrics evaluate() override {
     const torch::NoGradGuard no_grad;
     double acceptance = 0, tokens = 0;
-    for (const MicroBatch& b : batches_of(sampled(Split::kValidation, 0))) {
+    if (validation_.empty()) validation_ = batches_of(sampled(Split::kValidation, 0));   // the target's replies stay what they are
+    for (const MicroBatch& b : validation_) {
       const at::Tensor p = log_law(*teacher_.transformer, b, options_.temperature).exp(), q = log_law(student(), b, options_.temperature).exp();
       acceptance += at::minimum(p, q).sum().item<double>(), tokens += static_cast<double>(b.row.size());
     }
@@ -188,6 +189,7 @@ class DistillLearner final : public LanguageLearner {
   LanguageContext context_;
   LanguageModel teacher_;
   std::unique_ptr<LanguageModel> reference_;
+  std::vector<MicroBatch> validation_;
   Generator generator_;
   std::vector<Transformer> replicas_;
   FlatOptimiser optimiser_;

@@ -1,40 +1,20 @@
 // Supervised training: next-token loss on the replies of worked examples, documents packed without attention between them, so that
 // a run can start from nothing.
-//
-// A small model learns a procedural suite as a phase change that facts and clean texts bring forward: the first `facts` updates show
-// single facts (loss on the result alone), the next `clean` ones short texts without slips, the rest the verbose noisy corpus. Short
-// texts come in larger numbers: 6 and 2 times `rows`.
 #include "core/registry.h"
 #include "policies/language/ops/linear_logprob.h"
 #include "trainers/language/learner.h"
 #include "trainers/language/scorer.h"
-#include "trainers/policy_gradient/options.h"
+#include "trainers/language/worked_examples.h"
 
 namespace trimtab {
 namespace {
 
-struct SftOptions {
-  int64_t steps = 0, rows = 40, facts = 0, clean = 0, token_budget = 4096, shards = 4;
-  bool checkpoint_activations = false, loss_on_prompt = false;
-  double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
-  ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
-  AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
-
+struct SftOptions : WorkedExampleOptions {
+  bool loss_on_prompt = false;
   void describe(Fields& f) {
-    f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
-    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts per update"});
-    f.integer("facts", facts, {.low = 0, .high = 1e9, .unit = "updates", .doc = "first updates on single facts, 6 x rows of them (suites)"});
-    f.integer("clean", clean, {.low = 0, .high = 1e9, .unit = "updates", .doc = "next updates on short texts without slips, 2 x rows of them (suites)"});
+    describe_texts(f);
     f.flag("loss_on_prompt", loss_on_prompt, "learn the prompts' text too, not the replies alone");
-    f.number("until_accuracy", until_accuracy,
-             {.low = 0, .high = 1, .doc = "end the phase once greedy validation accuracy reaches this; 0: train for all steps"});
-    f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
-    f.block("schedule", schedule, "the step size over a phase");
-    f.block("adam", adam, "the optimiser");
-    f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
-    f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
-    f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
-    f.flag("checkpoint_activations", checkpoint_activations, "keep a layer's input alone and compute the rest again in the backward: less memory, more time, equal results");
+    describe_fit(f);
   }
 };
 
@@ -77,12 +57,10 @@ class SftLearner final : public LanguageLearner {
 
  private:
   std::vector<TokenExample> draw(int64_t update) const {
-    const Stage stage = update < options_.facts ? Stage::kFacts : update < options_.facts + options_.clean ? Stage::kClean : Stage::kVerbose;
-    const int64_t rows = options_.rows * (stage == Stage::kFacts ? 6 : stage == Stage::kClean ? 2 : 1);
+    const Stage stage = options_.stage_at(update);
     std::vector<TokenExample> out;
-    for (int64_t i = 0; i < rows; ++i) {
-      const uint64_t index = (context_.phase << 48) + static_cast<uint64_t>(update * options_.rows * 6 + i);
-      out.push_back(context_.environment->example(*context_.model->tokenizer, stage, {.seed = context_.seed, .index = index}));
+    for (int64_t i = 0; i < options_.rows_of(stage); ++i) {
+      out.push_back(context_.environment->example(*context_.model->tokenizer, stage, {.seed = context_.seed, .index = options_.index_of(context_.phase, update, i)}));
       check_length(out.back());
       if (options_.loss_on_prompt && stage != Stage::kFacts) learn_prompt(out.back());
     }
@@ -122,11 +100,7 @@ TT_REGISTER(LanguageLearnerEntry, sft,
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },
-             .batch =
-                 [](const Config& trainer) {
-                   const SftOptions o = read(trainer);
-                   return LanguageBatch{.prompts = o.rows, .token_budget = o.token_budget, .shards = o.shards};
-                 },
+             .batch = [](const Config& trainer) { return read(trainer).batch(); },
              .help = [](const std::string&) { return help_of<SftOptions>(); }});
 
 }  // namespace

@@ -1,10 +1,9 @@
 // Evaluation of draft_serving: sequences of arrivals at one rate, served with every rule and with the learned controller. All meet the same
 // arrivals, texts, drafts and coins.
 #include <algorithm>
-#include <map>
-#include <mutex>
 
 #include "core/error.h"
+#include "envs/draft_length/results_in_order.h"
 #include "envs/draft_length/rules.h"
 #include "envs/draft_length/serving/draft_serving.h"
 #include "envs/draft_length/serving/serving_rules.h"
@@ -88,14 +87,13 @@ class DraftServingEvaluator final : public Evaluator {
     return serve(episode, seed, [&](const DraftServing::State& s) { return rule.length(s); }, [&](const DraftServing::Round& r) { rule.learn(r); });
   }
 
-  // Rules that learn go through all episodes in their order, once for each seed.
   const std::vector<EpisodeResult>& run_in_order(const std::string& policy, uint64_t seed) const {
-    const std::lock_guard lock(mutex_);
-    std::vector<EpisodeResult>& out = in_order_[{policy, seed}];
-    if (!out.empty()) return out;
-    const auto rule = make_serving_rule(policy, env_, seed);
-    for (int64_t e = 0; e < num_episodes(); ++e) out.push_back(run_rule(*rule, e, seed));
-    return out;
+    return in_order_.of(policy, seed, [&] {
+      const auto rule = make_serving_rule(policy, env_, seed);
+      std::vector<EpisodeResult> out;
+      for (int64_t e = 0; e < num_episodes(); ++e) out.push_back(run_rule(*rule, e, seed));
+      return out;
+    });
   }
 
   EpisodeResult run_learned(const AgentFactory& agents, int64_t episode, uint64_t seed) const {
@@ -112,8 +110,7 @@ class DraftServingEvaluator final : public Evaluator {
   }
 
   DraftServing env_;
-  mutable std::mutex mutex_;
-  mutable std::map<std::pair<std::string, uint64_t>, std::vector<EpisodeResult>> in_order_;
+  mutable ResultsInOrder in_order_;
 };
 
 TT_REGISTER(EvaluatorEntry, draft_serving_evaluator,

@@ -10,10 +10,7 @@
 namespace trimtab {
 namespace {
 
-constexpr double kForget = 0.999, kPriorRounds = 300;   // of rates: per round; what the reference rate counts for at the start
-constexpr float kNewest = 0.1f;                          // of the average of accepted tokens
-
-int bucket(int64_t batch) { return std::min<int>(kBatchSizes - 1, std::bit_width(static_cast<uint64_t>(batch)) - 1); }
+constexpr float kNewest = 0.1f;   // of the average of accepted tokens
 
 std::vector<TokenText> made_up(const SyntheticTexts& o) {
   std::vector<TokenText> out;
@@ -45,8 +42,6 @@ std::vector<Feature> features_of(const std::vector<int64_t>& budgets) {
   }
   return out;
 }
-
-float log_price(double price) { return static_cast<float>(std::clamp(std::log2(std::max(price, 1e-6)), -12.0, 12.0)); }
 
 }  // namespace
 
@@ -84,7 +79,7 @@ DraftTreeOptions draft_tree_options(const Config& config) {
 
 DraftTreeBudget::DraftTreeBudget(const DraftTreeOptions& options, std::vector<TokenText> texts)
     : options_(options), budgets_(parse_draft_lengths(options.budgets, kMostDrafted)), table_(std::move(texts), options.drafter, budgets_) {
-  for (int b = bucket(options.low_batch); b <= bucket(options.high_batch); ++b)
+  for (int b = batch_bucket(options.low_batch); b <= batch_bucket(options.high_batch); ++b)
     for (int i = 0; i < static_cast<int>(budgets_.size()); ++i) {
       double tokens = 0, ms = 0;
       State s;
@@ -102,34 +97,30 @@ DraftTreeBudget::DraftTreeBudget(const DraftTreeOptions& options, std::vector<To
            .time_limit = 0};
 }
 
-double DraftTreeBudget::reference_rate(int64_t batch) const { return reference_[bucket(batch)]; }
-int DraftTreeBudget::best_fixed(int64_t batch) const { return best_[bucket(batch)]; }
+double DraftTreeBudget::reference_rate(int64_t batch) const { return reference_[batch_bucket(batch)]; }
+int DraftTreeBudget::best_fixed(int64_t batch) const { return best_[batch_bucket(batch)]; }
 double DraftTreeBudget::round_ms(int64_t nodes, int64_t batch) const { return (nodes > 0 ? options_.cost.draft_ms(batch) : 0) + options_.cost.round_ms(nodes, batch); }
 
-double DraftTreeBudget::rate(const State& s) const {
-  const int b = bucket(s.batch);
-  return s.ms[b] > 0 ? s.tokens[b] / s.ms[b] : reference_[b];
-}
+double DraftTreeBudget::rate(const State& s) const { return s.rates.rate(s.batch, reference_rate(s.batch)); }
 
 void DraftTreeBudget::reset(State& s, WorldKey key) const {
   Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32));
   const int64_t text = draws.below(static_cast<uint32_t>(table_.texts()));
-  const int low = bucket(options_.low_batch), high = bucket(options_.high_batch);
-  begin(s, key, text, int64_t{1} << (low + static_cast<int>(draws.below(static_cast<uint32_t>(high - low + 1)))));
+  begin(s, key, text, draw_batch(draws, options_.low_batch, options_.high_batch));
 }
 
 void DraftTreeBudget::begin(State& s, WorldKey key, int64_t text, int64_t batch) const {
   State fresh;
-  fresh.tokens = s.tokens, fresh.ms = s.ms;
+  fresh.rates = s.rates;
   s = fresh;
   s.key = key, s.text = text, s.batch = batch;
 }
 
 void DraftTreeBudget::observe(const State& s, int, ObservationRows out) const {
-  const double reference = reference_[bucket(s.batch)];
+  const double reference = reference_[batch_bucket(s.batch)];
   float* to = out.context;
-  for (const float v : {static_cast<float>(std::bit_width(static_cast<uint64_t>(s.batch)) - 1), log_price(reference * options_.cost.verify_token * static_cast<double>(s.batch)),
-                        log_price(reference * round_ms(0, s.batch)), static_cast<float>(s.last_nodes), static_cast<float>(s.last_accepted), s.average,
+  for (const float v : {static_cast<float>(std::bit_width(static_cast<uint64_t>(s.batch)) - 1), static_cast<float>(log_price(reference * options_.cost.verify_token * static_cast<double>(s.batch))),
+                        static_cast<float>(log_price(reference * round_ms(0, s.batch))), static_cast<float>(s.last_nodes), static_cast<float>(s.last_accepted), s.average,
                         std::min(20.0f, table_.entropy_before(s.text, s.position))})
     *to++ = v;
   const std::span<const TreeOutcome> trees = s.position < table_.length(s.text) ? table_.at(s.text, s.position) : std::span<const TreeOutcome>();
@@ -155,9 +146,7 @@ DraftTreeBudget::Round DraftTreeBudget::round(State& s, int budget) const {
 StepOutcome DraftTreeBudget::step(State& s, float* terms) const {
   const double lambda = rate(s);
   const Round r = round(s, s.action);
-  const int b = bucket(s.batch);
-  if (s.ms[b] == 0) s.ms[b] = kPriorRounds * round_ms(0, s.batch), s.tokens[b] = reference_[b] * s.ms[b];
-  s.tokens[b] = kForget * s.tokens[b] + static_cast<double>(r.tokens), s.ms[b] = kForget * s.ms[b] + r.ms;
+  s.rates.learn(s.batch, static_cast<double>(r.tokens), r.ms, reference_rate(s.batch), round_ms(0, s.batch));
   terms[0] = static_cast<float>(r.tokens), terms[1] = static_cast<float>(-lambda * r.ms);
   return {.terminated = r.over};
 }

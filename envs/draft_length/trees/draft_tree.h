@@ -42,7 +42,7 @@ class DraftTreeBudget {
     int64_t text = 0, position = 0, batch = 1, last_nodes = 0, last_accepted = -1;
     float average = 0;   // accepted tokens a round, lately
     int32_t action = 0;
-    std::array<double, kBatchSizes> tokens = {}, ms = {};   // lately, by batch size: kept from episode to episode
+    RunningRates rates;   // kept from episode to episode
     double episode_tokens = 0, episode_ms = 0;
   };
   struct Round {
