@@ -61,6 +61,11 @@ std::string meaning_of(const AgentSpec& agent) {
       return fmt::format("{}: index of the chosen class, 0 to {}", agent.name, agent.head.size - 1);
     case HeadKind::kChoice:
       return fmt::format("{}: index of the chosen item, one of those present", agent.name);
+    case HeadKind::kSubset:
+      return fmt::format("{}: for each item the probability that it is taken, 0 where absent", agent.name);
+    case HeadKind::kOrder:
+      return fmt::format("{}: {} of the present items by index, first to last, -1 where fewer are present", agent.name,
+                         agent.head.picks);
     case HeadKind::kGaussian:
       return fmt::format("{}: {} numbers within [{}, {}]", agent.name, agent.head.size, agent.head.low,
                          agent.head.high);

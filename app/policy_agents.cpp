@@ -17,6 +17,10 @@ struct LoadedAgent {
 constexpr const char* kPrefix = "policy";
 constexpr uint64_t kAnySeed = 0;  // initial parameters are overwritten by load()
 
+bool is_over_items(HeadKind kind) {
+  return kind == HeadKind::kSimplex || kind == HeadKind::kChoice || kind == HeadKind::kSubset || kind == HeadKind::kOrder;
+}
+
 // Parameters do not depend on the number of items, so a controller for another number is the same state in
 // another shape.
 class ModeAgent final : public AgentFunction {
@@ -33,7 +37,7 @@ class ModeAgent final : public AgentFunction {
   void build(int num_items) {
     AgentSpec spec = loaded_->spec;
     spec.observation.max_items = num_items;
-    if (spec.head.kind == HeadKind::kSimplex) spec.head.size = num_items;
+    if (is_over_items(spec.head.kind)) spec.head.size = num_items;
     controller_ = Controller::policy(spec, loaded_->options, kAnySeed);
     controller_->load(loaded_->state, kPrefix);
     workspace_ = controller_->workspace(1);

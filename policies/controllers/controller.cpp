@@ -24,8 +24,12 @@ void ControllerOptions::describe(Fields& f) {
   f.flag("normalise_observations", normalise_observations,
          "running mean and variance, kept inside the policy and its exports");
   f.text("residual", residual,
-         {.doc = "simplex: item feature added to the logits with a learned coefficient; empty: none"});
+         {.doc = "actions over items: item feature added to the logits with a learned coefficient; empty: none"});
   f.number("residual_init", residual_init, {.doc = "that coefficient at the start"});
+  f.integer("attention", attention,
+            {.low = 0,
+             .high = 16,
+             .doc = "heads of self-attention over items between hidden layers; 0: items meet through their mean only"});
   f.number("last_layer_gain", last_layer_gain,
            {.low = 0, .doc = "orthogonal gain of the policy's last layer"});
 }
@@ -37,8 +41,20 @@ struct Workspace final : ControllerWorkspace {
   std::vector<float> raw, saved;  // of the last evaluate
   std::vector<float> entropy;     // of samples, which nobody asked for
   std::vector<float> feature;     // the residual's item feature, per row
-  bool evaluated = false;         // backward may run
+  enum class Kept { kNothing, kEvaluation, kValue, kScores };
+  Kept kept = Kept::kNothing;     // what backward may start from
 };
+
+void check_attention(const ControllerOptions& options) {
+  if (options.hidden.size() < 2)
+    throw ConfigError(fmt::format("attention: {} over items stands between hidden layers, and hidden has {}; give hidden two or more "
+                                  "widths, as in hidden: [32, 64], or set attention: 0",
+                                  options.attention, options.hidden.size()));
+  for (size_t l = 0; l + 1 < options.hidden.size(); ++l)
+    if (options.hidden[l] % options.attention != 0)
+      throw ConfigError(fmt::format("hidden: layer {} has {} units, which attention: {} heads do not divide; change one of the two", l,
+                                    options.hidden[l], options.attention));
+}
 
 NetShape net_shape(const ObservationSpec& view, const ControllerOptions& options) {
   NetShape shape;
@@ -49,6 +65,10 @@ NetShape net_shape(const ObservationSpec& view, const ControllerOptions& options
   shape.hidden = options.hidden;
   shape.activation = options.activation == "relu" ? Activation::kRelu : Activation::kTanh;
   TT_CHECK(shape.context + shape.item > 0, "an observation without features");
+  if (shape.set && options.attention > 0) {
+    shape.attention = options.attention;
+    check_attention(options);
+  }
   return shape;
 }
 
@@ -125,7 +145,7 @@ class NetController final : public Controller {
     Workspace& w = forward(observations, workspace);
     std::copy_n(raw, observations.size * head_->width(), w.raw.data());
     head_->evaluate(head_input(w), raw, logp, entropy, w.saved.data());
-    w.evaluated = true;
+    w.kept = Workspace::Kept::kEvaluation;
   }
   void value(const ObservationBatch& observations, float* value,
              ControllerWorkspace& workspace) const override {
@@ -133,27 +153,39 @@ class NetController final : public Controller {
     Workspace& w = forward(observations, workspace);
     const RowBuffer& output = w.net.output.back();
     for (int64_t i = 0; i < observations.size; ++i) value[i] = *output.row(i);
-    w.evaluated = true;
+    w.kept = Workspace::Kept::kValue;
+  }
+  void scores(const ObservationBatch& observations, float* logits, ControllerWorkspace& workspace) const override {
+    TT_CHECK(head_ && head_->per_item() && head_->outputs() == 1, "scores need an action with one number per item");
+    Workspace& w = forward(observations, workspace);
+    const int64_t size = head_->size();
+    std::fill_n(logits, observations.size * size, 0.0f);
+    for (int64_t r = 0; r < w.net.rows; ++r)
+      logits[w.net.decision[r] * size + w.net.slot[r]] = *w.net.output.back().row(r);
+    w.kept = Workspace::Kept::kScores;
   }
 
   void backward_policy(const float* d_logp, const float* d_entropy, float* gradient,
                        ControllerWorkspace& workspace) const override {
     Workspace& w = static_cast<Workspace&>(workspace);
-    TT_CHECK(head_ && w.evaluated, "backward_policy needs a policy and an evaluate before it");
+    TT_CHECK(w.kept == Workspace::Kept::kEvaluation, "backward_policy needs a policy and an evaluate before it");
     RowBuffer& d = w.net.gradient[0];
     head_->backward(head_input(w), w.raw.data(), w.saved.data(), d_logp, d_entropy, d.data(), d.stride(),
                     gradient + log_std_);
-    if (residual_feature_ >= 0)
-      for (int64_t r = 0; r < w.net.rows; ++r) gradient[coefficient_] += *d.row(r) * w.feature[r];
-    net_.backward(parameters_.data(), gradient, w.net);
-    w.evaluated = false;
+    backward(gradient, w);
   }
   void backward_value(const float* d_value, float* gradient, ControllerWorkspace& workspace) const override {
     Workspace& w = static_cast<Workspace&>(workspace);
-    TT_CHECK(!head_ && w.evaluated, "backward_value needs a critic and a value before it");
+    TT_CHECK(w.kept == Workspace::Kept::kValue, "backward_value needs a critic and a value before it");
     for (int64_t i = 0; i < w.net.size; ++i) *w.net.gradient[0].row(i) = d_value[i];
-    net_.backward(parameters_.data(), gradient, w.net);
-    w.evaluated = false;
+    backward(gradient, w);
+  }
+  void backward_scores(const float* d_logits, float* gradient, ControllerWorkspace& workspace) const override {
+    Workspace& w = static_cast<Workspace&>(workspace);
+    TT_CHECK(w.kept == Workspace::Kept::kScores, "backward_scores needs a scores before it");
+    for (int64_t r = 0; r < w.net.rows; ++r)
+      *w.net.gradient[0].row(r) = d_logits[w.net.decision[r] * head_->size() + w.net.slot[r]];
+    backward(gradient, w);
   }
 
   void save(TensorFile& file, const std::string& prefix) const override {
@@ -178,6 +210,9 @@ class NetController final : public Controller {
       const float* p = parameters_.data();
       out.push_back({a.in, a.context, a.pooled, a.out, a.in > 0 ? p + a.item_offset : nullptr,
                      a.ctx_width() > 0 ? p + a.ctx_offset : nullptr, p + a.bias_offset});
+      if (!a.attention) continue;
+      const auto weight = [&](int k) { return p + a.attention->weight_offset(k); };
+      out.back().attention = {a.attention->heads(), weight(0), weight(1), weight(2), weight(3)};
     }
     return out;
   }
@@ -207,7 +242,7 @@ class NetController final : public Controller {
     if (options_.residual.empty()) return;
     if (!head_->per_item())
       throw ConfigError(
-          fmt::format("policy '{}': `residual` needs an action over items (shares or a choice); remove the key", agent.name));
+          fmt::format("policy '{}': `residual` needs an action over items (shares, a choice, a subset or an order); remove the key", agent.name));
     std::string known;
     for (int j = 0; j < agent.observation.item_size(); ++j) {
       const std::string& name = agent.observation.item[j].name;
@@ -231,7 +266,7 @@ class NetController final : public Controller {
     NetScratch& s = w.net;
     TT_CHECK(observations.size <= s.capacity, "{} decisions in a workspace for {}", observations.size,
              s.capacity);
-    w.evaluated = false;
+    w.kept = Workspace::Kept::kNothing;
     const NetShape& shape = net_.shape();
     s.size = observations.size;
     for (int64_t i = 0; i < s.size; ++i)
@@ -243,6 +278,14 @@ class NetController final : public Controller {
       for (int64_t r = 0; r < s.rows; ++r) *s.output.back().row(r) += coefficient * w.feature[r];
     }
     return w;
+  }
+
+  // From d(loss)/d(output) in gradient[0] of the network's scratch.
+  void backward(float* gradient, Workspace& w) const {
+    if (residual_feature_ >= 0)
+      for (int64_t r = 0; r < w.net.rows; ++r) gradient[coefficient_] += *w.net.gradient[0].row(r) * w.feature[r];
+    net_.backward(parameters_.data(), gradient, w.net);
+    w.kept = Workspace::Kept::kNothing;
   }
 
   int64_t pack_items(const ObservationBatch& observations, Workspace& w) const {

@@ -7,8 +7,9 @@
 //   y_i = act( x_i A + c B + b )        c = [context, mean over present items of the previous layer] of the
 //   item's group
 //
-// so it is permutation equivariant and serves any number of items. The policy head reads item rows (simplex)
-// or the pooled row (categorical, Gaussian); the critic reads the pooled row.
+// so it is permutation equivariant and serves any number of items. The policy head reads item rows (actions over items)
+// or the pooled row (categorical, Gaussian); the critic reads the pooled row. With `attention` the items of a set also look
+// at one another between hidden layers (attention.h), which keeps both.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +33,11 @@ struct ControllerOptions {
   std::string head = "softmax_gaussian";  // simplex heads: softmax_gaussian, dirichlet
   double init_log_std = 0.0;              // Gaussian and softmax-Gaussian heads
   bool normalise_observations = true;  // running mean and variance, kept inside the policy and every export
-  std::string residual;                // simplex: item feature added to the logits with a learned coefficient
+  std::string residual;                // actions over items: item feature added to the logits with a learned coefficient
                                        // ("log_pf_share"); "" none
   double residual_init = 1.0;
+  int64_t attention = 0;               // heads of self-attention over items between hidden layers; 0: none. An agent
+                                       // without items has nothing to attend to and ignores it
   double last_layer_gain =
       0.01;  // of the policy's last layer; hidden layers have sqrt(2), the critic's last 1
   void describe(Fields& f);
@@ -82,7 +85,8 @@ class Controller {
   virtual void refresh_normaliser() = 0;
 
   // Draws actions. `raw` is what log-probability is a density of (z of the softmax-Gaussian, clamped x of the
-  // Dirichlet, the index, the unclipped Gaussian); `action` is what the environment gets, within its bounds.
+  // Dirichlet, the index, the unclipped Gaussian, 0 or 1 per item of a subset, the indices of an order); `action` is
+  // what the environment gets, within its bounds.
   // Randomness of decision i: `draws(i)`.
   virtual void sample(const ObservationBatch& observations, const std::function<Draws(int64_t)>& draws,
                       float* action, float* raw, float* logp, ControllerWorkspace& workspace) const = 0;
@@ -102,6 +106,13 @@ class Controller {
   virtual void backward_value(const float* d_value, float* gradient,
                               ControllerWorkspace& workspace) const = 0;
 
+  // The logit of each item, `residual` included, of a head with one number per item (shares, a choice, a subset, an order):
+  // [size, head.size], 0 where absent. Losses on the logits themselves (imitation, ranking) start here.
+  virtual void scores(const ObservationBatch& observations, float* logits, ControllerWorkspace& workspace) const = 0;
+  // Adds d(loss)/d(parameters) given d(loss)/d(logits) [size, head.size], after the scores call on the same workspace.
+  // Absent items are not looked at.
+  virtual void backward_scores(const float* d_logits, float* gradient, ControllerWorkspace& workspace) const = 0;
+
   // Everything to resume or export, by name: parameters, normaliser, under `prefix`.
   virtual void save(TensorFile& file, const std::string& prefix) const = 0;
   virtual void load(const TensorFile& file, const std::string& prefix) = 0;
@@ -113,6 +124,11 @@ class Controller {
     int64_t in = 0, context = 0, pooled = 0, out = 0;
     const float *item = nullptr, *ctx = nullptr,
                 *bias = nullptr;  // [in, out], [context + pooled, out], [out]
+    // Self-attention over the rows after the activation; heads 0: none. Weights are [out, out].
+    struct Attention {
+      int64_t heads = 0;
+      const float *query = nullptr, *key = nullptr, *value = nullptr, *mix = nullptr;
+    } attention = {};
   };
   virtual std::vector<Layer> layers() const = 0;
   // The normaliser in use: x -> clamp((x - mean) * scale, -clip, clip); a constant feature has scale 0.

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <set>
 
 #include "core/error.h"
 #include "policies/controllers/special.h"
@@ -31,12 +33,13 @@ struct Case {
   std::vector<int64_t> hidden;
   std::string activation;
   std::string residual;
+  int attention = 0, picks = 1;
 };
 
 AgentSpec agent_of(const Case& c) {
   return {"agent",
           {features(c.context, "context"), features(c.item, "item"), c.max_items},
-          {c.kind, c.head_size, -1, 1}};
+          {c.kind, c.head_size, -1, 1, c.picks}};
 }
 ControllerOptions options_of(const Case& c) {
   ControllerOptions o;
@@ -44,6 +47,7 @@ ControllerOptions options_of(const Case& c) {
   o.activation = c.activation;
   if (!c.simplex_head.empty()) o.head = c.simplex_head;
   o.residual = c.residual;
+  o.attention = c.attention;
   o.last_layer_gain = 0.7;  // large enough that the head's gradients are not all near zero
   o.init_log_std = -0.3;
   return o;
@@ -85,6 +89,12 @@ const std::vector<Case>& cases() {
       {"dirichlet_no_context", HeadKind::kSimplex, "dirichlet", 0, 2, 7, 7, {9}, "tanh", ""},
       {"choice", HeadKind::kChoice, "", 3, 5, 6, 6, {16, 8}, "tanh", "item1"},
       {"choice_no_context", HeadKind::kChoice, "", 0, 2, 4, 4, {9}, "relu", ""},
+      {"subset", HeadKind::kSubset, "", 3, 5, 6, 6, {16, 8}, "tanh", "item1"},
+      {"subset_attention", HeadKind::kSubset, "", 2, 4, 7, 7, {24, 12}, "tanh", "", 3},
+      {"order", HeadKind::kOrder, "", 3, 5, 6, 6, {16, 8}, "tanh", "item1", 0, 4},
+      {"order_of_all_attention", HeadKind::kOrder, "", 0, 3, 5, 5, {16, 16, 8}, "relu", "item2", 4, 6},
+      {"categorical_over_set_attention", HeadKind::kCategorical, "", 2, 3, 4, 3, {16, 8}, "tanh", "", 2},
+      {"softmax_gaussian_attention", HeadKind::kSimplex, "softmax_gaussian", 3, 6, 10, 10, {32, 64}, "tanh", "", 4},
   };
   return all;
 }
@@ -232,6 +242,15 @@ TEST_P(ControllerCase, ModeIsWithinBoundsAndIgnoresAbsentItems) {
         const uint8_t* mask = observations_.mask.data() + i * GetParam().max_items;
         const bool any = std::count(mask, mask + GetParam().max_items, 1) > 0;
         EXPECT_TRUE(any ? a[0] == std::floor(a[0]) && mask[static_cast<int>(a[0])] == 1 : a[0] == 0);
+      } else if (GetParam().kind == HeadKind::kSubset) {
+        for (int k = 0; k < width(); ++k)
+          EXPECT_TRUE(observations_.mask[i * width() + k] ? a[k] >= 0 && a[k] <= 1 : a[k] == 0);
+      } else if (GetParam().kind == HeadKind::kOrder) {
+        const uint8_t* mask = observations_.mask.data() + i * GetParam().max_items;
+        const int64_t picked = std::min<int64_t>(width(), std::count(mask, mask + GetParam().max_items, 1));
+        std::set<float> seen;
+        for (int k = 0; k < width(); ++k)
+          EXPECT_TRUE(k >= picked ? a[k] == -1 : mask[static_cast<int>(a[k])] == 1 && seen.insert(a[k]).second) << a[k];
       } else if (GetParam().kind == HeadKind::kGaussian) {
         for (int j = 0; j < width(); ++j) EXPECT_TRUE(a[j] >= -1 && a[j] <= 1);
       } else {
@@ -274,7 +293,7 @@ TEST_P(ControllerCase, SetPoliciesArePermutationEquivariant) {
   std::vector<float> action(kSize * width()), other(kSize * width());
   policy_->mode(observations_.batch(), action.data(), *workspace);
   policy_->mode(reversed.batch(), other.data(), *workspace);
-  const bool simplex = GetParam().kind == HeadKind::kSimplex;
+  const bool by_item = GetParam().kind == HeadKind::kSimplex || GetParam().kind == HeadKind::kSubset;
   for (int64_t i = 0; i < kSize; ++i)
     for (int k = 0; k < width(); ++k) {
       if (GetParam().kind == HeadKind::kChoice) {
@@ -283,7 +302,9 @@ TEST_P(ControllerCase, SetPoliciesArePermutationEquivariant) {
         EXPECT_EQ(action[i], any ? static_cast<float>(spec.max_items - 1) - other[i] : 0);
         continue;
       }
-      EXPECT_NEAR(action[i * width() + k], other[i * width() + (simplex ? width() - 1 - k : k)], 1e-5);
+      const float mirrored = other[i * width() + (by_item ? width() - 1 - k : k)];
+      const bool order = GetParam().kind == HeadKind::kOrder && mirrored >= 0;
+      EXPECT_NEAR(action[i * width() + k], order ? static_cast<float>(spec.max_items - 1) - mirrored : mirrored, 1e-5);
     }
 }
 
@@ -316,10 +337,11 @@ INSTANTIATE_TEST_SUITE_P(All, ControllerCase, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Critic, GradientsMatchFiniteDifferences) {
-  for (const bool set : {false, true}) {
+  for (const auto& [set, attention] : {std::pair(false, 0), std::pair(true, 0), std::pair(true, 4), std::pair(false, 4)}) {
     const ObservationSpec view{features(4, "c"), features(set ? 3 : 0, "i"), set ? 6 : 0};
     ControllerOptions options;
     options.hidden = {24, 16};
+    options.attention = attention;
     auto critic = Controller::critic(view, options, test_seed());
     Draws draws(test_seed(), Stream::kTest, 4);
     const Observations o = observations_of(view, 9, draws);

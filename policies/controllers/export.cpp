@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -17,6 +18,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr float kUnbounded = 1e30f;   // stands for an infinite range: JSON has no infinity
 constexpr float kDeviations = 3.0f, kUnnormalisedRange = 3.0f;
+constexpr float kSmallestMargin = 1e-4f;   // of test vectors: closer logits may change places by rounding
+constexpr int kMostDraws = 100;
 constexpr const char* kChecksumPlace = "0000000000000000";
 
 // Tensors and operations of one agent as they are collected.
@@ -30,6 +33,7 @@ class AgentWriter {
     for (size_t l = 0; l < layers.size(); ++l) {
       linear(layers[l], "layer" + std::to_string(l));
       if (l + 1 < layers.size()) add({{"op", agent_.policy->options().activation}});
+      if (layers[l].attention.heads > 0) attention(layers[l], "layer" + std::to_string(l) + ".attention.");
     }
     const Controller::Residual residual = agent_.policy->residual();
     if (residual.item_feature >= 0)
@@ -74,8 +78,19 @@ class AgentWriter {
     add(std::move(op));
   }
 
+  void attention(const Controller::Layer& layer, const std::string& name) {
+    const Controller::Layer::Attention& a = layer.attention;
+    const auto weight = [&](const char* part, const float* values) {
+      return tensor(name + part, {layer.out, layer.out}, {values, static_cast<size_t>(layer.out * layer.out)});
+    };
+    add({{"op", "attention"}, {"heads", a.heads}, {"query", weight("query", a.query)}, {"key", weight("key", a.key)},
+         {"value", weight("value", a.value)}, {"out", weight("out", a.mix)}});
+  }
+
   void head() {
     const HeadSpec& spec = agent_.spec.head;
+    if (spec.kind == HeadKind::kSubset) add({{"op", "sigmoid"}});
+    if (spec.kind == HeadKind::kOrder) add({{"op", "order"}, {"picks", spec.picks}});
     if (spec.is_index()) add({{"op", "argmax"}});
     if (spec.kind == HeadKind::kGaussian) add({{"op", "clip"}, {"low", spec.low}, {"high", spec.high}});
     if (spec.kind == HeadKind::kSimplex)
@@ -98,6 +113,7 @@ Json features_json(const std::vector<Feature>& features) {
 Json fallback_json(const ExportedAgent& agent) {
   const HeadSpec& head = agent.spec.head;
   if (head.kind == HeadKind::kSimplex) return "uniform";
+  if (head.kind == HeadKind::kSubset || head.kind == HeadKind::kOrder) return "none";
   if (!agent.fallback.empty()) return agent.fallback;
   if (head.is_index()) return Json::array({0});
   return std::vector<float>(head.size, 0.5f * (head.low + head.high));
@@ -120,13 +136,13 @@ Json self_test_json(const ExportedAgent& agent, const ExportInfo& info, AgentWri
 }
 
 Json agent_json(const ExportedAgent& agent, const ExportInfo& info, TensorFile& file) {
-  static constexpr const char* kKinds[] = {"categorical", "gaussian", "simplex", "categorical"};   // a choice is an index, too
+  static constexpr const char* kKinds[] = {"categorical", "gaussian", "simplex", "categorical", "subset", "order"};   // a choice is an index, too
   const HeadSpec& head = agent.spec.head;
   const ObservationSpec& view = agent.spec.observation;
   AgentWriter writer(agent, file);
   Json out = {{"name", agent.spec.name}, {"max_items", view.item_size() > 0 ? view.max_items : 0}, {"deadline_us", agent.deadline_us},
               {"context", features_json(view.context)}, {"item", features_json(view.item)}};
-  out["action"] = {{"kind", kKinds[static_cast<int>(head.kind)]}, {"size", head.size}, {"low", head.low}, {"high", head.high},
+  out["action"] = {{"kind", kKinds[static_cast<int>(head.kind)]}, {"size", head.kind == HeadKind::kOrder ? head.picks : head.size}, {"low", head.low}, {"high", head.high},
                    {"meaning", agent.meaning}};
   out["fallback"] = fallback_json(agent);
   out["operations"] = writer.operations();
@@ -170,6 +186,24 @@ std::vector<Range> sampled_ranges(const std::vector<Feature>& features, std::spa
   return out;
 }
 
+// How far apart the logits are that decide the answer of a choice or an order, as a part of the largest; infinite for the
+// other heads. Scratch is `logits` [max_items].
+float margin_of(const ExportedAgent& agent, const ObservationBatch& one, ControllerWorkspace& workspace, std::vector<float>& logits) {
+  const HeadSpec& head = agent.spec.head;
+  if (head.kind != HeadKind::kChoice && head.kind != HeadKind::kOrder) return INFINITY;
+  logits.resize(head.size);
+  agent.policy->scores(one, logits.data(), workspace);
+  size_t present = 0;
+  for (int k = 0; k < head.size; ++k)
+    if (one.mask[k]) logits[present++] = logits[k];
+  const size_t decided = std::min<size_t>(present, head.kind == HeadKind::kOrder ? head.picks + 1 : 2);
+  std::partial_sort(logits.begin(), logits.begin() + decided, logits.begin() + present, std::greater<float>());
+  float margin = INFINITY;
+  for (size_t j = 1; j < decided; ++j)
+    margin = std::min(margin, (logits[j - 1] - logits[j]) / std::max(std::abs(logits[0]), std::abs(logits[decided - 1])));
+  return margin;
+}
+
 }  // namespace
 
 TestVectors make_test_vectors(const ExportedAgent& agent, int64_t count, uint64_t seed) {
@@ -185,13 +219,26 @@ TestVectors make_test_vectors(const ExportedAgent& agent, int64_t count, uint64_
   };
   TestVectors v;
   v.count = count;
-  for (int64_t i = 0; i < count; ++i) {
+  const auto draw_one = [&](int64_t i) {
+    v.context.resize(i * context.size());
+    v.items.resize(i * num_items * item.size());
+    v.mask.resize(i * num_items);
     for (const Range& r : context) v.context.push_back(draw(r));
     const int64_t kept = num_items > 0 ? static_cast<int64_t>(random() % num_items) : 0;
     for (int64_t k = 0; k < num_items; ++k) {
       const bool present = i % 4 != 3 || k == kept || random() % 2 == 0;
       v.mask.push_back(present);
       for (const Range& r : item) v.items.push_back(present ? draw(r) : 0.0f);
+    }
+  };
+  const auto alone = agent.policy->workspace(1);
+  std::vector<float> logits;
+  for (int64_t i = 0; i < count; ++i) {
+    for (int attempt = 0; attempt < kMostDraws; ++attempt) {
+      draw_one(i);
+      const ObservationBatch one = {.size = 1, .context = v.context.data() + i * context.size(),
+                                    .items = v.items.data() + i * num_items * item.size(), .mask = v.mask.data() + i * num_items};
+      if (margin_of(agent, one, *alone, logits) >= kSmallestMargin) break;
     }
   }
   v.actions.resize(count * agent.spec.head.width());

@@ -16,7 +16,8 @@ struct ExportedAgent {
   const Controller* policy = nullptr;
   std::string meaning;                   // of the action, one sentence
   double deadline_us = 0;                // by when the host needs the answer; 0: none stated
-  std::vector<float> fallback;           // safe action of categorical and Gaussian heads; empty: index 0, the middle of the range
+  std::vector<float> fallback;           // safe action of an index or a Gaussian; empty: index 0, the middle of the range. Of a
+                                         // subset and an order it is to take nothing, of shares equal ones
 };
 struct ExportInfo {
   std::string environment;               // its type
@@ -31,14 +32,15 @@ struct ExportInfo {
 std::string artefact_bytes(const std::vector<ExportedAgent>& agents, const ExportInfo& info);
 void export_artefact(const std::filesystem::path& file, const std::vector<ExportedAgent>& agents, const ExportInfo& info);
 
-// One self-contained C header (C99, <math.h> only): weights as constants, per agent
+// One self-contained C header (C11, <math.h> and <string.h> only): weights as constants, per agent
 //   static inline void NAME_decide(const float* context, const float* items, const unsigned char* mask, int num_items, float* action)
 // and `static inline float trimtab_self_test(void)`, the largest difference from the stored answers.
 std::string header_text(const std::vector<ExportedAgent>& agents, const ExportInfo& info);
 void export_header(const std::filesystem::path& file, const std::vector<ExportedAgent>& agents, const ExportInfo& info);
 
 // Observations drawn where the policy has been: within three deviations of its normaliser's mean and inside the features'
-// ranges; every fourth with items absent. actions are the policy's mode.
+// ranges; every fourth with items absent. actions are the policy's mode. Of a choice or an order a vector is drawn again where
+// logits that decide the answer are nearly equal, since rounding may tell them apart otherwise.
 struct TestVectors {
   int64_t count = 0;
   std::vector<float> context, items, actions;   // [count, C], [count, U, F], [count, width]

@@ -41,6 +41,38 @@ static inline void trimtab_normalise(float* x, int n, const float* mean, const f
     x[i] = y < -clip ? -clip : y > clip ? clip : y;
   }}
 }}
+/* Self-attention: x[rows] += softmax(Q K^T / sqrt(d)) V O head by head, weights [width][width]. key, value: [rows], scratch;
+ * query, mixed: [width], scratch. One pass over the items: what has been summed is scaled down when a larger score comes. */
+static inline void trimtab_attend(float* x, int rows, int stride, int width, int heads, const float* wq, const float* wk,
+                                  const float* wv, const float* wo, float* key, float* value, float* query, float* mixed) {{
+  const int d = width / heads;
+  for (int r = 0; r < rows; ++r) {{
+    memset(key + r * stride, 0, sizeof(float) * (size_t)width);
+    memset(value + r * stride, 0, sizeof(float) * (size_t)width);
+    trimtab_add_product(x + r * stride, width, wk, width, key + r * stride);
+    trimtab_add_product(x + r * stride, width, wv, width, value + r * stride);
+  }}
+  for (int r = 0; r < rows; ++r) {{
+    memset(query, 0, sizeof(float) * (size_t)width);
+    memset(mixed, 0, sizeof(float) * (size_t)width);
+    trimtab_add_product(x + r * stride, width, wq, width, query);
+    for (int h = 0; h < heads * d; h += d) {{
+      float top = 0, total = 0;
+      for (int k = 0; k < rows; ++k) {{
+        float score = 0;
+        for (int i = h; i < h + d; ++i) score += query[i] * key[k * stride + i];
+        score /= sqrtf((float)d);
+        const float kept = k == 0 ? 0 : score > top ? expf(top - score) : 1;
+        if (k == 0 || score > top) top = score;
+        const float weight = expf(score - top);
+        total = total * kept + weight;
+        for (int i = h; i < h + d; ++i) mixed[i] = mixed[i] * kept + weight * value[k * stride + i];
+      }}
+      for (int i = h; i < h + d; ++i) mixed[i] /= total;
+    }}
+    trimtab_add_product(mixed, width, wo, width, x + r * stride);
+  }}
+}}
 )";
 
 class HeaderWriter {
@@ -83,10 +115,10 @@ class HeaderWriter {
   }
 
   void decide() {
-    const bool simplex = agent_.spec.head.kind == HeadKind::kSimplex;
     line("static inline int {}_decide(const float* context, const float* items, const unsigned char* mask, int num_items,\n"
          "                                 float* action) {{", name_);
     line("  static _Thread_local float x[{0}][{1}], y[{0}][{1}];", set_ ? name_ + "_MAX_ITEMS" : "1", width_);
+    if (attends()) line("  static _Thread_local float key[{0}_MAX_ITEMS][{1}], value[{0}_MAX_ITEMS][{1}];", name_, width_);
     line("  float c[{0}] = {{0}}, pooled[{0}] = {{0}}, base[{0}];", width_);
     line("  int slot[{}], n = 0;", set_ ? name_ + "_MAX_ITEMS" : "1");
     line("  (void)context, (void)items, (void)mask, (void)num_items, (void)pooled, (void)c, (void)y, (void)slot;");
@@ -98,10 +130,21 @@ class HeaderWriter {
     if (residual.item_feature >= 0)
       line("  for (int r = 0; r < n; ++r) x[r][0] += {:.9e}f * items[slot[r] * {}_ITEM + {}];", residual.coefficient, name_,
            residual.item_feature);
-    if (simplex) shares();
-    else if (agent_.spec.head.kind == HeadKind::kChoice) choice();
-    else decision();
+    switch (agent_.spec.head.kind) {
+      case HeadKind::kSimplex: shares(); break;
+      case HeadKind::kChoice: choice(); break;
+      case HeadKind::kSubset: subset(); break;
+      case HeadKind::kOrder: order(); break;
+      case HeadKind::kCategorical:
+      case HeadKind::kGaussian: decision(); break;
+    }
     line("}}");
+  }
+
+  bool attends() const {
+    for (const Controller::Layer& l : agent_.policy->layers())
+      if (l.attention.heads > 0) return true;
+    return false;
   }
 
   void gather() {
@@ -109,7 +152,9 @@ class HeaderWriter {
       line("  memcpy(x[0], context, sizeof(float) * {}_CONTEXT);\n  n = 1;", name_);
       return;
     }
-    if (agent_.spec.head.kind == HeadKind::kSimplex) line("  for (int i = 0; i < num_items; ++i) action[i] = 0;");
+    const HeadKind kind = agent_.spec.head.kind;
+    if (kind == HeadKind::kSimplex || kind == HeadKind::kSubset) line("  for (int i = 0; i < num_items; ++i) action[i] = 0;");
+    if (kind == HeadKind::kOrder) line("  for (int j = 0; j < {}; ++j) action[j] = -1;", agent_.spec.head.picks);
     if (agent_.spec.head.kind == HeadKind::kChoice) line("  action[0] = {:.1f}f;", agent_.fallback.empty() ? 0.0f : agent_.fallback[0]);
     line("  if (num_items > {0}_MAX_ITEMS) num_items = 0;", name_);
     if (view_.context_size() > 0) line("  memcpy(c, context, sizeof(float) * {}_CONTEXT);", name_);
@@ -149,7 +194,17 @@ class HeaderWriter {
     if (a.in > 0) line("    trimtab_add_product(x[r], {}, {}, {}, y[r]);", a.in, weight("rows", a.item, a.in), a.out);
     const bool tanh = agent_.policy->options().activation == "tanh";
     line("    for (int o = 0; o < {}; ++o) x[r][o] = {};\n  }}", a.out,
-         last ? "y[r][o]" : tanh ? "tanhf(y[r][o])" : "y[r][o] > 0 ? y[r][o] : 0");
+         last ? "y[r][o]" : tanh ? "tanhf(y[r][o])" : "y[r][o] < 0 ? 0 : y[r][o]");
+    if (a.attention.heads > 0) attention(a, id);
+  }
+
+  void attention(const Controller::Layer& a, const std::string& id) {
+    const auto weight = [&](const char* part, const float* values) {
+      return constant(id + "_" + part, {values, static_cast<size_t>(a.out * a.out)});
+    };
+    line("  trimtab_attend(x[0], n, {}, {}, {}, {}, {}, {}, {}, key[0], value[0], base, y[0]);", width_, a.out, a.attention.heads,
+         weight("query", a.attention.query), weight("key", a.attention.key), weight("value", a.attention.value),
+         weight("out", a.attention.mix));
   }
 
   void shares() {
@@ -165,6 +220,22 @@ class HeaderWriter {
     const float safe = agent_.fallback.empty() ? 0.0f : agent_.fallback[0];
     line("  int best = 0, finite = 1;\n  for (int r = 0; r < n; ++r) {{\n    finite &= fabsf(x[r][0]) <= 3.0e38f;");
     line("    best = x[r][0] > x[best][0] ? r : best;\n  }}\n  action[0] = finite ? (float)slot[best] : {:.1f}f;\n  return !finite;", safe);
+  }
+
+  void subset() {
+    line("  int finite = 1;\n  for (int r = 0; r < n; ++r) finite &= fabsf(x[r][0]) <= 3.0e38f;\n  if (!finite) return 1;");
+    line("  for (int r = 0; r < n; ++r) {{\n    const float e = expf(-fabsf(x[r][0]));");
+    line("    action[slot[r]] = x[r][0] >= 0 ? 1 / (1 + e) : e / (1 + e);\n  }}\n  return 0;");
+  }
+
+  // A falling list of rows into which each is put behind its equals; then the rows become items.
+  void order() {
+    const int picks = agent_.spec.head.picks;
+    line("  int finite = 1, length = 0, list[{}];\n  for (int r = 0; r < n; ++r) finite &= fabsf(x[r][0]) <= 3.0e38f;", picks + 1);
+    line("  if (!finite) return 1;\n  for (int r = 0; r < n; ++r) {{\n    int at = length;");
+    line("    for (; at > 0 && x[r][0] > x[list[at - 1]][0]; --at) list[at] = list[at - 1];");
+    line("    list[at] = r;\n    length += length < {};\n  }}", picks);
+    line("  for (int j = 0; j < length; ++j) action[j] = (float)slot[list[j]];\n  return 0;");
   }
 
   void decision() {

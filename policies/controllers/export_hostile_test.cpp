@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -26,6 +27,15 @@ class HostileTest : public testing::Test {
   std::string bytes_ = artefact_bytes({{spec_, policy_.get(), "share of the PRBs", 500, {}}}, {.environment = "test", .config = "a: \"é\"\n", .training_data_hash = "", .glue = {}});
   tt_controller* controller_ = nullptr;
   std::string why_;
+
+  // From now on the file of an agent with another head that attends with 2 heads over rows of 4.
+  void attend(HeadKind kind, int picks = 2) {
+    spec_.head = {.kind = kind, .size = 4, .picks = picks};
+    options_.hidden = {4, 3};
+    options_.attention = 2;
+    policy_ = Controller::policy(spec_, options_, 1);
+    bytes_ = artefact_bytes({{spec_, policy_.get(), "what it means", 500, {}}}, {.environment = "test", .config = "", .training_data_hash = "", .glue = {}});
+  }
 
   tt_status open(const std::string& bytes, tt_open_options options = TT_OPEN_OPTIONS_INIT) {
     tt_close(controller_);
@@ -99,6 +109,133 @@ TEST_F(HostileTest, WellSealedNonsenseIsRefused) {
   TensorFile file = parse_safetensors({reinterpret_cast<const uint8_t*>(bytes_.data()), bytes_.size()}, "artefact");
   file.tensors.at("prb.self_test.action").bytes[3] ^= 1;   // an answer nobody gave
   EXPECT_EQ(open(sealed(file)), TT_SELF_TEST_FAILED);
+}
+
+TEST_F(HostileTest, WellSealedNonsenseAboutAttentionIsRefused) {
+  attend(HeadKind::kSubset);
+  ASSERT_EQ(open(bytes_), TT_OK) << why_;
+  for (const char* heads : {"0", "-2", "3", "8", "1.5", "4000000000", "\"2\"", "null"}) {
+    EXPECT_EQ(open(with_spec("\"heads\":2", std::string("\"heads\":") + heads)), TT_BAD_FILE) << heads;
+    EXPECT_NE(why_.find("heads"), std::string::npos) << why_;
+  }
+  EXPECT_EQ(open(with_spec("\"heads\":2,", "")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("\"heads\":2", "\"heads\":1")), TT_SELF_TEST_FAILED);   // possible, and not what was exported
+  for (const char* part : {"query", "key", "value", "out"}) {
+    const std::string name = std::string("prb.layer0.attention.") + part;
+    EXPECT_EQ(open(with_spec(name, "prb.layer0.attention.none")), TT_BAD_FILE) << part;
+    EXPECT_EQ(open(with_spec(name, "prb.layer1.rows")), TT_BAD_FILE) << "4 x 3 is not square";
+    EXPECT_EQ(open(with_spec(name, "prb.layer0.bias")), TT_BAD_FILE) << "one row";
+    EXPECT_NE(why_.find("shape"), std::string::npos) << why_;
+    TensorFile file = parse_safetensors({reinterpret_cast<const uint8_t*>(bytes_.data()), bytes_.size()}, "artefact");
+    std::fill_n(file.tensors.at(name).bytes.begin(), 4, uint8_t{0xff});   // not a number
+    EXPECT_EQ(open(sealed(file)), TT_BAD_FILE);
+  }
+  // After the rows have become one.
+  EXPECT_EQ(open(with_spec("\"op\":\"linear\",\"out\":4,\"to\":\"rows\",\"rows\":\"prb.layer0.rows\"", "\"op\":\"linear\",\"out\":4,\"to\":\"decision\"")),
+            TT_BAD_FILE);
+}
+
+TEST_F(HostileTest, WellSealedNonsenseAboutSubsetsAndOrdersIsRefused) {
+  attend(HeadKind::kSubset);
+  EXPECT_EQ(open(with_spec("\"kind\":\"subset\"", "\"kind\":\"partition\"")), TT_VERSION_MISMATCH);
+  EXPECT_EQ(open(with_spec("\"kind\":\"subset\"", "\"kind\":\"order\"")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("\"fallback\":\"none\"", "\"fallback\":\"uniform\"")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("\"fallback\":\"none\"", "\"fallback\":[0,0,0,0]")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("{\"op\":\"sigmoid\"}", "{\"op\":\"order\",\"picks\":1}")), TT_BAD_FILE);
+  attend(HeadKind::kOrder);
+  ASSERT_EQ(open(bytes_), TT_OK) << why_;
+  for (const char* picks : {"0", "-1", "1", "3", "1025", "4000000000", "1.5", "\"2\""})
+    EXPECT_EQ(open(with_spec("\"picks\":2", std::string("\"picks\":") + picks)), TT_BAD_FILE) << picks;
+  EXPECT_EQ(open(with_spec("\"size\":2", "\"size\":3")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec(",\"picks\":2", "")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("{\"op\":\"order\",\"picks\":2}", "{\"op\":\"argmax\"}")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("{\"op\":\"order\",\"picks\":2}", "{\"op\":\"order\",\"picks\":2},{\"op\":\"order\",\"picks\":2}")), TT_BAD_FILE);
+  EXPECT_EQ(open(with_spec("\"kind\":\"order\"", "\"kind\":\"gaussian\"")), TT_BAD_FILE);
+}
+
+TEST_F(HostileTest, EveryTruncationOfAnAttendingFileIsRefused) {
+  attend(HeadKind::kOrder);
+  for (size_t size = 0; size < bytes_.size(); size += 3) ASSERT_EQ(open(bytes_.substr(0, size)), TT_BAD_FILE) << size;
+}
+
+TEST_F(HostileTest, TheSafeSubsetAndOrderTakeNothing) {
+  const float context[1] = {0.5f}, bad_context[1] = {kNaN}, items[10] = {10, 5, 30, 5, 1, 1, 10, 5, 3, 3};
+  const uint8_t nobody[4] = {}, one[4] = {0, 0, 1, 0};
+  float action[8];
+  tt_agent_info info{};
+  info.struct_size = sizeof info;
+  const auto is_nothing = [&](int width, float nothing) {
+    return std::all_of(action, action + width, [&](float a) { return a == nothing; }) && action[width] == 7;
+  };
+  const auto reset = [&] { std::fill_n(action, 8, 7.0f); };
+  for (const HeadKind kind : {HeadKind::kSubset, HeadKind::kOrder}) {
+    attend(kind, 3);
+    tt_open_options options = TT_OPEN_OPTIONS_INIT;
+    options.max_items = 4;
+    ASSERT_EQ(open(bytes_, options), TT_OK) << why_;
+    const bool order = kind == HeadKind::kOrder;
+    const float nothing = order ? -1.0f : 0.0f;
+    ASSERT_EQ(tt_get_agent_info(controller_, 0, &info), TT_OK);
+    EXPECT_EQ(info.action, order ? TT_ORDER : TT_SUBSET);
+    EXPECT_EQ(info.action_size, order ? 3 : 4);
+    reset();
+    EXPECT_EQ(tt_decide(controller_, 0, bad_context, items, nullptr, 4, action), TT_BAD_INPUT);
+    EXPECT_TRUE(is_nothing(order ? 3 : 4, nothing));
+    reset();
+    EXPECT_EQ(tt_decide(controller_, 0, context, items, nullptr, 5, action), TT_TOO_MANY_ITEMS);
+    EXPECT_TRUE(is_nothing(order ? 3 : 5, nothing));
+    reset();
+    EXPECT_EQ(tt_decide(controller_, 0, context, items, nobody, 4, action), TT_NO_ITEMS);
+    EXPECT_TRUE(is_nothing(order ? 3 : 4, nothing));
+    reset();
+    EXPECT_EQ(tt_safe_action(controller_, 0, nullptr, 2, action), TT_OK);
+    EXPECT_TRUE(is_nothing(order ? 3 : 2, nothing));
+    reset();
+    EXPECT_EQ(tt_decide(controller_, 0, context, items, one, 4, action), TT_OK);
+    if (order) EXPECT_TRUE(action[0] == 2 && action[1] == -1 && action[2] == -1 && action[3] == 7);
+    else EXPECT_TRUE(action[0] == 0 && action[1] == 0 && action[2] > 0 && action[2] < 1 && action[3] == 0);
+  }
+}
+
+// Whatever the network's numbers become, the answer is finite or the safe one, and the status says which.
+TEST_F(HostileTest, OverflowInAttentionIsTheSafeAction) {
+  for (const HeadKind kind : {HeadKind::kSubset, HeadKind::kOrder, HeadKind::kChoice, HeadKind::kSimplex}) {
+    for (const char* activation : {"tanh", "relu"}) {
+      options_.activation = activation;
+      options_.normalise_observations = false;
+      attend(kind, 3);
+      TensorFile file = parse_safetensors({reinterpret_cast<const uint8_t*>(bytes_.data()), bytes_.size()}, "artefact");
+      for (const char* part : {"query", "key"}) {
+        const std::vector<float> huge(16, 3e38f);
+        file.tensors.at(std::string("prb.layer0.attention.") + part) = Tensor::f32({4, 4}, huge);
+      }
+      tt_open_options options = TT_OPEN_OPTIONS_INIT;
+      options.run_self_test = 0;
+      ASSERT_EQ(open(sealed(file), options), TT_OK) << why_;
+      const float context[1] = {0.5f}, items[8] = {10, 5, 30, 5, 1, 1, -10, 5};
+      float action[4] = {};
+      const tt_status status = tt_decide(controller_, 0, context, items, nullptr, 4, action);
+      EXPECT_EQ(status, TT_BAD_INPUT) << activation;
+      EXPECT_EQ(action[0], kind == HeadKind::kOrder ? -1 : kind == HeadKind::kSimplex ? 0.25f : 0.0f);
+    }
+  }
+}
+
+// Any number of items up to the most, of any values.
+TEST_F(HostileTest, AttendsOverAsManyItemsAsThereMayBe) {
+  attend(HeadKind::kOrder, 4);
+  tt_open_options options = TT_OPEN_OPTIONS_INIT;
+  options.max_items = TT_MAX_ITEMS;
+  ASSERT_EQ(open(bytes_, options), TT_OK) << why_;
+  const float context[1] = {0.5f};
+  for (const int count : {1, 15, 16, 17, 1023, int{TT_MAX_ITEMS}}) {
+    // An exact-size copy on the heap, as above.
+    std::vector<float> items, action(4);
+    for (int k = 0; k < 2 * count; ++k) items.push_back(static_cast<float>(k * 37 % 101) - 10);
+    items.shrink_to_fit();
+    ASSERT_EQ(tt_decide(controller_, 0, context, items.data(), nullptr, count, action.data()), TT_OK);
+    for (int j = 0; j < 4; ++j) EXPECT_TRUE(j < count ? action[j] >= 0 && action[j] < static_cast<float>(count) : action[j] == -1);
+  }
 }
 
 TEST_F(HostileTest, CallersOfAnotherAbiAreRefused) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "policies/controllers/heads_of_sets.h"
 #include "policies/controllers/special.h"
 
 namespace trimtab {
@@ -388,6 +389,10 @@ std::unique_ptr<ActionHead> ActionHead::make(const HeadSpec& spec, const std::st
       return std::make_unique<GaussianHead>(spec);
     case HeadKind::kChoice:
       return std::make_unique<ChoiceHead>(spec);
+    case HeadKind::kSubset:
+      return make_subset_head(spec);
+    case HeadKind::kOrder:
+      return make_order_head(spec);
     case HeadKind::kSimplex:
       break;
   }

@@ -3,10 +3,10 @@
 //
 //   categorical        p = softmax(logits of the pooled row); raw = the index
 //   choice             p = softmax over present items of the logit of each; raw = the item's index
-//   gaussian           a ~ N(mu of the pooled row, sigma), one learned log sigma per dimension; raw = the
-//   unclipped a softmax_gaussian   z ~ N(mu of each item, sigma), one learned log sigma; share = softmax(z)
-//   over present items; raw = z dirichlet          alpha = 1 + softplus(logit of each item); share ~
-//   Dirichlet(alpha); raw = the clamped share
+//   gaussian           a ~ N(mu of the pooled row, sigma), one learned log sigma per dimension; raw = the unclipped a
+//   softmax_gaussian   z ~ N(mu of each item, sigma), one learned log sigma; share = softmax(z) over present items; raw = z
+//   dirichlet          alpha = 1 + softplus(logit of each item); share ~ Dirichlet(alpha); raw = the clamped share
+//   subset, order      see heads_of_sets.h
 //
 // log p and entropy of softmax_gaussian are those of z: the map to shares forgets a common shift, so shares
 // have no density of their own, and the ratio in z is the right one. Absent items have raw 0, share 0 and

@@ -36,6 +36,11 @@ Net::Net(const NetShape& shape) : shape_(shape) {
     layer.ctx_offset = layer.item_offset + layer.in * layer.out;
     layer.bias_offset = layer.ctx_offset + layer.ctx_width() * layer.out;
     num_parameters_ = layer.bias_offset + layer.out;
+    if (shape_.set && shape_.attention > 0 && l + 1 < shape_.hidden.size()) {
+      TT_CHECK_EQ(layer.out % shape_.attention, 0);
+      layer.attention.emplace(layer.out, shape_.attention, num_parameters_);
+      num_parameters_ += layer.attention->num_parameters();
+    }
     widest_ = std::max({widest_, layer.in, layer.ctx_width(), layer.out});
     previous = layer.out;
     layers_.push_back(layer);
@@ -52,6 +57,9 @@ std::vector<ParameterInfo> Net::parameter_infos() const {
       infos.push_back(
           {prefix + ".context.weight", {a.ctx_width(), a.out}, a.ctx_offset, a.ctx_width() * a.out});
     infos.push_back({prefix + ".bias", {a.out}, a.bias_offset, a.out});
+    for (int k = 0; a.attention && k < Attention::kNumWeights; ++k)
+      infos.push_back({prefix + ".attention." + Attention::weight_name(k), {a.out, a.out},
+                       a.attention->weight_offset(k), a.out * a.out});
   }
   return infos;
 }
@@ -65,12 +73,16 @@ NetScratch Net::scratch(int64_t capacity) const {
   s.slot.resize(rows);
   s.context = RowBuffer(capacity, shape_.context);
   if (shape_.set) s.input = RowBuffer(rows, shape_.item);
+  int64_t widest_attention = 0;
   for (const NetLayer& layer : layers_) {
     const bool item = layer.level == RowLevel::kItem;
     s.ctx.push_back(layer.ctx_width() > 0 ? RowBuffer(capacity, layer.ctx_width()) : RowBuffer());
     s.base.push_back(layer.ctx_width() > 0 && item ? RowBuffer(capacity, layer.out) : RowBuffer());
     s.output.push_back(RowBuffer(item ? rows : capacity, layer.out));
+    s.attention.push_back(layer.attention ? layer.attention->state(rows) : AttentionState());
+    if (layer.attention) widest_attention = std::max(widest_attention, layer.out);
   }
+  if (widest_attention > 0) s.attention_scratch = Attention::scratch(rows, widest_attention, shape_.max_items);
   for (RowBuffer& gradient : s.gradient) gradient = RowBuffer(rows, widest_);
   s.decision_gradient = RowBuffer(capacity, widest_);
   s.pooled_gradient = RowBuffer(capacity, widest_);
@@ -79,7 +91,8 @@ NetScratch Net::scratch(int64_t capacity) const {
 }
 
 const RowBuffer& Net::layer_input(size_t index, const NetScratch& s) const {
-  return index > 0 ? s.output[index - 1] : shape_.set ? s.input : s.context;
+  if (index == 0) return shape_.set ? s.input : s.context;
+  return layers_[index - 1].attention ? s.attention[index - 1].output : s.output[index - 1];
 }
 
 void Net::forward(const float* parameters, NetScratch& s) const {
@@ -126,6 +139,8 @@ void Net::forward(const float* parameters, NetScratch& s) const {
                    .activation = a.activation,
                    .y = s.output[l].data(),
                    .y_stride = s.output[l].stride()});
+    if (a.attention)
+      a.attention->forward(parameters, s.size, s.offsets.data(), s.output[l], s.attention[l], s.attention_scratch);
   }
 }
 
@@ -199,7 +214,8 @@ void Net::backward(const float* parameters, float* gradient, NetScratch& s) cons
                              .dw_stride = a.out});
     if (l == 0) return;
     // A layer that reads only the pooled row (in = 0) passes nothing back but through the mean.
-    const int64_t width = layers_[l - 1].out;
+    const NetLayer& below = layers_[l - 1];
+    const int64_t width = below.out;
     if (a.in > 0)
       dense_transpose(a.in, a.out, parameters + a.item_offset, a.out, s.transposed.data(),
                       s.transposed.stride());
@@ -212,11 +228,15 @@ void Net::backward(const float* parameters, float* gradient, NetScratch& s) cons
                           .weight_transposed = s.transposed.data(),
                           .weight_stride = s.transposed.stride(),
                           .base = base,
-                          .activation = layers_[l - 1].activation,
+                          .activation = below.attention ? Activation::kNone : below.activation,
                           .x = input.data(),
                           .x_stride = input.stride(),
                           .dx = dx.data(),
                           .dx_stride = dx.stride()});
+    current = 1 - current;
+    if (!below.attention) continue;
+    below.attention->backward(parameters, s.size, s.offsets.data(), s.output[l - 1], below.activation, s.attention[l - 1],
+                              s.attention_scratch, s.transposed, dx, s.gradient[1 - current], gradient);
     current = 1 - current;
   }
 }
@@ -242,23 +262,29 @@ static void orthonormalise(double* x, int64_t count, int64_t length, int64_t vec
   }
 }
 
+static void draw_orthogonal(Draws draws, int64_t rows, int64_t columns, double gain, float* matrix) {
+  std::vector<double> x(rows * columns);
+  for (double& element : x) element = draws.normal();
+  if (rows >= columns) {
+    orthonormalise(x.data(), columns, rows, 1, columns);
+  } else {
+    orthonormalise(x.data(), rows, columns, columns, 1);
+  }
+  for (size_t i = 0; i < x.size(); ++i) matrix[i] = static_cast<float>(gain * x[i]);
+}
+
 void initialise_orthogonal(const Net& net, double last_layer_gain, uint64_t seed, uint32_t owner,
                            float* parameters) {
-  for (size_t l = 0; l < net.layers().size(); ++l) {
+  const size_t num_layers = net.layers().size();
+  const auto draws = [&](size_t matrix) { return Draws(seed, Stream::kInitialise, owner, static_cast<uint32_t>(matrix)); };
+  for (size_t l = 0; l < num_layers; ++l) {
     const NetLayer& a = net.layers()[l];
-    const int64_t rows = a.in + a.ctx_width();
-    Draws draws(seed, Stream::kInitialise, owner, static_cast<uint32_t>(l));
-    std::vector<double> matrix(rows * a.out);
-    for (double& x : matrix) x = draws.normal();
-    if (rows >= a.out) {
-      orthonormalise(matrix.data(), a.out, rows, 1, a.out);
-    } else {
-      orthonormalise(matrix.data(), rows, a.out, a.out, 1);
-    }
-    const double gain = l + 1 == net.layers().size() ? last_layer_gain : std::sqrt(2.0);
-    for (size_t i = 0; i < matrix.size(); ++i)
-      parameters[a.item_offset + i] = static_cast<float>(gain * matrix[i]);
+    const double gain = l + 1 == num_layers ? last_layer_gain : std::sqrt(2.0);
+    draw_orthogonal(draws(l), a.in + a.ctx_width(), a.out, gain, parameters + a.item_offset);
     std::fill_n(parameters + a.bias_offset, a.out, 0.0f);
+    for (int k = 0; a.attention && k < Attention::kNumWeights; ++k)  // after the layers': theirs are the same with and without
+      draw_orthogonal(draws(num_layers + Attention::kNumWeights * l + k), a.out, a.out, k == 3 ? 0.1 : 1.0,
+                      parameters + a.attention->weight_offset(k));
   }
 }
 

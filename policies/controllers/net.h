@@ -4,30 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "hwy/aligned_allocator.h"
 #include "kernels/dense/dense.h"
+#include "policies/controllers/attention.h"
 #include "policies/controllers/controller.h"
+#include "policies/controllers/row_buffer.h"
 
 namespace trimtab {
-
-// A block of floats whose rows start on 64-byte boundaries; zero at first.
-class RowBuffer {
- public:
-  RowBuffer() = default;
-  RowBuffer(int64_t rows, int64_t columns);
-  float* row(int64_t i) { return data_.get() + i * stride_; }
-  const float* row(int64_t i) const { return data_.get() + i * stride_; }
-  float* data() { return data_.get(); }
-  const float* data() const { return data_.get(); }
-  int64_t stride() const { return stride_; }
-
- private:
-  hwy::AlignedFreeUniquePtr<float[]> data_;
-  int64_t stride_ = 0;
-};
 
 enum class RowLevel { kItem, kDecision };
 
@@ -36,6 +22,7 @@ struct NetLayer {
   RowLevel level = RowLevel::kItem;
   Activation activation = Activation::kNone;
   int64_t item_offset = 0, ctx_offset = 0, bias_offset = 0;  // in the flat parameters
+  std::optional<Attention> attention;                        // over its outputs, before the next layer reads them
   int64_t ctx_width() const { return context + pooled; }
 };
 
@@ -46,6 +33,7 @@ struct NetShape {
   int64_t outputs = 1;
   std::vector<int64_t> hidden;
   Activation activation = Activation::kTanh;
+  int64_t attention = 0;  // heads after every hidden layer of a set but the last; 0: none
 };
 
 // Forward activations and backward scratch for up to `capacity` decisions.
@@ -60,6 +48,8 @@ struct NetScratch {
   std::vector<RowBuffer> ctx;     // per layer [size, context + pooled]
   std::vector<RowBuffer> base;    // per layer [size, out]: c B + b
   std::vector<RowBuffer> output;  // per layer [rows or size, out]
+  std::vector<AttentionState> attention;  // per layer; empty buffers where it has none
+  AttentionScratch attention_scratch;
   RowBuffer gradient[2];          // [rows, widest]
   RowBuffer decision_gradient;    // [size, widest]
   RowBuffer pooled_gradient;      // [size, widest]
@@ -74,7 +64,7 @@ class Net {
   const std::vector<NetLayer>& layers() const { return layers_; }
   int64_t num_parameters() const { return num_parameters_; }
   std::vector<ParameterInfo> parameter_infos()
-      const;  // "layer0.item.weight", "layer0.context.weight", "layer0.bias", ...
+      const;  // "layer0.item.weight", "layer0.context.weight", "layer0.bias", "layer0.attention.query", ...
   NetScratch scratch(int64_t capacity) const;
 
   // From scratch.context and scratch.input (filled by the caller with offsets, decision, slot, size, rows) to
@@ -94,7 +84,9 @@ class Net {
 };
 
 // Orthogonal rows or columns (whichever are fewer) times the gain, for the stacked matrix [item; context] of
-// every layer; biases zero. `owner` tells the networks of one run apart.
+// every layer; biases zero. Queries, keys and values of attention have gain 1, so that they are as large as what they read;
+// the output has gain 0.1, so that a network starts near the one without attention, which is known to learn. `owner` tells
+// the networks of one run apart.
 void initialise_orthogonal(const Net& net, double last_layer_gain, uint64_t seed, uint32_t owner,
                            float* parameters);
 

@@ -7,14 +7,8 @@
 
 typedef float tt_vector __attribute__((vector_size(TT_LANE * sizeof(float)), may_alias));
 
-typedef struct Linear {
-  const float *x, *weight, *base; /* [rows, x_stride], [in, stride], [stride] */
-  float* y;                       /* [rows, x_stride] */
-  int rows, in, out, x_stride, stride;
-} Linear;
-
 /* Rows r .. r+rows of outputs o .. o+blocks vectors, sums in registers: unrolled for constant arguments. */
-TT_INLINE void tile(const Linear* l, int r, int o, const int rows, const int blocks) {
+TT_INLINE void tile(const tt_linear* l, int r, int o, const int rows, const int blocks) {
   tt_vector sum[12];
   const float* x = l->x + (size_t)r * (size_t)l->x_stride;
   for (int k = 0; k < rows; ++k)
@@ -31,7 +25,7 @@ TT_INLINE void tile(const Linear* l, int r, int o, const int rows, const int blo
 }
 
 /* One row into one vector: four partial sums, since one would wait for itself at each input. */
-TT_INLINE void narrow_row(const Linear* l, int r, int o) {
+TT_INLINE void narrow_row(const tt_linear* l, int r, int o) {
   const float* x = l->x + (size_t)r * (size_t)l->x_stride;
   tt_vector sum[4] = {*(const tt_vector*)(const void*)(l->base + o)};
   int i = 0;
@@ -43,7 +37,7 @@ TT_INLINE void narrow_row(const Linear* l, int r, int o) {
 }
 
 /* One output: its weights are contiguous, and the vectors run along the inputs. */
-TT_INLINE void single_output(const Linear* l) {
+TT_INLINE void single_output(const tt_linear* l) {
   const int whole = l->in / TT_LANE * TT_LANE;
   for (int r = 0; r < l->rows; ++r) {
     const float* x = l->x + (size_t)r * (size_t)l->x_stride;
@@ -65,7 +59,7 @@ static inline int wide_registers(void) {
 #endif
 }
 
-TT_CLONES static void multiply(const Linear* l) {
+TT_CLONES void tt_multiply(const tt_linear* l) {
   if (l->out == 1) {
     single_output(l);
     return;
@@ -112,14 +106,6 @@ TT_CLONES static void apply_tanh(float* x, int rows, int width, int stride) {
   }
 }
 
-typedef struct Registers {
-  float *context, *pooled, *base, *rows, *next;
-  const float* items; /* as observed */
-  const int* slot;
-  int num_rows, width, stride, num_item;
-  int decision; /* rows is one decision row */
-} Registers;
-
 static void normalise(const tt_op* op, float* x, int rows, int width, int stride) {
   for (int r = 0; r < rows; ++r) {
     float* row = x + (size_t)r * (size_t)stride;
@@ -130,7 +116,7 @@ static void normalise(const tt_op* op, float* x, int rows, int width, int stride
   }
 }
 
-TT_CLONES static void pool(Registers* g) {
+TT_CLONES static void pool(tt_registers* g) {
   float* restrict pooled = g->pooled;
   const int width = g->width;
   memcpy(pooled, g->rows, (size_t)width * sizeof(float));
@@ -142,15 +128,15 @@ TT_CLONES static void pool(Registers* g) {
   for (int i = 0; i < width; ++i) pooled[i] /= rows;
 }
 
-static void linear(const tt_op* op, Registers* g) {
+static void linear(const tt_op* op, tt_registers* g) {
   const int stride = op->out == 1 ? 1 : tt_pad(op->out);
-  Linear l = {.rows = 1, .out = op->out, .x_stride = g->stride, .stride = stride, .base = op->bias};
+  tt_linear l = {.rows = 1, .out = op->out, .x_stride = g->stride, .stride = stride, .base = op->bias};
   const struct { const float *x, *w; int in; } shared[2] = {{g->context, op->context, op->context_in},
                                                            {g->pooled, op->pooled, op->pooled_in}};
   for (int k = 0; k < 2; ++k) {
     if (!shared[k].in) continue;
     l.x = shared[k].x, l.weight = shared[k].w, l.in = shared[k].in, l.y = g->base;
-    multiply(&l);
+    tt_multiply(&l);
     l.base = g->base;
   }
   if (op->to_decision) {
@@ -159,7 +145,7 @@ static void linear(const tt_op* op, Registers* g) {
   }
   if (op->rows_in) {
     l.x = g->rows, l.weight = op->rows, l.in = op->rows_in, l.y = g->next, l.rows = g->num_rows;
-    multiply(&l);
+    tt_multiply(&l);
   } else {
     for (int r = 0; r < g->num_rows; ++r)
       memcpy(g->next + (size_t)r * (size_t)g->stride, l.base, (size_t)op->out * sizeof(float));
@@ -171,12 +157,12 @@ static void linear(const tt_op* op, Registers* g) {
 }
 
 /* The values a softmax or a share runs over: one per item, or all of a decision row. */
-static int num_values(const Registers* g, size_t* step) {
+static int num_values(const tt_registers* g, size_t* step) {
   *step = g->decision ? 1 : (size_t)g->stride;
   return g->decision ? g->width : g->num_rows;
 }
 
-static void softmax(Registers* g) {
+static void softmax(tt_registers* g) {
   size_t step;
   const int n = num_values(g, &step);
   float top = g->rows[0], total = 0;
@@ -185,7 +171,7 @@ static void softmax(Registers* g) {
   for (int i = 0; i < n; ++i) g->rows[(size_t)i * step] /= total;
 }
 
-static void dirichlet_mean(Registers* g) {
+static void dirichlet_mean(tt_registers* g) {
   size_t step;
   const int n = num_values(g, &step);
   float total = 0;
@@ -196,19 +182,29 @@ static void dirichlet_mean(Registers* g) {
   for (int i = 0; i < n; ++i) g->rows[(size_t)i * step] /= total;
 }
 
-static void each_value(const tt_op* op, Registers* g) {
+static void each_value(const tt_op* op, tt_registers* g) {
   for (int r = 0; r < g->num_rows; ++r) {
     float* row = g->rows + (size_t)r * (size_t)g->stride;
     for (int i = 0; i < g->width; ++i) {
       const float x = row[i];
-      if (op->kind == TT_OP_RELU) row[i] = x > 0 ? x : 0;
+      if (op->kind == TT_OP_RELU) row[i] = x < 0 ? 0 : x; /* NaN stays */
       else if (op->kind == TT_OP_CLIP) row[i] = x < op->low ? op->low : x > op->high ? op->high : x;
       else row[i] = x > op->low ? 1 : 0;
     }
   }
 }
 
-static void argmax(Registers* g) {
+/* NaN where the input overflowed: an infinite number is no certainty. */
+static void sigmoid(tt_registers* g) {
+  size_t step;
+  const int n = num_values(g, &step);
+  for (int i = 0; i < n; ++i) {
+    const float x = g->rows[(size_t)i * step], e = expf(-fabsf(x)), p = e / (1 + e);
+    g->rows[(size_t)i * step] = !(fabsf(x) <= 3.0e38f) ? NAN : x >= 0 ? 1 / (1 + e) : p;
+  }
+}
+
+static void argmax(tt_registers* g) {
   size_t step;
   const int n = num_values(g, &step);
   int best = 0, finite = 1;
@@ -223,7 +219,7 @@ static void argmax(Registers* g) {
   g->decision = 1;
 }
 
-static void step(const tt_op* op, Registers* g) {
+static void step(const tt_op* op, tt_registers* g) {
   switch (op->kind) {
     case TT_OP_NORMALISE:
       if (op->of_context) normalise(op, g->context, 1, op->context_in, g->stride);
@@ -242,14 +238,18 @@ static void step(const tt_op* op, Registers* g) {
     case TT_OP_RELU:
     case TT_OP_CLIP:
     case TT_OP_THRESHOLD: each_value(op, g); return;
+    case TT_OP_ATTENTION: tt_attend(op, g); return;
+    case TT_OP_SIGMOID: sigmoid(g); return;
+    case TT_OP_ORDER: tt_order(op, g); return;
+    case TT_NUM_OPS: return;
   }
 }
 
 void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, const float* items, int num_rows,
             int num_items, float* action) {
   const int num_item = agent->info.num_item, num_context = agent->info.num_context;
-  Registers g = {.context = scratch->context, .pooled = scratch->pooled, .base = scratch->base, .rows = scratch->rows,
-                 .next = scratch->next, .items = items, .slot = scratch->slot, .num_rows = num_item ? num_rows : 1,
+  tt_registers g = {.context = scratch->context, .pooled = scratch->pooled, .base = scratch->base, .rows = scratch->rows,
+                 .next = scratch->next, .keys = scratch->keys, .values = scratch->values, .weights = scratch->weights, .items = items, .slot = scratch->slot, .num_rows = num_item ? num_rows : 1,
                  .width = num_item ? num_item : num_context, .stride = agent->widest, .num_item = num_item,
                  .decision = num_item == 0};
   if (num_context) memcpy(g.context, context, (size_t)num_context * sizeof(float));
@@ -257,7 +257,7 @@ void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, co
   for (int r = 0; r < num_rows && num_item; ++r)
     memcpy(g.rows + (size_t)r * (size_t)g.stride, items + (size_t)g.slot[r] * (size_t)num_item, (size_t)num_item * sizeof(float));
   for (int i = 0; i < agent->num_ops; ++i) step(&agent->ops[i], &g);
-  if (agent->info.action == TT_SIMPLEX) {
+  if (tt_is_by_item(agent->info.action)) {
     memset(action, 0, (size_t)num_items * sizeof(float));
     for (int r = 0; r < g.num_rows; ++r) action[g.slot[r]] = g.rows[(size_t)r * (size_t)g.stride];
   } else {

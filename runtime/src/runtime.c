@@ -34,11 +34,13 @@ uint32_t tt_abi_version(void) { return TT_ABI_VERSION; }
 
 static tt_status take_scratch(tt_controller* c) {
   size_t widest = TT_LANE, capacity = 1;
+  int attends = 0;
   for (int a = 0; a < c->num_agents; ++a) {
     const tt_agent* agent = &c->agents[a];
     const int items = agent->info.max_items > agent->info.trained_items ? agent->info.max_items : agent->info.trained_items;
     if ((size_t)agent->widest > widest) widest = (size_t)agent->widest;
     if ((size_t)items > capacity) capacity = (size_t)items;
+    attends |= agent->attends;
   }
   /* Registers back to back would meet in the same sets of the first-level cache; a line more each avoids that. */
   const size_t row = widest + TT_LANE, table = capacity * widest + TT_LANE;
@@ -51,6 +53,13 @@ static tt_status take_scratch(tt_controller* c) {
   c->scratch.rows = at + 3 * row;
   c->scratch.next = at + 3 * row + table;
   c->scratch.action = at + 3 * row + 2 * table;
+  if (!attends) return TT_OK;
+  const size_t columns = (size_t)tt_pad((int)capacity), keys = widest * columns + TT_LANE;
+  at = tt_take(&c->memory, (keys + table + columns) * sizeof(float));
+  if (!at) return TT_OUT_OF_MEMORY;
+  c->scratch.keys = at;
+  c->scratch.values = at + keys;
+  c->scratch.weights = at + keys + table;
   return TT_OK;
 }
 
@@ -215,9 +224,13 @@ static int count_outside(const float* x, const float* low, const float* high, in
 }
 
 static void write_safe_action(const tt_agent* agent, const uint8_t* mask, int num_items, float* action) {
+  const int width = tt_action_width(&agent->info, num_items);
   if (agent->safe_action) {
-    const int width = agent->info.action == TT_GAUSSIAN ? agent->info.action_size : 1;
     memcpy(action, agent->safe_action, (size_t)width * sizeof(float));
+    return;
+  }
+  if (agent->info.action != TT_SIMPLEX) { /* nothing is taken: none of a subset, none in an order */
+    for (int i = 0; i < width; ++i) action[i] = agent->info.action == TT_ORDER ? -1 : 0;
     return;
   }
   int present = 0;
@@ -256,7 +269,7 @@ static tt_status answer(tt_controller* c, const tt_agent* agent, const float* co
   if (rows == 0) return fall_back(c, agent, mask, num_items, action, TT_NO_ITEMS);
   if (!finite) return fall_back(c, agent, mask, num_items, action, TT_BAD_INPUT);
   tt_run(agent, &c->scratch, context, items, rows, num_items, action);
-  const int width = agent->info.action == TT_SIMPLEX ? num_items : agent->info.action == TT_GAUSSIAN ? agent->info.action_size : 1;
+  const int width = tt_action_width(&agent->info, num_items);
   for (int i = 0; i < width; ++i) finite &= fabsf(action[i]) <= FLT_MAX; /* an input so large that the network overflowed */
   return finite ? TT_OK : fall_back(c, agent, mask, num_items, action, TT_BAD_INPUT);
 }
@@ -292,9 +305,7 @@ tt_status tt_safe_action(tt_controller* controller, int agent, const uint8_t* ma
 /* Largest difference over the vectors of one agent, relative where an answer is above 1; infinite when a call fails. */
 static float agent_self_test(tt_controller* c, const tt_agent* agent) {
   const tt_vectors* v = &agent->self_test;
-  const int width = agent->info.action == TT_SIMPLEX    ? v->num_items
-                    : agent->info.action == TT_GAUSSIAN ? agent->info.action_size
-                                                        : 1;
+  const int width = tt_action_width(&agent->info, v->num_items);
   float worst = 0;
   for (int k = 0; k < v->count; ++k) {
     const size_t item = (size_t)k * (size_t)v->num_items;

@@ -126,6 +126,22 @@ static tt_status build_linear(Builder* b, int node, int index, tt_op* op) {
   return TT_OK;
 }
 
+static tt_status build_attention(Builder* b, int node, int index, tt_op* op) {
+  if (b->decision) return bad(b, "attention needs item rows", index);
+  if (!integer_of(b, node, "heads", 1, b->width, &op->heads) || b->width % op->heads != 0)
+    return bad(b, "'heads' must be at least 1 and divide the rows' width", index);
+  const struct { const char* key; const float** weight; } parts[] = {
+      {"query", &op->query}, {"key", &op->key}, {"value", &op->value}, {"out", &op->mix}};
+  const int64_t shape[2] = {b->width, b->width};
+  for (int k = 0; k < 4; ++k) {
+    *parts[k].weight = tensor_of(b, node, parts[k].key, 2, shape, b->width == 1 ? 1 : tt_pad(b->width));
+    if (!*parts[k].weight) return bad(b, "query, key, value or out is missing, has another shape or is not finite", index);
+  }
+  if (tt_pad(b->width) > b->agent->widest) b->agent->widest = tt_pad(b->width);
+  b->agent->attends = 1;
+  return TT_OK;
+}
+
 /* The operations without tensors. */
 static tt_status build_plain(Builder* b, int node, int index, tt_op* op) {
   switch (op->kind) {
@@ -145,6 +161,14 @@ static tt_status build_plain(Builder* b, int node, int index, tt_op* op) {
       b->width = 1;
       b->decision = 1;
       return TT_OK;
+    case TT_OP_SIGMOID: return !b->decision && b->width != 1 ? bad(b, "needs item rows of width 1", index) : TT_OK;
+    case TT_OP_ORDER:
+      if (b->decision || b->width != 1) return bad(b, "an order needs item rows of width 1", index);
+      if (!integer_of(b, node, "picks", 1, TT_MAX_ITEMS, &op->picks)) return bad(b, "'picks' is missing or out of range", index);
+      b->width = op->picks;
+      b->decision = 1;
+      if (tt_pad(op->picks) > b->agent->widest) b->agent->widest = tt_pad(op->picks);
+      return TT_OK;
     case TT_OP_CLIP:
       return number_of(b, node, "low", &op->low) && number_of(b, node, "high", &op->high) && op->low <= op->high
                  ? TT_OK
@@ -156,7 +180,7 @@ static tt_status build_plain(Builder* b, int node, int index, tt_op* op) {
 
 static tt_status build_operations(Builder* b, int node) {
   static const char* const names[] = {"normalise", "pool", "linear", "tanh", "relu", "residual", "softmax", "dirichlet_mean",
-                                      "argmax", "clip", "threshold"};
+                                      "argmax", "clip", "threshold", "attention", "sigmoid", "order"};
   const int list = tt_json_find(b->spec, node, "operations");
   if (list < 0 || b->spec->nodes[list].kind != TT_JSON_ARRAY || b->spec->nodes[list].count > TT_MAX_OPS)
     return bad(b, "the list of operations is missing or too long", -1);
@@ -164,38 +188,43 @@ static tt_status build_operations(Builder* b, int node) {
     const int index = b->agent->num_ops++;
     tt_op* op = &b->agent->ops[index];
     int kind = 0;
-    while (kind <= TT_OP_THRESHOLD && !tt_json_is(b->spec, tt_json_find(b->spec, o, "op"), names[kind])) ++kind;
-    if (kind > TT_OP_THRESHOLD)
+    while (kind < TT_NUM_OPS && !tt_json_is(b->spec, tt_json_find(b->spec, o, "op"), names[kind])) ++kind;
+    if (kind == TT_NUM_OPS)
       return tt_file_error(b->file, TT_VERSION_MISMATCH, "agent '%.64s', operation %d is not known to this runtime: update it",
                            b->agent->info.name, index);
     op->kind = (tt_op_kind)kind;
-    const tt_status status = op->kind == TT_OP_NORMALISE ? build_normalise(b, o, index, op)
-                             : op->kind == TT_OP_LINEAR  ? build_linear(b, o, index, op)
-                                                         : build_plain(b, o, index, op);
+    const tt_status status = op->kind == TT_OP_NORMALISE   ? build_normalise(b, o, index, op)
+                             : op->kind == TT_OP_LINEAR    ? build_linear(b, o, index, op)
+                             : op->kind == TT_OP_ATTENTION ? build_attention(b, o, index, op)
+                                                           : build_plain(b, o, index, op);
     if (status != TT_OK) return status;
   }
   const tt_agent_info* info = &b->agent->info;
-  const int expected = info->action == TT_GAUSSIAN ? info->action_size : 1;
-  if (b->width != expected || b->decision == (info->action == TT_SIMPLEX))
+  const int expected = tt_action_width(info, 1), ordered = b->agent->num_ops && b->agent->ops[b->agent->num_ops - 1].kind == TT_OP_ORDER;
+  if (b->width != expected || b->decision == tt_is_by_item(info->action) || ordered != (info->action == TT_ORDER))
     return bad(b, "the operations do not end in the shape of the action", -1);
   return TT_OK;
 }
 
 static tt_status build_action(Builder* b, int node) {
-  static const char* const kinds[] = {"categorical", "gaussian", "simplex"};
+  static const char* const kinds[] = {"categorical", "gaussian", "simplex", "subset", "order"};
   tt_agent_info* info = &b->agent->info;
   const int action = tt_json_find(b->spec, node, "action"), kind = tt_json_find(b->spec, action, "kind");
   int k = 0;
-  while (k < 3 && !tt_json_is(b->spec, kind, kinds[k])) ++k;
+  while (k < 5 && !tt_json_is(b->spec, kind, kinds[k])) ++k;
   info->meaning = text_of(b, action, "meaning");
-  if (k == 3 || !info->meaning || !integer_of(b, action, "size", 1, TT_MAX_WIDTH, &info->action_size) ||
+  if (k == 5 && kind >= 0)
+    return tt_file_error(b->file, TT_VERSION_MISMATCH, "agent '%.64s': the kind of its action is not known to this runtime: update it", info->name);
+  if (k == 5 || !info->meaning || !integer_of(b, action, "size", 1, TT_MAX_WIDTH, &info->action_size) ||
       !number_of(b, action, "low", &info->low) || !number_of(b, action, "high", &info->high))
     return bad(b, "the action needs kind, size, low, high and meaning", -1);
   info->action = (tt_action_kind)k;
-  if (info->action == TT_SIMPLEX && info->num_item == 0) return bad(b, "shares need item features", -1);
+  const int over_items = tt_is_by_item(info->action) || info->action == TT_ORDER;
+  if (over_items && info->num_item == 0) return bad(b, "an action over items needs item features", -1);
   const int safe = tt_json_find(b->spec, node, "fallback");
   if (info->action == TT_SIMPLEX) return tt_json_is(b->spec, safe, "uniform") ? TT_OK : bad(b, "the fallback must be uniform", -1);
-  const int width = info->action == TT_GAUSSIAN ? info->action_size : 1;
+  if (over_items) return tt_json_is(b->spec, safe, "none") ? TT_OK : bad(b, "the fallback must be none", -1);
+  const int width = tt_action_width(info, 0);
   if (safe < 0 || b->spec->nodes[safe].kind != TT_JSON_ARRAY || b->spec->nodes[safe].count != width)
     return bad(b, "the fallback must list one number per action", -1);
   b->agent->safe_action = tt_take(b->memory, (size_t)width * sizeof(float));
@@ -217,7 +246,7 @@ static tt_status build_self_test(Builder* b, int node) {
   const int test = tt_json_find(b->spec, node, "self_test");
   if (!integer_of(b, test, "count", 16, 65536, &v->count)) return bad(b, "at least 16 self-test vectors are needed", -1);
   v->num_items = info->num_item ? info->trained_items : 0;
-  const int width = info->action == TT_SIMPLEX ? v->num_items : info->action == TT_GAUSSIAN ? info->action_size : 1;
+  const int width = tt_action_width(info, v->num_items);
   const int64_t action[2] = {v->count, width}, context[2] = {v->count, info->num_context},
                 items[3] = {v->count, v->num_items, info->num_item};
   v->action = tensor_of(b, test, "action", 2, action, width);
@@ -261,6 +290,6 @@ tt_status tt_build_agent(tt_file* file, tt_memory* memory, int node, const tt_op
   if ((status = build_action(&b, node)) != TT_OK) return status;
   if ((status = build_operations(&b, node)) != TT_OK) return status;
   status = build_self_test(&b, node);
-  if (info->action == TT_SIMPLEX) info->action_size = info->max_items;
+  if (tt_is_by_item(info->action)) info->action_size = info->max_items;
   return status;
 }

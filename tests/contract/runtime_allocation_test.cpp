@@ -1,5 +1,5 @@
 // A slot's decision allocates nothing: every function of the runtime that a base station calls between a
-// report and watts per PRB, with a malloc that counts. The agents are 2x64 networks over the users.
+// report and watts per PRB, with a malloc that counts. The agents are 2x64 networks over the users, plain and with attention.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -40,7 +40,7 @@ std::vector<Feature> features(const char* const* names, int count) {
   return out;
 }
 
-std::unique_ptr<tt_controller, Closer> open_agents(int users) {
+std::unique_ptr<tt_controller, Closer> open_agents(int users, int64_t attention) {
   const auto agent = [&](const char* name, const char* const* names, int count) {
     return AgentSpec{name,
                      {features(tt_cell_context_names, TT_CELL_CONTEXT), features(names, count), users},
@@ -50,6 +50,7 @@ std::unique_ptr<tt_controller, Closer> open_agents(int users) {
   const AgentSpec power = agent("power", tt_cell_power_feature_names, TT_CELL_POWER_FEATURES);
   ControllerOptions options;
   options.hidden = {64, 64};
+  options.attention = attention;
   const auto prb_policy = Controller::policy(prb, options, 1),
              power_policy = Controller::policy(power, options, 2);
   const std::string bytes = artefact_bytes(
@@ -202,17 +203,53 @@ class RuntimeAllocation : public testing::TestWithParam<std::pair<int, int>> {
 
 TEST_P(RuntimeAllocation, ADecisionOfASlotAllocatesNothing) {
   const auto [users, prbs] = GetParam();
-  const auto agents = open_agents(users);
-  ASSERT_TRUE(agents);
-  Slot slot(users, prbs);
-  for (int t = 0; t < 3; ++t) {  // the first decision is one, too: nothing is put off until it
-    EXPECT_EQ(allocations_of([&] { slot.decide(agents.get()); }), 0) << "slot " << t;
-    EXPECT_TRUE(slot.answered());
-    EXPECT_NEAR(slot.watts(), 1, 1e-4);
-    EXPECT_EQ(allocations_of([&] { slot.decide_by_rules(agents.get()); }), 0) << "slot " << t;
-    tt_status status = TT_OK;
-    EXPECT_EQ(allocations_of([&] { status = slot.decide_on_nothing(agents.get()); }), 0) << "slot " << t;
-    EXPECT_EQ(status, TT_BAD_INPUT);
+  for (const int64_t attention : {0, 4}) {
+    const auto agents = open_agents(users, attention);
+    ASSERT_TRUE(agents);
+    Slot slot(users, prbs);
+    for (int t = 0; t < 3; ++t) {  // the first decision is one, too: nothing is put off until it
+      EXPECT_EQ(allocations_of([&] { slot.decide(agents.get()); }), 0) << "slot " << t;
+      EXPECT_TRUE(slot.answered());
+      EXPECT_NEAR(slot.watts(), 1, 1e-4);
+      EXPECT_EQ(allocations_of([&] { slot.decide_by_rules(agents.get()); }), 0) << "slot " << t;
+      tt_status status = TT_OK;
+      EXPECT_EQ(allocations_of([&] { status = slot.decide_on_nothing(agents.get()); }), 0) << "slot " << t;
+      EXPECT_EQ(status, TT_BAD_INPUT);
+    }
+  }
+}
+
+// Subsets and orders of up to the most items, attended over.
+TEST_P(RuntimeAllocation, ASubsetAndAnOrderAllocateNothing) {
+  const int items = GetParam().first;
+  const ObservationSpec view{{{"load", "1", -10, 10}}, {{"gain", "1", -10, 10}, {"cost", "1", -10, 10}}, items};
+  const AgentSpec subset{"subset", view, {.kind = HeadKind::kSubset, .size = items}},
+      order{"order", view, {.kind = HeadKind::kOrder, .size = items, .picks = 5}};
+  ControllerOptions options;
+  options.hidden = {32, 64};
+  options.attention = 4;
+  const auto first = Controller::policy(subset, options, 1), second = Controller::policy(order, options, 2);
+  const std::string bytes = artefact_bytes({{.spec = subset, .policy = first.get(), .meaning = "what is taken", .fallback = {}},
+                                            {.spec = order, .policy = second.get(), .meaning = "what comes first", .fallback = {}}},
+                                           {});
+  tt_open_options open = TT_OPEN_OPTIONS_INIT;
+  open.max_items = TT_MAX_ITEMS;
+  tt_controller* opened = nullptr;
+  ASSERT_EQ(tt_open_memory(bytes.data(), bytes.size(), &open, &opened, nullptr, 0), TT_OK);
+  const std::unique_ptr<tt_controller, Closer> controller(opened);
+  Draws draws(20260101, Stream::kWorld, 3, static_cast<uint32_t>(items));
+  std::vector<float> features(2 * TT_MAX_ITEMS), action(TT_MAX_ITEMS), context = {0.5f};
+  for (float& x : features) x = draws.normal();
+  for (const int count : {items, int{TT_MAX_ITEMS}}) {
+    for (const int agent : {0, 1}) {
+      tt_status status = TT_BAD_ARGUMENT;
+      EXPECT_EQ(allocations_of([&] {
+                  status = tt_decide(controller.get(), agent, context.data(), features.data(), nullptr, count, action.data());
+                }),
+                0);
+      EXPECT_EQ(status, TT_OK);
+      EXPECT_EQ(allocations_of([&] { tt_safe_action(controller.get(), agent, nullptr, count, action.data()); }), 0);
+    }
   }
 }
 

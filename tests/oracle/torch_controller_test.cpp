@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 
 #include "policies/controllers/controller.h"
 
@@ -42,7 +43,7 @@ Case random_case(uint32_t test, bool critic) {
     return out;
   };
   c.agent.name = "agent";
-  const int kind = static_cast<int>(test % 5);  // categorical, Gaussian, softmax-Gaussian, Dirichlet, choice
+  const int kind = static_cast<int>(test % 7);  // categorical, Gaussian, softmax-Gaussian, Dirichlet, choice, subset, order
   const bool set = kind >= 2 || draws.below(2);
   c.agent.observation = {features(static_cast<int>(set ? draws.below(5) : 1 + draws.below(20)), "c"),
                          features(set ? 1 + static_cast<int>(draws.below(9)) : 0, "i"),
@@ -50,12 +51,19 @@ Case random_case(uint32_t test, bool critic) {
   c.agent.head.kind = kind == 0   ? HeadKind::kCategorical
                       : kind == 1 ? HeadKind::kGaussian
                       : kind == 4 ? HeadKind::kChoice
+                      : kind == 5 ? HeadKind::kSubset
+                      : kind == 6 ? HeadKind::kOrder
                                   : HeadKind::kSimplex;
   c.agent.head.size = kind >= 2 ? c.agent.observation.max_items : 1 + static_cast<int>(draws.below(5));
   c.options.head = kind == 3 ? "dirichlet" : "softmax_gaussian";
   c.options.activation = draws.below(3) ? "tanh" : "relu";
   c.options.hidden.clear();
   for (uint32_t l = draws.below(4); l > 0; --l) c.options.hidden.push_back(1 + draws.below(80));
+  if (set && c.options.hidden.size() >= 2 && draws.below(3)) {
+    c.options.attention = 1 << draws.below(3);
+    for (int64_t& width : c.options.hidden) width += c.options.attention - (width - 1) % c.options.attention - 1;
+  }
+  c.agent.head.picks = 1 + static_cast<int>(draws.below(8));
   c.options.init_log_std = draws.uniform(-1, 0.5f);
   c.options.last_layer_gain = 1;
   if (kind >= 2 && draws.below(2)) c.options.residual = "i0", c.options.residual_init = draws.uniform(-1, 1);
@@ -82,6 +90,17 @@ std::map<std::string, torch::Tensor> leaves(const Controller& controller) {
 torch::Tensor normalised(const torch::Tensor& x, std::span<const float> mean, std::span<const float> scale) {
   const int64_t n = static_cast<int64_t>(mean.size());
   return torch::clamp((x - constant(mean.data(), {n})) * constant(scale.data(), {n}), -10.0, 10.0);
+}
+
+// x + softmax(Q K^T / sqrt(d)) V O over the rows of x, head by head.
+torch::Tensor attended(const torch::Tensor& x, std::map<std::string, torch::Tensor>& p, const std::string& prefix,
+                       int64_t heads) {
+  const auto split = [&](const char* weight) {
+    return torch::matmul(x, p[prefix + weight]).reshape({x.size(0), heads, x.size(1) / heads}).transpose(0, 1);
+  };
+  const torch::Tensor q = split("query"), k = split("key"), v = split("value");
+  const torch::Tensor weights = torch::softmax(torch::matmul(q, k.transpose(1, 2)) / std::sqrt(double(q.size(2))), 2);
+  return x + torch::matmul(torch::matmul(weights, v).transpose(0, 1).reshape(x.sizes()), p[prefix + "out"]);
 }
 
 // The network's output for decision i: [present, 1] for item heads, [1, outputs] for the others.
@@ -118,6 +137,7 @@ torch::Tensor output(const Case& c, const Controller& controller, std::map<std::
     }
     if (p.contains(name + ".item.weight")) y = y + torch::matmul(x, p[name + ".item.weight"]);
     x = l + 1 == num_layers ? y : c.options.activation == "tanh" ? torch::tanh(y) : torch::relu(y);
+    if (p.contains(name + ".attention.query")) x = attended(x, p, name + ".attention.", c.options.attention);
   }
   if (p.contains("residual")) x = x + p["residual"] * raw_items.slice(1, 0, 1);
   return x;
@@ -142,6 +162,21 @@ Scores dirichlet_scores(const torch::Tensor& logits, const torch::Tensor& share)
           log_beta + (total - k) * torch::digamma(total) - ((alpha - 1) * torch::digamma(alpha)).sum()};
 }
 
+// Plackett-Luce; the entropy is that of every pick given those before it.
+Scores order_scores(const Case& c, const torch::Tensor& logits, std::vector<int64_t> left, const float* raw) {
+  Scores s{torch::zeros({}, torch::kFloat64), torch::zeros({}, torch::kFloat64)};
+  std::vector<int64_t> rows(left.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  for (int j = 0; j < c.agent.head.picks && !left.empty(); ++j) {
+    const auto at = std::find(left.begin(), left.end(), static_cast<int64_t>(raw[j])) - left.begin();
+    const torch::Tensor log_p = torch::log_softmax(logits.index_select(0, torch::tensor(rows)), 0);
+    s.logp = s.logp + log_p[at];
+    s.entropy = s.entropy - (torch::exp(log_p) * log_p).sum();
+    left.erase(left.begin() + at), rows.erase(rows.begin() + at);
+  }
+  return s;
+}
+
 Scores scores(const Case& c, std::map<std::string, torch::Tensor>& p, const torch::Tensor& out,
               const std::vector<int64_t>& present, const float* raw) {
   if (c.agent.head.kind == HeadKind::kCategorical) {
@@ -154,6 +189,14 @@ Scores scores(const Case& c, std::map<std::string, torch::Tensor>& p, const torc
     const auto chosen = std::find(present.begin(), present.end(), static_cast<int64_t>(raw[0])) - present.begin();
     return {log_p[chosen], -(torch::exp(log_p) * log_p).sum()};
   }
+  if (c.agent.head.kind == HeadKind::kSubset) {
+    std::vector<float> taken(1);  // of no items: torch asks for an address
+    for (const int64_t k : present) taken.push_back(raw[k]);
+    const torch::Tensor a = constant(taken.data() + 1, {static_cast<int64_t>(present.size())}), x = out.squeeze(1);
+    const torch::Tensor log_p = torch::log_sigmoid(x), log_q = torch::log_sigmoid(-x);
+    return {(a * log_p + (1 - a) * log_q).sum(), -(torch::exp(log_p) * log_p + torch::exp(log_q) * log_q).sum()};
+  }
+  if (c.agent.head.kind == HeadKind::kOrder) return order_scores(c, out.squeeze(1), present, raw);
   if (c.agent.head.kind == HeadKind::kGaussian)
     return normal_scores(out[0], p["log_std"], constant(raw, {c.agent.head.size}));
   std::vector<float> chosen;
@@ -188,7 +231,7 @@ void compare_gradients(const Controller& controller, std::map<std::string, torch
 
 TEST(TorchController, PoliciesMatchAutograd) {
   torch::set_num_threads(1);
-  for (uint32_t test = 0; test < 60; ++test) {
+  for (uint32_t test = 0; test < 84; ++test) {
     const Case c = random_case(test, false);
     SCOPED_TRACE("case " + std::to_string(test));
     auto policy = Controller::policy(c.agent, c.options, test_seed() + test);

@@ -35,7 +35,8 @@ nlohmann::json to_json(const AgentSpec& spec) {
            {{"kind", static_cast<int>(spec.head.kind)},
             {"size", spec.head.size},
             {"low", spec.head.low},
-            {"high", spec.head.high}}}};
+            {"high", spec.head.high},
+            {"picks", spec.head.picks}}}};
 }
 
 ObservationSpec observation_spec_from(const nlohmann::json& json) {
@@ -51,7 +52,8 @@ AgentSpec agent_spec_from(const nlohmann::json& json) {
           .head = {.kind = static_cast<HeadKind>(head.at("kind").get<int>()),
                    .size = head.at("size").get<int>(),
                    .low = head.at("low").get<float>(),
-                   .high = head.at("high").get<float>()}};
+                   .high = head.at("high").get<float>(),
+                   .picks = head.value("picks", 1)}};  // files from before kOrder have none
 }
 
 }  // namespace trimtab

@@ -38,15 +38,17 @@ typedef struct tt_open_options {
 } tt_open_options;
 #define TT_OPEN_OPTIONS_INIT {sizeof(tt_open_options), TT_ABI_VERSION, 0, 1, 0.0}
 
-typedef enum tt_action_kind { TT_CATEGORICAL = 0, TT_GAUSSIAN = 1, TT_SIMPLEX = 2 } tt_action_kind;
+typedef enum tt_action_kind { TT_CATEGORICAL = 0, TT_GAUSSIAN = 1, TT_SIMPLEX = 2, TT_SUBSET = 3, TT_ORDER = 4 } tt_action_kind;
 
 typedef struct tt_agent_info {
   uint32_t struct_size;
   const char* name;
   int num_context, num_item;   /* features; num_item 0: no set */
   int trained_items, max_items;
-  tt_action_kind action;       /* categorical: out[0] is an index; Gaussian: out[size]; simplex: out[num_items] shares */
-  int action_size;             /* classes or dimensions; simplex: max_items */
+  /* categorical: out[0] is an index; Gaussian: out[size]; simplex: out[num_items] shares; subset: out[num_items] probabilities that
+   * an item is taken, 0 where absent; order: out[size] items, first to last, -1 where fewer are present */
+  tt_action_kind action;
+  int action_size;             /* classes, dimensions or picks; simplex and subset: max_items */
   float low, high;             /* Gaussian: bounds of every element */
   const char* meaning;         /* of the action, one sentence */
   double deadline_us;          /* what the exporter stated; see tt_open_options for watching it */
@@ -83,7 +85,8 @@ TT_API const char* tt_get_text(const tt_controller* controller, const char* key)
 
 /* One decision. context [num_context], items [num_items, num_item] and mask [num_items] (null: all present) for agents over
  * a set, else ignored; action: see tt_agent_info. Anything but TT_OK and TT_BAD_ARGUMENT leaves the safe action: equal
- * shares over the present items, or the constant stated in the file. Inputs of absent items are not looked at. */
+ * shares over the present items, no item of a subset (all 0) or an order (all -1), or the constant stated in the file. Inputs of
+ * absent items are not looked at. */
 TT_API tt_status tt_decide(tt_controller* controller, int agent, const float* context, const float* items,
                            const uint8_t* mask, int num_items, float* action);
 /* The safe action itself, for callers who miss a deadline of their own; counted as a fallback. */
