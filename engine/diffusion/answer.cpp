@@ -69,6 +69,7 @@ void DiffusionAnswer::gather() {
     MaskedPosition& m = masked_.emplace_back();
     m.position = static_cast<int32_t>(position), m.token = p.token, m.confidence = p.confidence, m.margin = p.margin, m.entropy = p.entropy;
     m.drift = p.drift, m.held = p.held, m.ends = ends(p.token);
+    m.waits = in_.options.eos_guard && m.ends && position != first_mask() && (first_ending_ < 0 || first_ending_ > position);
     if (in_.options.hidden) m.hidden = {hidden_of(row), static_cast<size_t>(in_.hidden_size)};
   }
 }
@@ -79,26 +80,35 @@ CommitState DiffusionAnswer::state() const {
   CommitState s;
   s.sequence = in_.number, s.length = length(), s.pass = out_.passes, s.window = window_, s.tokens = tokens_;
   s.window_masks = blocks ? window_masks_ : length(), s.window_pass = blocks ? window_pass_ : out_.passes;
-  s.window_passes = in_.options.passes;
+  s.window_passes = in_.options.passes, s.ended = first_ending_ >= 0;
   if (blocks && s.window_passes > 0) s.window_passes = std::max<int64_t>(1, s.window_passes * (window_.end - window_.begin) / length());
   s.masked = std::span(masked_).first(in_window_), s.beyond = std::span(masked_).subspan(in_window_);
   return s;
 }
 
-void DiffusionAnswer::open_window(CommitControl& control) {
+void DiffusionAnswer::look() {
+  cache_.done(canvas_pass(), rows_, hidden_);
+  gather();
   in_window_ = masked_.size();
+  if (!opens_) narrow();
+}
+
+// `masked` of the state are the window's from here on.
+void DiffusionAnswer::narrow() {
+  in_window_ = 0;
+  while (in_window_ < masked_.size() && masked_[in_window_].position < window_.end) ++in_window_;
+}
+
+void DiffusionAnswer::open(CommitControl& control) {
+  if (!opens_) return;
   const CommitWindow w = control.open(state(), window_);
   window_.begin = std::clamp<int64_t>(w.begin, 0, first_mask()), window_.end = std::clamp<int64_t>(w.end, first_mask() + 1, length());
   window_pass_ = 0, window_masks_ = 0;
   for (int64_t p = window_.begin; p < window_.end; ++p) window_masks_ += tokens_[p] < 0;
+  narrow();
 }
 
-void DiffusionAnswer::judge(CommitControl& control, const CommitObserver& observer) {
-  cache_.done(canvas_pass(), rows_, hidden_);
-  gather();
-  if (opens_) open_window(control);
-  in_window_ = 0;
-  while (in_window_ < masked_.size() && masked_[in_window_].position < window_.end) ++in_window_;
+void DiffusionAnswer::decide(CommitControl& control, const CommitObserver& observer) {
   const CommitState s = state();
   picks_.clear();
   control.choose(s, picks_);
@@ -139,9 +149,7 @@ void DiffusionAnswer::guard(std::vector<int32_t>& picks) {
 int32_t DiffusionAnswer::most_confident() const {
   int32_t best = -1;
   for (int32_t i = 0; i < static_cast<int32_t>(in_window_); ++i) {
-    const MaskedPosition& m = masked_[i];
-    const bool free = !in_.options.eos_guard || !m.ends || m.position == first_mask() || (first_ending_ >= 0 && first_ending_ < m.position);
-    if (free && (best < 0 || m.confidence > masked_[best].confidence)) best = i;
+    if (!masked_[i].waits && (best < 0 || masked_[i].confidence > masked_[best].confidence)) best = i;
   }
   TT_CHECK(best >= 0, "completion {}: nothing can be committed in [{}, {})", in_.number, window_.begin, window_.end);
   return best;

@@ -23,7 +23,7 @@ class DiffusionAnswer {
   };
   explicit DiffusionAnswer(const Inputs& in);
 
-  // ---- a pass: plan, compute rows(), propose for those that position_of() names, judge ----
+  // ---- a pass: plan, compute rows(), propose for those that position_of() names, look; then open and decide ----
   void plan();
   const std::vector<int32_t>& rows() const { return rows_; }   // of prompt and answer, rising
   int32_t token(int64_t row) const { return canvas_[row]; }
@@ -31,7 +31,11 @@ class DiffusionAnswer {
   int64_t position_of(int64_t row) const;   // for which the row proposes in this pass; -1: for none
   float* hidden_of(int64_t row);            // where its final hidden state goes, may be null
   void propose(int64_t position, float* logits, Proposer& proposer, const DiffusionSampling& sampling, int64_t sample);   // thread-safe
-  void judge(CommitControl& control, const CommitObserver& observer);
+  void look();                            // at what was proposed; RunError when logits are not finite
+  bool opens() const { return opens_; }   // a window, in this pass: the control is to be asked for one
+  void open(CommitControl& control);      // nothing where none opens
+  CommitState state() const;              // after look(): of all that was proposed where a window is to be opened, else of the window
+  void decide(CommitControl& control, const CommitObserver& observer);
   bool over() const { return over_; }
 
   int64_t number() const { return in_.number; }
@@ -49,8 +53,7 @@ class DiffusionAnswer {
 
   void resize(int64_t length);
   void gather();
-  CommitState state() const;
-  void open_window(CommitControl& control);
+  void narrow();
   void guard(std::vector<int32_t>& picks);
   int32_t most_confident() const;
   void commit(const MaskedPosition& m);

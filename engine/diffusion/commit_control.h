@@ -20,6 +20,7 @@ struct MaskedPosition {
   float drift = 0;            // KL to the distribution of the pass before, nats; 0 when there was none
   int32_t held = 0;           // passes for which the likeliest token has been this one, this pass not counted
   bool ends = false;          // the proposal ends the answer (EOS or padding)
+  bool waits = false;         // the guard takes it only together with all masks left of it: by rank it goes last, and uses up no place
   std::span<const float> hidden = {};   // the model's final hidden state; empty: not asked for
 };
 
@@ -37,6 +38,7 @@ struct CommitState {
   int64_t window_pass = 0;    // passes since, this one not counted
   int64_t window_passes = 0;  // that the schedule plans for a window; 0: no plan
   std::span<const int32_t> tokens = {};          // [length], -1 where masked
+  bool ended = false;         // an ending is committed
   std::span<const MaskedPosition> masked = {};   // of the window, by rising position; never empty
   std::span<const MaskedPosition> beyond = {};   // of what the pass computed right of the window, by rising position
 };

@@ -1,14 +1,12 @@
 // One generate() call of a masked diffusion model: who is decoded, and the passes that several answers share.
 #pragma once
 
+#include <algorithm>
 #include <list>
 #include <vector>
 
-#include "engine/diffusion/answer.h"
+#include "engine/diffusion/answer_pass.h"
 #include "engine/diffusion/diffusion_generator.h"
-#include "engine/generation/forward.h"
-#include "engine/generation/packed_model.h"
-#include "engine/generation/region.h"
 
 namespace trimtab {
 
@@ -30,7 +28,7 @@ inline int64_t longest_of(const GenerationRequest& request, const DiffusionOptio
 class DiffusionPasses {
  public:
   DiffusionPasses(const DiffusionInputs& in, const PackedModel& model, Region& caches);
-  ForwardLimits limits() const;
+  ForwardLimits limits() const { return pass_.forward_limits(); }
   std::vector<DiffusionCompletion> run(Forward& forward, Team& team, DiffusionTimes& times);
 
  private:
@@ -38,27 +36,20 @@ class DiffusionPasses {
     DiffusionAnswer answer;
     int64_t slot = 0, request = 0, sample = 0;
   };
-  struct Asked {   // by a row of the pass
-    Open* open = nullptr;
-    int64_t position = -1;
-  };
 
+  int64_t slots() const { return std::min<int64_t>(in_.options.max_sequences, static_cast<int64_t>(completions_.size())); }
+  int64_t most_rows() const;
   void admit();
-  void add_rows(Open& open);
-  void read(int64_t row, float* logits, int thread);
   void close(Open& open, DiffusionTimes& times);
 
   DiffusionInputs in_;
   const TransformerConfig& config_;
-  int64_t most_rows_ = 0, capacity_ = 0, numbers_ = 0;
-  float* caches_ = nullptr;
-  std::vector<Proposer> proposers_;   // of each thread
   std::vector<DiffusionCompletion> completions_;
-  std::list<Open> open_;              // rows of a pass point to them
+  AnswerPass pass_;
+  std::list<Open> open_;              // places of a pass point to them
+  std::vector<AnswerPass::Place> places_;
   std::vector<int64_t> free_slots_;
   int64_t next_ = 0;
-  Pass pass_;
-  std::vector<Asked> asked_;          // [rows of the pass]
 };
 
 }  // namespace trimtab
