@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "app/command.h"
+#include "app/fit.h"
 
 namespace trimtab {
 namespace {
@@ -14,7 +15,7 @@ std::string joined(const std::vector<std::string>& words) { return fmt::format("
 // Verbs whose first words are not file names.
 std::string fixed_words(const std::string& verb) {
   if (verb == "list") return "envs policies trainers kernels configs";
-  if (verb == "fit") return "acceptance";
+  if (verb == "fit") return joined(Registry<Fit>::instance().names());
   if (verb == "completion") return "bash zsh fish";
   return "";
 }

@@ -1,60 +1,77 @@
-// `trimtab fit acceptance --data RECORDING... --validation RECORDING... --out HEAD`: a head that says how likely drafted tokens are to be accepted
-// (envs/draft_length/acceptance_head.h), for the rules specdec_H of draft_length.
-#include <fmt/format.h>
+// `trimtab fit WHAT --data RECORDING... --validation RECORDING... --out FILE`: small supervised fits on recorded decisions (fit_*.cpp).
+#include "app/fit.h"
 
-#include <cstdio>
+#include <algorithm>
 #include <memory>
 
 #include "app/command.h"
 #include "core/error.h"
-#include "envs/draft_length/acceptance_fit.h"
-#include "envs/draft_length/recorded.h"
+#include "core/text.h"
 
 namespace trimtab {
 namespace {
 
-struct FitVerbOptions {
-  std::vector<std::string> words, data, validation;
-  std::string out;
-  bool separate = false;
-  int64_t seed = 1;
-  AcceptanceFitOptions fit;
-};
+// Options that not every fit takes and that differ from what stands when nobody gives them.
+std::vector<std::string> special_options(const FitArguments& a) {
+  const FitArguments none;
+  std::vector<std::string> out;
+  const auto note = [&](const char* name, const auto& given, const auto& untouched) {
+    if (given != untouched) out.push_back(name);
+  };
+  note("--header", a.header, none.header), note("--filter", a.filter, none.filter), note("--features", a.features, none.features);
+  note("--blocks", a.blocks, none.blocks), note("--separate", a.separate, none.separate), note("--weight", a.weight, none.weight);
+  note("--batch", a.batch, none.batch), note("--seed", a.seed, none.seed), note("--threshold", a.threshold, none.threshold);
+  note("--hidden", a.hidden, none.hidden), note("--attention", a.attention, none.attention), note("--items", a.items, none.items);
+  note("--projected", a.projected, none.projected), note("--block", a.block, none.block);
+  return out;
+}
 
-int fit(FitVerbOptions o) {
-  if (o.words.size() != 1 || o.words[0] != "acceptance")
-    throw ConfigError("fit takes one word, what to fit: trimtab fit acceptance --data TRAIN.safetensors --validation VALIDATION.safetensors --out HEAD.safetensors");
-  if (o.data.empty() || o.validation.empty() || o.out.empty()) throw ConfigError("fit acceptance needs --data RECORDING..., --validation RECORDING... and --out HEAD.safetensors");
-  if (o.seed < 0) throw ConfigError("--seed must be 0 or more");
-  o.fit.seed = static_cast<uint64_t>(o.seed), o.fit.share = !o.separate;
-  o.fit.validate();
-  const auto train = open_draft_recordings(o.data), validation = open_draft_recordings(o.validation);
-  const AcceptanceHead head = fit_acceptance(*train, *validation, o.fit, [&](const AcceptanceEpoch& e) {
-    fmt::print("epoch {} of {}: loss {:.4f}, on validation {:.4f}\n", e.epoch, o.fit.epochs, e.train, e.validation);
-    std::fflush(stdout);
-  });
-  head.save(o.out);
-  fmt::print("Written: {}, {} parameters\n", o.out, head.parameters().size());
+int fit(const FitArguments& a) {
+  const auto& fits = Registry<Fit>::instance();
+  if (a.words.size() != 1) throw ConfigError(fmt::format("fit takes one word, what to fit: {}", join(fits.names(), " or ")));
+  if (!fits.has(a.words[0])) {
+    const std::string near = nearest(a.words[0], fits.names());
+    throw ConfigError(fmt::format("fit knows no '{}'{}; it fits {}", a.words[0], near.empty() ? "" : fmt::format(" (did you mean '{}'?)", near),
+                                  join(fits.names(), ", ")));
+  }
+  const Fit& it = fits.get(a.words[0], "fit");
+  if (a.data.empty() || a.validation.empty() || a.out.empty())
+    throw ConfigError(fmt::format("fit {} needs --data, --validation and --out: trimtab fit {} {}", it.name, it.name, it.example));
+  for (const std::string& option : special_options(a))
+    if (std::find(it.options.begin(), it.options.end(), option) == it.options.end())
+      throw ConfigError(fmt::format("fit {} takes no {}: leave it out", it.name, option));
+  if (a.seed < 0) throw ConfigError("--seed must be 0 or more");
+  it.run(a);
   return 0;
 }
 
 TT_REGISTER(Verb, fit,
             {.name = "fit",
-             .doc = "Fit a head that says how likely drafted tokens are to be accepted",
+             .doc = "Fit small supervised models to recorded decisions: acceptance heads, commit controllers",
              .declare = [](Arguments& a) {
-               auto o = std::make_shared<FitVerbOptions>();
-               a.words("WHAT", o->words, "acceptance");
-               a.texts("--data", o->data, "recordings to learn from (`trimtab record`), with hidden states");
+               auto o = std::make_shared<FitArguments>();
+               a.words("WHAT", o->words, join(Registry<Fit>::instance().names(), ", "));
+               a.texts("--data", o->data, "recordings to learn from (`trimtab record`); acceptance: with hidden states");
                a.texts("--validation", o->validation, "recordings of other prompts");
-               a.text("--out", o->out, "the head, a safetensors file: env.head=HEAD adds its rules to `trimtab eval`");
-               a.text("--features", o->fit.features, "hidden (default): the draft's hidden state; all: the token's and the round's numbers too");
-               a.integer("--blocks", o->fit.blocks, "blocks x + SiLU(W x + b)");
-               a.flag("--separate", o->separate, "every block has weights of its own; otherwise they share them");
-               a.number("--weight", o->fit.weight, "of rejections in the loss (default 6)");
-               a.number("--learning-rate", o->fit.learning_rate, "of Adam at its height (default 0.001)");
-               a.integer("--epochs", o->fit.epochs, "passes over the recordings");
-               a.integer("--batch", o->fit.batch, "tokens of a step");
+               a.text("--out", o->out,
+                      "acceptance: HEAD.safetensors, env.head=HEAD adds its rules to `trimtab eval`; commitment: CONTROLLER.ttc.safetensors, which "
+                      "`trimtab eval` decodes with; learn2pd: FILTER.safetensors, env.filter=FILTER adds its rules");
+               a.integer("--epochs", o->epochs, "passes over the recordings, at most (0: acceptance 3, commitment 20, learn2pd 1000)");
+               a.number("--learning-rate", o->learning_rate, "of Adam at its height (0: 0.001; learn2pd 0.003)");
+               a.integer("--batch", o->batch, "acceptance: tokens of a step (0: 512); commitment: passes of a step (0: 64)");
                a.integer("--seed", o->seed, "of all draws");
+               a.text("--features", o->features, "acceptance: hidden (default), the draft's hidden state; all: the token's and the round's numbers too");
+               a.integer("--blocks", o->blocks, "acceptance: blocks x + SiLU(W x + b)");
+               a.flag("--separate", o->separate, "acceptance: every block has weights of its own; otherwise they share them");
+               a.number("--weight", o->weight, "acceptance: of rejections in the loss (default 6)");
+               a.text("--header", o->header, "commitment: the controller as a C header, too");
+               a.text("--hidden", o->hidden, "commitment: widths of hidden layers (default 32,64)");
+               a.integer("--attention", o->attention, "commitment: heads by which positions see each other; 0: through their mean alone");
+               a.integer("--items", o->items, "commitment: masked positions shown, the first so many of the window");
+               a.integer("--projected", o->projected, "commitment: numbers of each position's hidden state shown; the traces must hold hidden states");
+               a.number("--threshold", o->threshold, "commitment: probability from which on a proposal is committed, at which the checkpoint is chosen (0: 0.9)");
+               a.text("--filter", o->filter, "commitment: a filter of `fit learn2pd` to compare with");
+               a.integer("--block", o->block, "learn2pd: positions that are judged together");
                return [o] { return fit(*o); };
              }});
 

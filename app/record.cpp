@@ -1,11 +1,13 @@
 // `trimtab record TARGET --draft DRAFT --prompts FILE... --out RECORDING`: texts that a target writes, and what a draft model would propose
-// everywhere in them: what controllers of the draft length are trained and evaluated on (envs/draft_length).
+// everywhere in them: what controllers of the draft length are trained and evaluated on (envs/draft_length). With --commit instead of --draft it is
+// the passes of a masked diffusion model (record_commitment.h).
 #include <fmt/format.h>
 
 #include <filesystem>
 #include <memory>
 
 #include "app/command.h"
+#include "app/record_commitment.h"
 #include "core/config.h"
 #include "core/recording.h"
 #include "domain/tasks/prompts.h"
@@ -20,6 +22,9 @@ struct RecordOptions {
   int64_t max_tokens = 128, depth = 12, threads = 0, seed = 1;
   double temperature = 1;
   bool no_hidden = false;
+  std::string commit;
+  double share = 1;
+  bool hidden = false;
 };
 
 // The texts that end a reply of a run, as its environment has them.
@@ -31,6 +36,11 @@ std::vector<std::string> stops_of(const RecordOptions& o) {
 }
 
 int record(const RecordOptions& o) {
+  if (!o.commit.empty()) {
+    if (!o.draft.empty()) throw ConfigError("--draft records a pair of causal models, --commit a masked diffusion model: give one of them");
+    if (o.prompts.empty() || o.out.empty() || o.seed < 0) throw ConfigError("record --commit needs --prompts FILE.jsonl... and --out TRACES.safetensors; --seed is 0 or more");
+    return record_commitment({o.words, o.prompts, o.commit, o.out, o.share, o.hidden, static_cast<uint64_t>(o.seed)});
+  }
   if (o.words.size() != 1) throw ConfigError(fmt::format("record takes one target, got {}: trimtab record TARGET --draft DRAFT --prompts FILE --out RECORDING", o.words.size()));
   if (o.draft.empty() || o.prompts.empty() || o.out.empty()) throw ConfigError("record needs --draft MODEL, --prompts FILE.jsonl... and --out RECORDING.safetensors");
   if (o.max_tokens < 1 || o.threads < 0 || o.seed < 0) throw ConfigError("--max-tokens must be 1 or more, --threads and --seed 0 or more");
@@ -51,7 +61,7 @@ int record(const RecordOptions& o) {
 
 TT_REGISTER(Verb, record,
             {.name = "record",
-             .doc = "Record what a draft model proposes in texts that a target writes",
+             .doc = "Record what a draft model proposes in texts that a target writes, or the passes of a diffusion model",
              .declare = [](Arguments& a) {
                auto o = std::make_shared<RecordOptions>();
                a.words("TARGET", o->words, "the target: a run or a Hugging Face folder");
@@ -62,6 +72,9 @@ TT_REGISTER(Verb, record,
                a.integer("--max-tokens", o->max_tokens, "longest text (default 128)");
                a.number("--temperature", o->temperature, "of target and draft (default 1; 0: greedy)");
                a.texts("--stop", o->stop, "a text that ends a reply (default: as the run's environment says)");
+               a.text("--commit", o->commit, "in place of --draft: TARGET is a masked diffusion model; this rule (threshold_80), run or artefact commits its first passes");
+               a.number("--share", o->share, "with --commit: of the passes that are stored, drawn (default 1)");
+               a.flag("--hidden", o->hidden, "with --commit: hidden states too");
                a.flag("--no-hidden", o->no_hidden, "leave out the draft's hidden states, which take most of the file");
                a.text("--checkpoint", o->checkpoint, "of a target run: best (default), latest or a step");
                a.text("--draft-checkpoint", o->draft_checkpoint, "of a draft run");

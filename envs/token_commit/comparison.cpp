@@ -10,17 +10,21 @@
 namespace trimtab {
 namespace {
 
-constexpr std::string_view kNoGuard = "+noguard";
+constexpr std::string_view kNoGuard = "+noguard", kLearned = "learned";
 const std::set<std::string> kWithoutGuard = {kOneByOne, "threshold_90", "factor_100"};
 
 }  // namespace
 
 CommitPolicy commit_policy(const std::string& name, const TokenCommitOptions& options) {
-  if (!name.ends_with(kNoGuard)) return {name, options.eos_guard};
-  return {name.substr(0, name.size() - kNoGuard.size()), false};
+  CommitPolicy p{name, options.eos_guard, options.threshold};
+  if (name.ends_with(kNoGuard)) p.rule = name.substr(0, name.size() - kNoGuard.size()), p.guarded = false;
+  if (!p.rule.starts_with(kLearned)) return p;
+  if (p.rule.size() > kLearned.size()) p.threshold = std::stod(p.rule.substr(kLearned.size() + 1)) / 100;
+  p.rule.clear();
+  return p;
 }
 
-std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules) {
+std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules, bool learned) {
   std::vector<std::string> names = options.rules.empty() ? commit_rule_names(rules) : options.rules;
   if (std::find(names.begin(), names.end(), kOneByOne) == names.end()) names.insert(names.begin(), kOneByOne);
   const std::set<std::string> asked(names.begin(), names.end());
@@ -31,6 +35,11 @@ std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, 
     if ((options.both_guards || kWithoutGuard.contains(name)) && !asked.contains(bare)) names.push_back(bare);
   }
   std::vector<EvaluatedPolicy> out;
+  if (learned) {
+    out.push_back({std::string(kLearned), "learned"});
+    for (const double t : options.thresholds) out.push_back({fmt::format("{}_{:g}", kLearned, 100 * t), "learned"});
+    if (options.both_guards) out.push_back({fmt::format("{}{}", kLearned, kNoGuard), "learned"});
+  }
   for (const std::string& name : names) {
     make_commit_rule(commit_policy(name, options).rule, rules);   // refuses what it does not know
     out.push_back({name, "baseline"});
@@ -41,7 +50,7 @@ std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, 
 
 std::vector<Evaluator::Frontier> commit_frontiers(const std::vector<EvaluatedPolicy>& policies) {
   std::vector<Evaluator::Frontier> out;
-  for (const std::string family : {"threshold", "factor", "eb", "topk"}) {
+  for (const std::string family : {"learned", "threshold", "factor", "eb", "topk"}) {
     Evaluator::Frontier f{family, "passes", "correct", {}};
     for (const EvaluatedPolicy& p : policies)
       if (p.name.starts_with(family + "_") && !p.name.ends_with(kNoGuard)) f.policies.push_back(p.name);

@@ -17,13 +17,16 @@ inline constexpr const char* kLockIn = "lock_in";   // the oracle
 inline constexpr const char* kOneByOne = "top1";    // the reference
 
 struct CommitPolicy {
-  std::string rule;
+  std::string rule;          // empty: the learned controller's
   bool guarded = true;
+  double threshold = 0.5;    // of the learned controller
+  bool learned() const { return rule.empty(); }
+  bool operator==(const CommitPolicy&) const = default;
 };
-CommitPolicy commit_policy(const std::string& name, const TokenCommitOptions& options);   // "top1+noguard"
+CommitPolicy commit_policy(const std::string& name, const TokenCommitOptions& options);   // "top1+noguard", "learned_90"
 
 // top1 among them, lock_in last. ConfigError for unknown rules, and for one named twice.
-std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules);
+std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules, bool learned = false);
 // Accuracy over passes of the families that have a number to turn.
 std::vector<Evaluator::Frontier> commit_frontiers(const std::vector<EvaluatedPolicy>& policies);
 

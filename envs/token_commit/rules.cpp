@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "envs/token_commit/learn2pd.h"
 
 namespace trimtab {
 namespace {
@@ -18,10 +19,12 @@ float confidence(const MaskedPosition& m) { return m.confidence; }
 float certainty(const MaskedPosition& m) { return -m.entropy; }
 float margin(const MaskedPosition& m) { return m.margin; }
 
+// Endings that wait come last: those who count places would lose them to what the guard takes away.
 std::vector<int32_t> ranked(const CommitState& s, Score score) {
   std::vector<int32_t> out(s.masked.size());
   std::iota(out.begin(), out.end(), 0);
-  std::stable_sort(out.begin(), out.end(), [&](int32_t a, int32_t b) { return score(s.masked[a]) > score(s.masked[b]); });
+  const auto rank = [&](int32_t i) { return std::pair(!s.masked[i].waits, score(s.masked[i])); };
+  std::stable_sort(out.begin(), out.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
   return out;
 }
 void pick_best(const CommitState& s, Score score, int64_t count, std::vector<int32_t>& picks) {
@@ -60,7 +63,8 @@ Rule::Choose best_rule(Score score) {
 Rule::Choose random_rule(uint64_t seed) {
   return [seed](const CommitState& s, std::vector<int32_t>& picks) {
     Draws draws(seed, Stream::kAction, static_cast<uint32_t>(s.sequence), static_cast<uint32_t>(s.pass));
-    picks = {static_cast<int32_t>(draws.below(static_cast<uint32_t>(s.masked.size())))};
+    pick_all(s, [](const MaskedPosition& m) { return !m.waits; }, picks);
+    picks = {picks[draws.below(static_cast<uint32_t>(picks.size()))]};
   };
 }
 Rule::Choose topk_rule(int64_t per_pass) {
@@ -75,17 +79,23 @@ Rule::Choose threshold_rule(double least) {
 Rule::Choose factor_rule(double most) {
   return [most](const CommitState& s, std::vector<int32_t>& picks) {
     picks = ranked(s, confidence);
-    size_t n = 0;   // (n + 1)(1 - c_n) never falls
-    while (n < picks.size() && static_cast<double>(n + 2) * (1.0 - s.masked[picks[n]].confidence) <= most) ++n;
+    size_t n = 0;   // (n + 1)(1 - c_n) never falls, with the least confidence so far for c_n
+    for (double least = 1; n < picks.size(); ++n) {
+      least = std::min<double>(least, s.masked[picks[n]].confidence);
+      if (static_cast<double>(n + 2) * (1.0 - least) > most) break;
+    }
     picks.resize(std::max<size_t>(1, n));
   };
 }
 Rule::Choose eb_rule(double most) {
   return [most](const CommitState& s, std::vector<int32_t>& picks) {
     picks = ranked(s, certainty);
-    size_t k = 1;
-    double sum = s.masked[picks[0]].entropy;   // of the k taken; one more would be the largest, which does not count
-    for (; k < picks.size() && sum <= most; ++k) sum += s.masked[picks[k]].entropy;
+    size_t k = 0;
+    double sum = 0, largest = 0;   // of the k taken; the largest does not count
+    for (; k < picks.size(); ++k) {
+      sum += s.masked[picks[k]].entropy, largest = std::max<double>(largest, s.masked[picks[k]].entropy);
+      if (k > 0 && sum - largest > most) break;
+    }
     picks.resize(k);
   };
 }
@@ -105,7 +115,8 @@ Rule::Choose wedlm_rule(double most) {
     const auto adjusted = [first](const MaskedPosition& m) { return m.entropy + kPerPosition * (m.position - first); };
     pick_all(s, [&](const MaskedPosition& m) { return adjusted(m) < most; }, picks);
     if (!picks.empty()) return;
-    const auto best = std::min_element(s.masked.begin(), s.masked.end(), [&](const auto& a, const auto& b) { return adjusted(a) < adjusted(b); });
+    const auto rank = [&](const MaskedPosition& m) { return std::pair(m.waits, adjusted(m)); };
+    const auto best = std::min_element(s.masked.begin(), s.masked.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     picks = {static_cast<int32_t>(best - s.masked.begin())};
   };
 }
@@ -212,6 +223,10 @@ Made plain(Rule::Choose choose) { return std::make_unique<Rule>(std::move(choose
 double percent(int64_t number) { return static_cast<double>(number) / 100; }
 double thousandth(int64_t number) { return static_cast<double>(number) / 1000; }
 
+Made make_filtered(const Numbers& n, const CommitRuleOptions& o) {
+  if (!o.filter) throw ConfigError("the rule learn2pd needs a filter: `trimtab fit learn2pd` makes one, env.filter names it");
+  return make_learn2pd(o.filter, percent(n[0]));
+}
 Made make_adablock(const Numbers& n, const CommitRuleOptions& o) {
   if (o.delimiters.empty()) throw ConfigError("the rule adablock needs the token ids of delimiters, such as that of a new line");
   return std::make_unique<AdaBlock>(percent(n[0]), percent(n[1]), o.delimiters);
@@ -236,6 +251,7 @@ const std::vector<Kind>& kinds() {
       {"adablock", {90, 30}, {0, 0}, make_adablock},
       {"dcd", {90}, {0}, [](N n, O o) -> Made { return std::make_unique<Dcd>(percent(n[0]), o.window); }},
       {"wedlm", {40}, {0}, [](N n, O o) -> Made { return std::make_unique<WeDlm>(percent(n[0]), o.window); }},
+      {"learn2pd", {96}, {0}, make_filtered},
   };
   return all;
 }
@@ -269,6 +285,7 @@ std::vector<std::string> commit_rule_names(const CommitRuleOptions& options) {
   if (!options.delimiters.empty()) add("adablock", {"90_30", "90_50"});
   add("dcd", {"80", "90"});
   add("wedlm", {"20", "40", "60"});
+  if (options.filter) add("learn2pd", {"80", "90", "96"});
   return out;
 }
 

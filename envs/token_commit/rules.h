@@ -18,6 +18,7 @@
 //                            model is at least D percent sure of it (AdaBlock, 2509.26432); else the window that is proposed
 //   dcd_P                    threshold_P in a window from the first mask as far as it holds `window` masks in four times as many positions
 //                            (DCD, 2601.02076; the extension of its cache's blocks is left out); all is computed anew every 32 commits
+//   learn2pd_P               all of which a fitted filter is at least P percent sure (learn2pd.h, arXiv 2509.25188)
 //   wedlm_H                  all of entropy + 0.02 (distance from the first mask) below H hundredths of a nat, in a window of that many
 //                            positions from the first mask (WeDLM, 2512.22737)
 //
@@ -35,10 +36,13 @@
 
 namespace trimtab {
 
+struct Learn2PdFilter;
+
 struct CommitRuleOptions {
   std::vector<int32_t> delimiters = {};   // token ids; adablock needs them
   int64_t window = 16;                    // of wedlm, positions; of dcd, masks
   uint64_t seed = 1;                      // of random
+  std::shared_ptr<const Learn2PdFilter> filter = {};   // learn2pd needs one
 };
 
 std::vector<std::string> commit_rule_names(const CommitRuleOptions& options = {});   // without delimiters, no adablock

@@ -26,6 +26,7 @@ Setting setting_of(const std::string& name) {
   if (name == "draft_length") return {"{type: draft_length, mode: synthetic, synthetic: {length: 24}}", {}};
   if (name == "draft_tree") return {"{type: draft_tree, mode: synthetic, synthetic: {texts: 4, length: 24}}", {}};
   if (name == "draft_serving") return {"{type: draft_serving, mode: synthetic, synthetic: {length: 12}, requests: 6, max_batch: 3, low_rate: 20, high_rate: 80}", {}};
+  if (name == "token_commit") return {"{type: token_commit, mode: synthetic, length: 12, items: 8, window: block, block: 6}", {}};
   return {"{type: " + name + "}", {}};
 }
 
@@ -104,6 +105,9 @@ class Driver {
         const bool any = std::count(mask, mask + agent.head.size, 1) > 0;
         for (int k = 0; any && left >= 0; k = (k + 1) % agent.head.size)
           if (mask[k] && left-- == 0) action[0] = static_cast<float>(k);
+      }
+      if (agent.head.kind == HeadKind::kSubset) {
+        for (int k = 0; k < width; ++k) action[k] = view.mask[i * width + k] && draws.uniform() < 0.4f ? 1.0f : 0.0f;
       }
       if (agent.head.kind == HeadKind::kGaussian) {
         for (int k = 0; k < width; ++k) action[k] = draws.uniform(agent.head.low, agent.head.high);

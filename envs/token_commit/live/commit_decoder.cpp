@@ -4,6 +4,9 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "envs/token_commit/agent_commit.h"
+#include "envs/token_commit/learn2pd.h"
+#include "envs/token_commit/live/commit_problems.h"
 
 namespace trimtab {
 namespace {
@@ -25,84 +28,96 @@ bool looks_ahead(const std::string& rule) { return rule.starts_with("klass") || 
 // A generator keeps memory from call to call, and weights: one of them, that of the last policy's options.
 struct CommitDecoder::Worker {
   Pool pool{1};
-  std::string rule;
-  bool guarded = false;
+  CommitPolicy policy;
   std::unique_ptr<DiffusionGenerator> generator;
 };
 
 CommitDecoder::CommitDecoder(LanguageModel model, std::vector<FileProblem> problems, const std::string& file, const TokenCommitOptions& options)
     : options_(options), model_(std::move(model)), facts_(diffusion_model_of(model_.transformer->config())), problems_(std::move(problems)) {
   rules_.delimiters = delimiters_of(options.delimiters, *model_.tokenizer), rules_.window = std::min(options.width, options.length);
-  for (const FileProblem& p : problems_) prompts_.push_back(tokens_of(p, file));
-  policies_ = commit_policies(options_, rules_);
-  for (const EvaluatedPolicy& p : policies_) DiffusionGenerator(*model_.transformer, facts_, options_of(commit_policy(p.name, options_)));   // refuses what does not fit
+  if (!options.filter.empty()) rules_.filter = std::make_shared<const Learn2PdFilter>(Learn2PdFilter::load(options.filter));
+  for (const FileProblem& p : problems_) prompts_.push_back(commit_prompt(model_, p, file, options_.length));
+  careful_.resize(problems_.size());
+  for (const EvaluatedPolicy& p : policies(false)) DiffusionGenerator(*model_.transformer, facts_, options_of(commit_policy(p.name, options_)));   // refuses what does not fit
 }
 CommitDecoder::~CommitDecoder() = default;
 
-std::vector<int32_t> CommitDecoder::tokens_of(const FileProblem& p, const std::string& file) const {
-  std::vector<int32_t> ids = model_.tokenizer->encode(p.problem.prompt, {.allow_special = false, .add_special_tokens = true});
-  const TransformerConfig& config = model_.transformer->config();
-  const int64_t needed = static_cast<int64_t>(ids.size()) + options_.length;
-  if (needed > config.max_positions)
-    throw DataError(fmt::format("{}:{}: prompt and an answer of {} tokens take {} positions, the model has {}: shorten the prompt or lower env.length", file, p.line, options_.length,
-                                needed, config.max_positions));
-  if (ids.empty()) throw DataError(fmt::format("{}:{}: the prompt has no tokens", file, p.line));
-  return ids;
-}
-
 DiffusionOptions CommitDecoder::options_of(const CommitPolicy& policy) const {
-  DiffusionOptions d;
-  d.max_sequences = 1, d.length = options_.length, d.block = options_.block, d.width = std::min(options_.width, options_.length), d.passes = options_.passes, d.cache = options_.cache;
+  DiffusionOptions d = engine_options(options_);
   d.window = slides(policy.rule) ? "sliding" : policy.rule.starts_with("adablock") ? "block" : options_.window;
-  d.eos_guard = policy.guarded, d.finish_early = options_.finish_early;
-  d.beyond = looks_ahead(policy.rule) ? -1 : 0, d.divergence = policy.rule.starts_with("klass");   // what others do not read costs them no time
+  d.eos_guard = policy.guarded;
+  // What a rule does not read costs it no time.
+  d.beyond = looks_ahead(policy.rule) ? -1 : 0, d.divergence = policy.learned() || policy.rule.starts_with("klass"), d.hidden = policy.learned() && options_.projected > 0;
   return d;
 }
 
 CommitDecoder::Decoded CommitDecoder::run(Worker& worker, const CommitPolicy& policy, CommitControl& control, int64_t problem, uint64_t seed) const {
-  if (!worker.generator || worker.rule != policy.rule || worker.guarded != policy.guarded) {
+  if (!worker.generator || worker.policy != policy) {
     worker.generator = nullptr;   // its memory first
     worker.generator = std::make_unique<DiffusionGenerator>(*model_.transformer, facts_, options_of(policy));
-    worker.rule = policy.rule, worker.guarded = policy.guarded;
+    worker.policy = policy;
   }
   const GenerationRequest request{.prompt = prompts_[problem], .key = static_cast<uint64_t>(problem)};
   Decoded out;
   out.completion = worker.generator->generate({&request, 1}, {.temperature = options_.temperature, .seed = seed}, control, worker.pool).front();
   out.ms = worker.generator->times().total_s * 1e3;
-  out.correct = score_reply(problems_[problem].problem, model_.tokenizer->decode(out.completion.tokens, {.skip_special = true}), options_.stop);
+  out.correct = score_completion(model_, problems_[problem], out.completion, options_.stop);
   return out;
+}
+
+// One token a pass: what others are measured by. Decoded once.
+const DiffusionCompletion& CommitDecoder::careful(Worker& worker, int64_t problem, uint64_t seed) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (careful_[problem]) return *careful_[problem];
+  }
+  const Decoded d = run(worker, commit_policy(kOneByOne, options_), *make_commit_rule(kOneByOne), problem, seed);
+  const std::lock_guard lock(mutex_);
+  if (!careful_[problem]) careful_[problem] = std::make_unique<DiffusionCompletion>(d.completion);
+  return *careful_[problem];
 }
 
 // top1's answer in the fewest passes: with as few of top1's own commits at the beginning as are needed, doubled until nothing must be forced.
 CommitDecoder::Decoded CommitDecoder::lock_in(Worker& worker, int64_t problem, uint64_t seed) const {
-  const CommitPolicy policy = commit_policy(kOneByOne, options_);
-  const Decoded known = run(worker, policy, *make_commit_rule(kOneByOne), problem, seed);
+  const DiffusionCompletion& known = careful(worker, problem, seed);
   std::vector<int32_t> order;
-  for (const DiffusionCommit& c : known.completion.commits) order.push_back(c.position);
+  for (const DiffusionCommit& c : known.commits) order.push_back(c.position);
   const auto all = static_cast<int64_t>(order.size());
   for (int64_t follow = 0;; follow = std::min(all, std::max<int64_t>(1, 2 * follow))) {
-    LockIn control(known.completion.canvas, order, follow);
-    Decoded out = run(worker, policy, control, problem, seed);
+    LockIn control(known.canvas, order, follow);
+    Decoded out = run(worker, commit_policy(kOneByOne, options_), control, problem, seed);
     if (out.completion.forced == 0 || follow == all) return out;
   }
 }
 
-CommitDecoder::Decoded CommitDecoder::decode(const std::string& name, int64_t problem, uint64_t seed) const {
+CommitDecoder::Decoded CommitDecoder::by_policy(Worker& worker, const std::string& name, const AgentFactory& agents, int64_t problem, uint64_t seed) const {
+  if (name == kLockIn) return lock_in(worker, problem, seed);
+  const CommitPolicy policy = commit_policy(name, options_);
+  if (policy.learned()) {
+    TokenCommitOptions options = options_;
+    options.threshold = policy.threshold;
+    AgentCommit control(options, model_.transformer->config().hidden_size, agents());
+    Decoded out = run(worker, policy, control, problem, seed);
+    out.completion.forced += control.forced();
+    return out;
+  }
+  CommitRuleOptions rules = rules_;
+  rules.seed = mix64(mix64(seed) + static_cast<uint64_t>(problem));   // a rule of random draws sees no problem's number
+  return run(worker, policy, *make_commit_rule(policy.rule, rules), problem, seed);
+}
+
+CommitDecoder::Decoded CommitDecoder::decode(const std::string& name, const AgentFactory& agents, int64_t problem, uint64_t seed) const {
   std::unique_ptr<Worker> worker;
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) worker = std::move(idle_.back()), idle_.pop_back();
   }
   if (!worker) worker = std::make_unique<Worker>();
-  Decoded out;
-  if (name == kLockIn) {
-    out = lock_in(*worker, problem, seed);
-  } else {
-    const CommitPolicy policy = commit_policy(name, options_);
-    CommitRuleOptions rules = rules_;
-    rules.seed = mix64(mix64(seed) + static_cast<uint64_t>(problem));   // a rule of random draws sees no problem's number
-    out = run(*worker, policy, *make_commit_rule(policy.rule, rules), problem, seed);
-  }
+  const DiffusionCompletion& known = careful(*worker, problem, seed);
+  Decoded out = by_policy(*worker, name, agents, problem, seed);
+  for (const DiffusionCommit& c : out.completion.commits)   // -1: masks left behind the ending, which nothing is known of
+    out.premature += known.canvas[c.position] >= 0 && out.completion.canvas[c.position] != known.canvas[c.position];
+  out.truncated = out.completion.tokens.size() < known.tokens.size();
   const std::lock_guard lock(mutex_);
   idle_.push_back(std::move(worker));
   return out;

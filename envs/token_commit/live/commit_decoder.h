@@ -19,21 +19,24 @@ class CommitDecoder {
   CommitDecoder(LanguageModel model, std::vector<FileProblem> problems, const std::string& file, const TokenCommitOptions& options);
   ~CommitDecoder();
 
-  const std::vector<EvaluatedPolicy>& policies() const { return policies_; }
+  std::vector<EvaluatedPolicy> policies(bool learned) const { return commit_policies(options_, rules_, learned); }
   int64_t num_problems() const { return static_cast<int64_t>(problems_.size()); }
 
   struct Decoded {
     DiffusionCompletion completion;
     double correct = 0, ms = 0;
+    int64_t premature = 0;    // commits of another token than one token a pass ends with
+    bool truncated = false;   // the reply is shorter than with one token a pass
   };
-  // Thread-safe: calls at the same time work on one thread each, with a copy of the weights each.
-  Decoded decode(const std::string& policy, int64_t problem, uint64_t seed) const;
+  // Thread-safe: calls at the same time work on one thread each, with a copy of the weights each. `agents` are asked for by learned policies alone.
+  Decoded decode(const std::string& policy, const AgentFactory& agents, int64_t problem, uint64_t seed) const;
 
  private:
   struct Worker;
   DiffusionOptions options_of(const CommitPolicy& policy) const;
-  std::vector<int32_t> tokens_of(const FileProblem& problem, const std::string& file) const;
   Decoded run(Worker& worker, const CommitPolicy& policy, CommitControl& control, int64_t problem, uint64_t seed) const;
+  Decoded by_policy(Worker& worker, const std::string& name, const AgentFactory& agents, int64_t problem, uint64_t seed) const;
+  const DiffusionCompletion& careful(Worker& worker, int64_t problem, uint64_t seed) const;
   Decoded lock_in(Worker& worker, int64_t problem, uint64_t seed) const;
 
   TokenCommitOptions options_;
@@ -42,9 +45,9 @@ class CommitDecoder {
   CommitRuleOptions rules_;
   std::vector<FileProblem> problems_;
   std::vector<std::vector<int32_t>> prompts_;
-  std::vector<EvaluatedPolicy> policies_;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Worker>> idle_;
+  mutable std::vector<std::unique_ptr<DiffusionCompletion>> careful_;   // by problem
 };
 
 }  // namespace trimtab

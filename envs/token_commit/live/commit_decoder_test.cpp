@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/test_support.h"
+#include "envs/token_commit/token_commit.h"
 
 namespace trimtab {
 namespace {
@@ -63,10 +64,10 @@ TEST(commit_decoder, every_rule_fills_the_canvas) {
   TokenCommitOptions o = options_of();
   o.finish_early = false, o.delimiters = {"6"}, o.both_guards = true;
   const CommitDecoder decoder = decoder_of(1, o);
-  EXPECT_GT(decoder.policies().size(), 80u);
-  for (const EvaluatedPolicy& p : decoder.policies())
+  EXPECT_GT(decoder.policies(false).size(), 80u);
+  for (const EvaluatedPolicy& p : decoder.policies(false))
     for (int64_t i = 0; i < 2; ++i) {
-      const DiffusionCompletion c = decoder.decode(p.name, i, 1).completion;
+      const DiffusionCompletion c = decoder.decode(p.name, {}, i, 1).completion;
       EXPECT_EQ(std::count(c.canvas.begin(), c.canvas.end(), -1), 0) << p.name;
       EXPECT_EQ(std::ssize(c.canvas), kLength) << p.name;
       EXPECT_EQ(std::ssize(c.commits), kLength) << p.name;
@@ -84,9 +85,9 @@ TEST(commit_decoder, rules_without_parallelism_are_top1) {
       const CommitDecoder decoder = decoder_of(2, o);
       for (int64_t i = 0; i < kProblems; ++i)
         for (const char* guard : {"", "+noguard"}) {
-          const DiffusionCompletion top1 = decoder.decode(std::string("top1") + guard, i, 1).completion;
+          const DiffusionCompletion top1 = decoder.decode(std::string("top1") + guard, {}, i, 1).completion;
           for (const char* rule : {"threshold_101", "topk_1", "quota", "localleap_101_101_0"}) {
-            const DiffusionCompletion c = decoder.decode(std::string(rule) + guard, i, 1).completion;
+            const DiffusionCompletion c = decoder.decode(std::string(rule) + guard, {}, i, 1).completion;
             EXPECT_EQ(c.canvas, top1.canvas) << rule << guard;
             EXPECT_EQ(commits_of(c), commits_of(top1)) << rule << guard;
           }
@@ -102,9 +103,9 @@ TEST(commit_decoder, the_guard_is_the_policys_own) {
     o.eos_guard = false;
     const CommitDecoder without = decoder_of(index, o);
     for (int64_t i = 0; i < kProblems; ++i) {
-      const DiffusionCompletion guarded = decoder.decode("topk_3", i, 1).completion, bare = decoder.decode("topk_3+noguard", i, 1).completion;
+      const DiffusionCompletion guarded = decoder.decode("topk_3", {}, i, 1).completion, bare = decoder.decode("topk_3+noguard", {}, i, 1).completion;
       EXPECT_EQ(bare.refused, 0);
-      EXPECT_EQ(commits_of(bare), commits_of(without.decode("topk_3", i, 1).completion));
+      EXPECT_EQ(commits_of(bare), commits_of(without.decode("topk_3", {}, i, 1).completion));
       refused += guarded.refused, different += guarded.canvas != bare.canvas;
     }
   }
@@ -120,14 +121,14 @@ TEST(commit_decoder, lock_in_reaches_top1s_answer_in_no_more_passes) {
       o.finish_early = early, o.eos_guard = index % 3 != 0;
       const CommitDecoder decoder = decoder_of(index, o);
       for (int64_t i = 0; i < kProblems; ++i) {
-        const DiffusionCompletion top1 = decoder.decode("top1", i, 1).completion, oracle = decoder.decode("lock_in", i, 1).completion;
+        const DiffusionCompletion top1 = decoder.decode("top1", {}, i, 1).completion, oracle = decoder.decode("lock_in", {}, i, 1).completion;
         EXPECT_LE(oracle.passes, top1.passes);
         EXPECT_EQ(oracle.tokens, top1.tokens);
         EXPECT_EQ(oracle.ended, top1.ended);
         EXPECT_EQ(oracle.forced, 0);
         EXPECT_TRUE(early || oracle.canvas == top1.canvas);
         fewer += top1.passes - oracle.passes;
-        different += decoder.decode("threshold_0", i, 1).completion.tokens != top1.tokens;
+        different += decoder.decode("threshold_0", {}, i, 1).completion.tokens != top1.tokens;
       }
     }
   EXPECT_GT(fewer, 0);
@@ -141,9 +142,9 @@ TEST(commit_decoder, windows_are_the_rules_own) {
   o.window = "block";
   const CommitDecoder blocks = decoder_of(4, o);
   for (int64_t i = 0; i < kProblems; ++i) {
-    EXPECT_EQ(full.decode("threshold_0", i, 1).completion.passes, 1);
-    EXPECT_EQ(blocks.decode("threshold_0", i, 1).completion.passes, kLength / 4);
-    EXPECT_EQ(full.decode("wedlm_100000", i, 1).completion.passes, kLength / 4);   // windows of `width`, whatever the option window
+    EXPECT_EQ(full.decode("threshold_0", {}, i, 1).completion.passes, 1);
+    EXPECT_EQ(blocks.decode("threshold_0", {}, i, 1).completion.passes, kLength / 4);
+    EXPECT_EQ(full.decode("wedlm_100000", {}, i, 1).completion.passes, kLength / 4);   // windows of `width`, whatever the option window
   }
 }
 
@@ -155,7 +156,7 @@ TEST(commit_decoder, windows_of_dcd_slide_in_every_pass) {
     const CommitDecoder decoder = decoder_of(index, o);
     for (int64_t i = 0; i < kProblems; ++i) {
       std::vector<bool> open(kLength, true);
-      for (const DiffusionCommit& c : decoder.decode("dcd_101", i, 1).completion.commits) {
+      for (const DiffusionCommit& c : decoder.decode("dcd_101", {}, i, 1).completion.commits) {
         EXPECT_LT(std::count(open.begin(), open.begin() + c.position, true), o.width);
         ahead += c.position / o.width > (std::find(open.begin(), open.end(), true) - open.begin()) / o.width;   // beyond a window that had to fill first
         open[c.position] = false;
@@ -169,9 +170,9 @@ TEST(commit_decoder, answers_do_not_depend_on_order_or_company) {
   TokenCommitOptions o = options_of();
   o.temperature = 0.7;
   const CommitDecoder one = decoder_of(5, o), two = decoder_of(5, o);
-  const auto& policies = one.policies();
+  const auto& policies = one.policies(false);
   const auto jobs = std::ssize(policies) * kProblems;
-  const auto job = [&](const CommitDecoder& d, int64_t j) { return d.decode(policies[j / kProblems].name, j % kProblems, 3).completion; };
+  const auto job = [&](const CommitDecoder& d, int64_t j) { return d.decode(policies[j / kProblems].name, {}, j % kProblems, 3).completion; };
   std::vector<DiffusionCompletion> forth(jobs), back(jobs);
   for (int64_t j = 0; j < jobs; ++j) forth[j] = job(one, j);
   const auto half = [&](int64_t parity) {
@@ -193,9 +194,9 @@ TEST(commit_decoder, random_commits_are_of_the_problem_and_the_seed) {
   const CommitDecoder decoder(model_of(6), same, "p.jsonl", o);
   std::set<Commits> different;
   for (int64_t i = 0; i < 3; ++i)
-    for (const uint64_t seed : {1, 2}) different.insert(commits_of(decoder.decode("random", i, seed).completion));
+    for (const uint64_t seed : {1, 2}) different.insert(commits_of(decoder.decode("random", {}, i, seed).completion));
   EXPECT_EQ(different.size(), 6u);
-  EXPECT_EQ(commits_of(decoder.decode("random", 1, 2).completion), commits_of(decoder.decode("random", 1, 2).completion));
+  EXPECT_EQ(commits_of(decoder.decode("random", {}, 1, 2).completion), commits_of(decoder.decode("random", {}, 1, 2).completion));
 }
 
 TEST(commit_decoder, says_whether_a_reply_is_right) {
@@ -206,14 +207,14 @@ TEST(commit_decoder, says_whether_a_reply_is_right) {
     const CommitDecoder first(model_of(index), problems, "p.jsonl", options_of());
     std::vector<double> expected;
     for (int64_t i = 0; i < kProblems; ++i) {
-      const std::string reply = model.tokenizer->decode(first.decode("top1", i, 1).completion.tokens);
+      const std::string reply = model.tokenizer->decode(first.decode("top1", {}, i, 1).completion.tokens);
       const bool number = !reply.empty() && reply.find_first_not_of("0123456789") == std::string::npos;
       if (number && i % 2 == 0) problems[i].problem.answer = reply;
       else problems[i].problem.answer = "1" + std::string(20, '0');   // longer than any reply
       expected.push_back(number && i % 2 == 0 ? 1 : 0), right += number && i % 2 == 0;
     }
     const CommitDecoder second(model_of(index), problems, "p.jsonl", options_of());
-    for (int64_t i = 0; i < kProblems; ++i) EXPECT_EQ(second.decode("top1", i, 1).correct, expected[i]) << problems[i].problem.answer;
+    for (int64_t i = 0; i < kProblems; ++i) EXPECT_EQ(second.decode("top1", {}, i, 1).correct, expected[i]) << problems[i].problem.answer;
   }
   EXPECT_GT(right, 0);
 }
@@ -243,6 +244,82 @@ TEST(commit_decoder, refuses_what_does_not_fit) {
   says(refusal(model_of(1), longest, options_of()), "data", "p.jsonl:5");
 }
 
+// Says of every position its confidence.
+class ConfidenceAgent final : public AgentFunction {
+ public:
+  void decide(const float*, const float* items, const uint8_t*, int num_items, float* action) override {
+    const int features = CommitView({.items = 1}).spec().item_size();
+    for (int i = 0; i < num_items; ++i) action[i] = items[i * features];
+  }
+};
+AgentFactory confidence_agents() {
+  return [] {
+    std::map<std::string, std::unique_ptr<AgentFunction>> out;
+    out.emplace("commit", std::make_unique<ConfidenceAgent>());
+    return out;
+  };
+}
+
+TEST(learned_commit, an_agent_that_says_confidence_is_the_threshold_rule) {
+  for (uint32_t k = 0; k < 3; ++k) {
+    TokenCommitOptions o = options_of({"threshold_30", "threshold_60"});
+    o.items = kLength, o.thresholds = {0.3, 0.6}, o.window = k == 0 ? "full" : k == 1 ? "block" : "sliding";
+    const CommitDecoder decoder = decoder_of(20 + k, o);
+    for (int64_t i = 0; i < kProblems; ++i) {
+      for (const char* number : {"30", "60"}) {
+        const DiffusionCompletion rule = decoder.decode(std::string("threshold_") + number, {}, i, 1).completion;
+        const DiffusionCompletion agent = decoder.decode(std::string("learned_") + number, confidence_agents(), i, 1).completion;
+        EXPECT_EQ(commits_of(rule), commits_of(agent)) << o.window << " " << number;
+      }
+    }
+  }
+}
+
+TEST(live_commits, the_environment_decodes_as_the_generator_does_and_goes_on_when_saved) {
+  const TemporaryFolder folder;
+  model_of(31).save(folder.path() / "model");
+  const std::string file = folder.path() / "p.jsonl";
+  write_file_atomically(file, "{\"prompt\": \"12\", \"answer\": \"3\"}\n");
+  TokenCommitOptions o = options_of({"threshold_40"});
+  o.model = folder.path() / "model", o.items = kLength, o.threshold = 0.4, o.window = "block", o.reward = "sum", o.pass_price = 1;
+  const CommitDecoder decoder(LanguageModel::load(o.model), read_jsonl(file), file, o);
+  const auto passes = static_cast<double>(decoder.decode("threshold_40", {}, 0, 1).completion.passes);
+  const auto env_of = [&] { return make_token_commit(o, open_commit_source(o, {file}, 2)); };
+  const auto env = env_of();
+  const ObservationSpec& spec = env->spec().critic;
+  std::vector<float> context(2 * spec.context_size()), items(2 * spec.max_items * spec.item_size()), actions(2 * kLength), reward(2), terms(6);
+  std::vector<uint8_t> mask(2 * spec.max_items), terminated(2), truncated(2);
+  const ObservationRows rows{context.data(), items.data(), mask.data()};
+  const auto step = [&](BatchEnvironment& e) {
+    e.observe(0, rows);
+    for (int64_t i = 0; i < 2 * kLength; ++i) actions[i] = items[i * spec.item_size()];
+    e.act(0, actions.data());
+    e.step({reward.data(), terms.data(), terminated.data(), truncated.data(), rows});
+  };
+  env->reset(std::vector<WorldKey>{{1, 0}, {1, 0}}, 1);
+  int64_t steps = 0;
+  std::string saved;
+  do {
+    if (++steps == 2) {
+      Archive archive = Archive::writer();
+      env->serialise(archive);
+      saved = archive.bytes();
+    }
+    step(*env);
+  } while (!terminated[0]);
+  EXPECT_EQ(steps, passes);
+  EXPECT_TRUE(terminated[1]);
+  EXPECT_FLOAT_EQ(terms[1], static_cast<float>(-passes / kLength));
+  if (saved.empty()) return;
+  const auto other = env_of();
+  other->reset(std::vector<WorldKey>{{5, 5}, {5, 6}}, 1);
+  Archive archive = Archive::reader(saved);
+  other->serialise(archive);
+  int64_t left = 1;
+  for (step(*other); !terminated[0]; step(*other)) ++left;
+  EXPECT_EQ(1 + left, steps);
+}
+
 TEST(token_commit_evaluator, decodes_a_file_of_problems) {
   const TemporaryFolder folder;
   model_of(8).save(folder.path() / "model");
@@ -251,7 +328,7 @@ TEST(token_commit_evaluator, decodes_a_file_of_problems) {
   const Config config = Config::parse(fmt::format("env: {{type: token_commit, model: {}, length: {}}}", (folder.path() / "model").string(), kLength), "here").at("env");
   const auto evaluator = Registry<EvaluatorEntry>::instance().get("token_commit", "evaluator").make(config, file);
   EXPECT_EQ(evaluator->num_episodes(), 2);
-  EXPECT_THROW(evaluator->policies(true), ConfigError);
+  EXPECT_EQ(evaluator->policies(true).front().name, "learned");
   const CommitDecoder decoder(LanguageModel::load(folder.path() / "model"), read_jsonl(file), file, options_of());
   std::set<std::string> names;
   for (const EvaluatedPolicy& p : evaluator->policies(false)) {
@@ -266,7 +343,7 @@ TEST(token_commit_evaluator, decodes_a_file_of_problems) {
     EXPECT_TRUE(metric("correct") == 0 || metric("correct") == 1);
     EXPECT_GE(metric("ms"), 0);
     if (p.name.starts_with("wedlm") || p.name.starts_with("dcd")) continue;   // other widths
-    const DiffusionCompletion c = decoder.decode(p.name, 1, 1).completion;
+    const DiffusionCompletion c = decoder.decode(p.name, {}, 1, 1).completion;
     EXPECT_EQ(metric("passes"), c.passes) << p.name;
     EXPECT_EQ(metric("forced"), c.forced) << p.name;
     EXPECT_EQ(metric("refused"), c.refused) << p.name;

@@ -10,34 +10,34 @@ class TokenCommitEvaluator final : public Evaluator {
   TokenCommitEvaluator(const TokenCommitOptions& options, const std::string& file) : decoder_(LanguageModel::load(options.model), read_jsonl(file), file, options) {}
 
   std::vector<MetricInfo> metrics() const override {
-    return {{"correct", "", true}, {"passes", "", false}, {"tokens_per_pass", "", true}, {"refused", "picks", false}, {"ms", "ms", false}, {"forced", "passes", false},
-            {"reply", "tokens", true}, {"rows", "", false}};
+    return {{"correct", "", true}, {"passes", "", false}, {"tokens_per_pass", "", true}, {"premature", "tokens", false}, {"truncated", "", false}, {"refused", "picks", false},
+            {"ms", "ms", false}, {"forced", "passes", false}, {"reply", "tokens", true}, {"rows", "", false}};
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
-    if (learned) throw ConfigError("token_commit has no learned policies yet: evaluate `none`");
-    return decoder_.policies();
+    learned_ = learned_ || learned;
+    return decoder_.policies(learned);
   }
   int64_t num_episodes() const override { return decoder_.num_problems(); }
   std::string reference() const override { return kOneByOne; }
-  std::vector<Frontier> frontiers() const override { return commit_frontiers(decoder_.policies()); }
+  std::vector<Frontier> frontiers() const override { return commit_frontiers(decoder_.policies(learned_)); }
 
-  EpisodeResult run(const std::string& policy, const AgentFactory&, int64_t episode, uint64_t seed, bool) const override {
-    const CommitDecoder::Decoded d = decoder_.decode(policy, episode, seed);
+  EpisodeResult run(const std::string& policy, const AgentFactory& agents, int64_t episode, uint64_t seed, bool) const override {
+    const CommitDecoder::Decoded d = decoder_.decode(policy, agents, episode, seed);
     const DiffusionCompletion& c = d.completion;
     const auto passes = static_cast<double>(c.passes);
-    return {{d.correct, passes, static_cast<double>(c.commits.size()) / passes, static_cast<double>(c.refused), d.ms, static_cast<double>(c.forced),
+    return {{d.correct, passes, static_cast<double>(c.commits.size()) / passes, static_cast<double>(d.premature), d.truncated ? 1.0 : 0.0,
+             static_cast<double>(c.refused), d.ms, static_cast<double>(c.forced),
              static_cast<double>(c.tokens.size()), static_cast<double>(c.rows)}, {}, {}};
   }
 
  private:
   CommitDecoder decoder_;
+  mutable bool learned_ = false;   // policies() was asked for them
 };
 
 TT_REGISTER(EvaluatorEntry, token_commit_evaluator,
             {.name = "token_commit", .make = [](const Config& config, const std::string& file) -> std::unique_ptr<Evaluator> {
-               TokenCommitOptions options;
-               config.read(options, {"type"});
-               return std::make_unique<TokenCommitEvaluator>(options, file);
+               return std::make_unique<TokenCommitEvaluator>(token_commit_options(config), file);
              }});
 
 }  // namespace

@@ -1,0 +1,38 @@
+#include "envs/token_commit/agent_commit.h"
+
+#include "core/error.h"
+
+namespace trimtab {
+
+AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size, std::map<std::string, std::unique_ptr<AgentFunction>> agents)
+    : options_(options), view_({.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? hidden_size : 0}),
+      agents_(std::move(agents)), actions_(options), context_(view_.spec().context_size()), items_(options.items * view_.spec().item_size()), mask_(options.items) {
+  for (const AgentSpec& a : token_commit_spec(options, view_).agents)
+    if (!agents_.contains(a.name)) throw ConfigError(fmt::format("the policy has no agent '{}': evaluate with the env block that it was trained with", a.name));
+}
+
+const float* AgentCommit::ask(const std::string& agent, const CommitState& s, size_t width) {
+  view_.show(s, {context_.data(), items_.data(), mask_.data()});
+  action_.assign(width, 0.0f);
+  agents_.at(agent)->decide(context_.data(), items_.data(), mask_.data(), static_cast<int>(options_.items), action_.data());
+  return action_.data();
+}
+
+CommitWindow AgentCommit::open(const CommitState& s, CommitWindow proposed) {
+  if (options_.decide_window) actions_.set_window(*ask("window", s, 1));
+  return actions_.open(s, proposed);
+}
+
+void AgentCommit::choose(const CommitState& s, std::vector<int32_t>& picks) {
+  const auto width = static_cast<size_t>(options_.action == "order" ? std::min(options_.picks, options_.items) : options_.items);
+  actions_.set_commit({ask("commit", s, width), width});
+  actions_.choose(s, picks);
+  forced_ += actions_.chose_nothing();
+}
+
+CacheRefresh AgentCommit::refresh(const CommitState& s) {
+  if (options_.decide_refresh) actions_.set_refresh(*ask("refresh", s, 1));
+  return actions_.refresh(s);
+}
+
+}  // namespace trimtab

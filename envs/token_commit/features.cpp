@@ -1,0 +1,90 @@
+#include "envs/token_commit/features.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int kItemFeatures = 10;
+constexpr uint64_t kProjectionSeed = 20260524;   // one for all: a controller is read with the projection it was trained with
+
+float log_distance(int64_t n) { return std::log2(1.0f + static_cast<float>(n)); }
+// ln(c / (1 - c)) above that of 0.95, within what single precision tells apart: 0.99 and 0.9999 differ, and a policy of this alone, as its
+// residual, begins as a soft threshold at 0.95.
+float sureness(float confidence) {
+  const float c = std::clamp(confidence, 1e-6f, 1 - 1e-6f);
+  return std::log(c / (1 - c)) - std::log(0.95f / 0.05f);
+}
+
+}  // namespace
+
+CommitView::CommitView(const CommitViewOptions& options) : options_(options) {
+  if (options.projected > 0 && options.hidden_size < 1) throw ConfigError("hidden states are to be shown, but nothing says how wide they are");
+  spec_.max_items = static_cast<int>(options.items);
+  spec_.context = {{"share_masked", "1", 0, 1}, {"window_masked", "1", 0, 1}, {"window_begin", "1", 0, 1}, {"log_masked", "log2 tokens", 0, 20},
+                   {"pass", "log2 passes", 0, 20}, {"budget_left", "1", -1, 1}, {"ended", "1", 0, 1}, {"best_confidence", "1", 0, 1}};
+  spec_.item = {{"confidence", "1", 0, 1}, {"sureness", "log odds", -17, 11}, {"margin", "1", 0, 1}, {"entropy", "nats", 0, 12}, {"log_drift", "ln nats", -14, 4},
+                {"held", "log2 passes", 0, 20}, {"from_first_mask", "log2 tokens", 0, 20}, {"from_left", "log2 tokens", 0, 20}, {"from_right", "log2 tokens", 0, 20},
+                {"ends", "1", 0, 1}};
+  for (int64_t j = 0; j < options.projected; ++j) spec_.item.push_back({fmt::format("hidden{}", j), "1", -1e4f, 1e4f});
+  projection_.resize(options.hidden_size * options.projected);
+  Draws draws(kProjectionSeed, Stream::kInitialise, 0, 0);
+  for (float& x : projection_) x = draws.normal() / std::sqrt(static_cast<float>(options.hidden_size));
+}
+
+int64_t CommitView::shown(const CommitState& s) const { return std::min(options_.items, static_cast<int64_t>(s.masked.size())); }
+
+void CommitView::show_item(const CommitState& s, const MaskedPosition& m, int64_t left, int64_t right, float* out) const {
+  const float numbers[kItemFeatures] = {m.confidence,
+                                        sureness(m.confidence),
+                                        m.margin,
+                                        m.entropy,
+                                        std::log(m.drift + 1e-6f),
+                                        log_distance(m.held),
+                                        log_distance(m.position - s.masked.front().position),
+                                        log_distance(m.position - left),
+                                        log_distance(right - m.position),
+                                        m.ends ? 1.0f : 0.0f};
+  std::copy_n(numbers, kItemFeatures, out);
+  if (options_.projected == 0) return;
+  TT_CHECK_EQ(static_cast<int64_t>(m.hidden.size()), options_.hidden_size);
+  float* hidden = out + kItemFeatures;
+  std::fill_n(hidden, options_.projected, 0.0f);
+  for (int64_t i = 0; i < options_.hidden_size; ++i)
+    for (int64_t j = 0; j < options_.projected; ++j) hidden[j] += m.hidden[i] * projection_[i * options_.projected + j];
+}
+
+void CommitView::show(const CommitState& s, ObservationRows out) const {
+  const auto masks = std::count(s.tokens.begin(), s.tokens.end(), -1);
+  float best = 0;
+  for (const MaskedPosition& m : s.masked) best = std::max(best, m.confidence);
+  const auto of_length = [&](int64_t n) { return static_cast<float>(n) / static_cast<float>(s.length); };
+  const float context[] = {of_length(masks),
+                           static_cast<float>(s.masked.size()) / static_cast<float>(std::max<int64_t>(1, s.window.end - s.window.begin)),
+                           of_length(s.window.begin),
+                           log_distance(masks),
+                           log_distance(s.pass),
+                           s.window_passes > 0 ? std::max(-1.0f, 1.0f - static_cast<float>(s.window_pass) / static_cast<float>(s.window_passes)) : 1.0f,
+                           s.ended ? 1.0f : 0.0f,
+                           best};
+  std::copy(std::begin(context), std::end(context), out.context);
+  const int64_t width = spec_.item_size(), present = shown(s);
+  std::fill_n(out.items, options_.items * width, 0.0f);
+  for (int64_t i = 0; i < options_.items; ++i) out.mask[i] = i < present;
+  // The nearest committed tokens: left of the answer the prompt counts as one, right of it is none, as far away as the answer is long.
+  int64_t left = -1, at = 0;
+  for (int64_t i = 0; i < present; ++i) {
+    const MaskedPosition& m = s.masked[i];
+    for (; at < m.position; ++at)
+      if (s.tokens[at] >= 0) left = at;
+    int64_t right = m.position + 1;
+    while (right < s.length && s.tokens[right] < 0) ++right;
+    show_item(s, m, left, right < s.length ? right : m.position + s.length, out.items + i * width);
+  }
+}
+
+}  // namespace trimtab

@@ -1,0 +1,40 @@
+// What a learned policy of token commitment sees of a pass: the answer as context, and as items the masked positions that may be committed now.
+//
+// Distances are logarithms and counts are shares, so that one controller serves any length, window and budget.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/spec.h"
+#include "engine/diffusion/commit_control.h"
+#include "envs/environment.h"
+
+namespace trimtab {
+
+struct CommitViewOptions {
+  int64_t items = 32;         // masked positions shown: the first so many of the window
+  int64_t projected = 0;      // numbers of the hidden state shown for each; 0: none
+  int64_t hidden_size = 0;    // of the model; needed where projected > 0
+};
+
+// Context: share_masked, window_masked, window_begin, log_masked, pass, budget_left, ended, best_confidence.
+// Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ...
+class CommitView {
+ public:
+  explicit CommitView(const CommitViewOptions& options);   // ConfigError when hidden states are asked of a model whose size is not given
+
+  const ObservationSpec& spec() const { return spec_; }
+  int64_t shown(const CommitState& state) const;           // how many of state.masked are items: item i is state.masked[i]
+  // One decision; absent items are zero with mask 0.
+  void show(const CommitState& state, ObservationRows out) const;
+
+ private:
+  void show_item(const CommitState& state, const MaskedPosition& m, int64_t left, int64_t right, float* out) const;
+
+  CommitViewOptions options_;
+  ObservationSpec spec_;
+  std::vector<float> projection_;   // [hidden_size][projected], entries N(0, 1 / hidden_size) of a fixed seed (Johnson-Lindenstrauss)
+};
+
+}  // namespace trimtab
