@@ -37,7 +37,7 @@ const char* Attention::weight_name(int weight) {
   return kNames[weight];
 }
 
-AttentionState Attention::state(int64_t rows) const {
+ItemAttentionState Attention::state(int64_t rows) const {
   return {RowBuffer(rows, width_), RowBuffer(rows, width_), RowBuffer(rows, width_), RowBuffer(rows, width_),
           RowBuffer(rows, width_)};
 }
@@ -51,7 +51,7 @@ AttentionScratch Attention::scratch(int64_t rows, int64_t widest, int64_t max_it
 float Attention::scale() const { return 1.0f / std::sqrt(static_cast<float>(width_ / heads_)); }
 
 // scratch.weights = softmax( Q_a K_a^T / sqrt(d) ) of one decision and the head whose columns begin at `column`.
-void Attention::weigh(const AttentionState& state, int64_t first, int64_t items, int64_t column,
+void Attention::weigh(const ItemAttentionState& state, int64_t first, int64_t items, int64_t column,
                       AttentionScratch& s) const {
   const int64_t d = width_ / heads_;
   dense_transpose(items, d, state.key.row(first) + column, state.key.stride(), s.slice.data(), s.slice.stride());
@@ -70,7 +70,7 @@ void Attention::weigh(const AttentionState& state, int64_t first, int64_t items,
 }
 
 void Attention::forward(const float* parameters, int64_t size, const int32_t* offsets, const RowBuffer& h,
-                        AttentionState& state, AttentionScratch& s) const {
+                        ItemAttentionState& state, AttentionScratch& s) const {
   const int64_t d = width_ / heads_, rows = offsets[size];
   RowBuffer* const products[] = {&state.query, &state.key, &state.value};
   for (int k = 0; k < 3; ++k) multiply(rows, width_, h, parameters + weight_offset(k), *products[k]);
@@ -106,7 +106,7 @@ void Attention::forward(const float* parameters, int64_t size, const int32_t* of
 }
 
 // d(loss)/d(Q_a), d(K_a), d(V_a) of one decision and head, from s.d_mixed.
-void Attention::backward_head(AttentionState& state, int64_t first, int64_t items, int64_t column,
+void Attention::backward_head(ItemAttentionState& state, int64_t first, int64_t items, int64_t column,
                               AttentionScratch& s) const {
   const int64_t d = width_ / heads_;
   weigh(state, first, items, column, s);
@@ -161,7 +161,7 @@ void Attention::backward_head(AttentionState& state, int64_t first, int64_t item
 }
 
 void Attention::backward(const float* parameters, int64_t size, const int32_t* offsets, const RowBuffer& h,
-                         Activation activation, AttentionState& state, AttentionScratch& s, RowBuffer& transposed,
+                         Activation activation, ItemAttentionState& state, AttentionScratch& s, RowBuffer& transposed,
                          RowBuffer& dy, RowBuffer& dx, float* gradient) const {
   const int64_t d = width_ / heads_, rows = offsets[size];
   const auto weight_gradient = [&](int weight, const RowBuffer& x, const RowBuffer& d_product) {

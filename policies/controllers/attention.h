@@ -16,7 +16,7 @@
 namespace trimtab {
 
 // Of one block, for up to `rows` rows: what forward leaves for backward.
-struct AttentionState {
+struct ItemAttentionState {
   RowBuffer query, key, value;  // [rows, width]
   RowBuffer mixed;              // [rows, width]: before O
   RowBuffer output;             // [rows, width]: y
@@ -43,21 +43,21 @@ class Attention {
   static constexpr int kNumWeights = 4;
   static const char* weight_name(int weight);
 
-  AttentionState state(int64_t rows) const;
+  ItemAttentionState state(int64_t rows) const;
   static AttentionScratch scratch(int64_t rows, int64_t widest, int64_t max_items);
 
   // `offsets` [size + 1]: the rows of each decision. Writes state.output from `h`.
-  void forward(const float* parameters, int64_t size, const int32_t* offsets, const RowBuffer& h, AttentionState& state,
+  void forward(const float* parameters, int64_t size, const int32_t* offsets, const RowBuffer& h, ItemAttentionState& state,
                AttentionScratch& scratch) const;
   // From d(loss)/d(y) in `dy`, which is overwritten, to d(loss)/d(x) in `dx`, h = act(x); adds to `gradient` (laid out as
   // the parameters). `transposed`: at least [width, width].
   void backward(const float* parameters, int64_t size, const int32_t* offsets, const RowBuffer& h, Activation activation,
-                AttentionState& state, AttentionScratch& scratch, RowBuffer& transposed, RowBuffer& dy, RowBuffer& dx,
+                ItemAttentionState& state, AttentionScratch& scratch, RowBuffer& transposed, RowBuffer& dy, RowBuffer& dx,
                 float* gradient) const;
 
  private:
-  void weigh(const AttentionState& state, int64_t first, int64_t items, int64_t column, AttentionScratch& scratch) const;
-  void backward_head(AttentionState& state, int64_t first, int64_t items, int64_t column, AttentionScratch& scratch) const;
+  void weigh(const ItemAttentionState& state, int64_t first, int64_t items, int64_t column, AttentionScratch& scratch) const;
+  void backward_head(ItemAttentionState& state, int64_t first, int64_t items, int64_t column, AttentionScratch& scratch) const;
   float scale() const;
 
   int64_t width_, heads_, offset_;

@@ -35,7 +35,7 @@ TEST(Attention, IsTheFormulaWithinEachDecision) {
   RowBuffer h(kRows, kWidth);
   for (int64_t r = 0; r < kRows; ++r)
     for (int64_t j = 0; j < kWidth; ++j) h.row(r)[j] = draws.normal();
-  AttentionState state = attention.state(kRows);
+  ItemAttentionState state = attention.state(kRows);
   AttentionScratch scratch = Attention::scratch(kRows, kWidth, 4);
   attention.forward(parameters.data(), 4, offsets, h, state, scratch);
   const auto product = [&](int weight, int64_t row, int64_t column) {

@@ -79,7 +79,7 @@ NetScratch Net::scratch(int64_t capacity) const {
     s.ctx.push_back(layer.ctx_width() > 0 ? RowBuffer(capacity, layer.ctx_width()) : RowBuffer());
     s.base.push_back(layer.ctx_width() > 0 && item ? RowBuffer(capacity, layer.out) : RowBuffer());
     s.output.push_back(RowBuffer(item ? rows : capacity, layer.out));
-    s.attention.push_back(layer.attention ? layer.attention->state(rows) : AttentionState());
+    s.attention.push_back(layer.attention ? layer.attention->state(rows) : ItemAttentionState());
     if (layer.attention) widest_attention = std::max(widest_attention, layer.out);
   }
   if (widest_attention > 0) s.attention_scratch = Attention::scratch(rows, widest_attention, shape_.max_items);

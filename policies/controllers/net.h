@@ -48,7 +48,7 @@ struct NetScratch {
   std::vector<RowBuffer> ctx;     // per layer [size, context + pooled]
   std::vector<RowBuffer> base;    // per layer [size, out]: c B + b
   std::vector<RowBuffer> output;  // per layer [rows or size, out]
-  std::vector<AttentionState> attention;  // per layer; empty buffers where it has none
+  std::vector<ItemAttentionState> attention;  // per layer; empty buffers where it has none
   AttentionScratch attention_scratch;
   RowBuffer gradient[2];          // [rows, widest]
   RowBuffer decision_gradient;    // [size, widest]
