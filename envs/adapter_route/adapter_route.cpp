@@ -1,0 +1,273 @@
+#include "envs/adapter_route/adapter_route.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kItemSize = 10;   // of item_features
+enum Term { kQuality, kLatency, kBytes };
+
+float between(double value, float low, float high) { return std::clamp(static_cast<float>(value), low, high); }
+float log_count(int64_t n) { return std::log2(1 + static_cast<float>(n)); }
+
+std::vector<Feature> context_features(int64_t dimension) {
+  std::vector<Feature> out;
+  for (int64_t i = 0; i < dimension; ++i) out.push_back({"x" + std::to_string(i), "", -1, 1});
+  for (const Feature& f : {Feature{"log2_queue", "", 0, 20}, Feature{"loads_in_flight", "adapters", 0, 1024}, Feature{"log2_seen", "", 0, 20}, Feature{"places_taken", "", 0, 1}}) out.push_back(f);
+  return out;
+}
+std::vector<Feature> item_features() {
+  return {{"is_base", "", 0, 1},        {"resident", "", 0, 1},      {"log2_mb", "", 0, 24},   {"wait_s", "s", 0, 60},         {"price", "", 0, 100},
+          {"mean_quality", "", -4, 4},  {"deviation", "", 0, 100},   {"log2_count", "", 0, 20}, {"log2_recency", "", 0, 20}, {"log2_frequency", "", 0, 20}};
+}
+
+}  // namespace
+
+void RouterOptions::describe(Fields& f) {
+  f.number("alpha", alpha, {.low = 0, .high = 100, .doc = "weight of LinUCB's bonus"});
+  f.number("ridge", ridge, {.low = 1e-6, .high = 1e6, .doc = "of linear models; also of those that agents see"});
+  f.number("epsilon", epsilon, {.low = 0, .high = 1, .doc = "epsilon_greedy: chance of any adapter"});
+  f.number("noise", noise, {.low = 0, .high = 100, .doc = "thompson: standard deviation of an observed quality"});
+  f.integer("epoch", epoch, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "polar: between choices of residents"});
+  f.integer("first_epoch", first_epoch, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "polar_plus: the first epoch, each next is twice as long"});
+  f.number("explore", explore, {.low = 0, .high = 100, .doc = "polar_plus: adapters are forced until they were used this times features times log requests"});
+}
+
+void AdapterRouteOptions::describe(Fields& f) {
+  f.choice("mode", mode, {"synthetic", "recorded"}, "synthetic: linear qualities with known truth; recorded: data are tables of real adapters");
+  f.choice("eviction", eviction, {"lru", "lfu", "lfu_aged", "greedy_dual", "fifo", "learned"}, "who makes room; learned: an agent of its own");
+  f.number("w_latency", w_latency, {.low = 0, .high = 1e6, .unit = "1/s", .doc = "quality that a second until the first token costs"});
+  f.number("w_bytes", w_bytes, {.low = 0, .high = 1e6, .unit = "1/GB", .doc = "quality that a GB of paging costs"});
+  f.number("slo_ms", slo_ms, {.low = 1e-6, .high = 1e9, .unit = "ms", .doc = "a request is in time when its first token comes within this"});
+  f.integer("max_batch", max_batch, {.low = 1, .high = 4096, .unit = "requests", .doc = "served at a time; the others wait"});
+  f.number("prefill_ms", prefill_ms, {.low = 0, .high = 1e6, .unit = "ms", .doc = "of a prompt, beside its tokens"});
+  f.number("prefill_token_ms", prefill_token_ms, {.low = 0, .high = 1e6, .unit = "ms", .doc = "of a prompt's token"});
+  f.number("decode_token_ms", decode_token_ms, {.low = 0, .high = 1e6, .unit = "ms", .doc = "of an answer's token"});
+  f.block("requests", requests, "who asks when for what");
+  f.block("paging", paging, "room for adapters, and what loading one takes");
+  f.block("synthetic", synthetic, "mode synthetic");
+  f.block("routers", routers, "of the baselines");
+  f.integer("episodes", episodes, {.low = 1, .high = 1 << 20, .doc = "of an evaluation"});
+}
+
+AdapterRouteOptions adapter_route_options(const Config& config) {
+  AdapterRouteOptions options;
+  config.read(options, {"type"});
+  return options;
+}
+
+std::unique_ptr<QualitySource> open_qualities(const AdapterRouteOptions& options, const std::vector<std::string>& files) {
+  return options.mode == "recorded" ? recorded_qualities(files) : synthetic_qualities(options.synthetic);
+}
+
+AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source)
+    : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
+  for (int64_t a = 0; a < adapters(); ++a) prices_.push_back(options.w_latency * paging_.load_ms(a) / 1000 + options.w_bytes * static_cast<double>(paging_.bytes(a)) / 1e9);
+  const bool learned = options.eviction == "learned";
+  eviction_ = learned ? Eviction::kLru : eviction_of(options.eviction);
+  const auto models = static_cast<int>(adapters() + 1);
+  const ObservationSpec route{context_features(source_->dimension()), item_features(), models};
+  spec_ = {.name = "adapter_route",
+           .agents = {{"route", route, {.kind = HeadKind::kChoice, .size = models}}},
+           .critic = route,
+           .reward_terms = {"quality", "latency", "bytes"},
+           .time_limit = 0};
+  spec_.critic.context.push_back({"requests_left", "", 0, 1});
+  if (!learned) return;
+  ObservationSpec evict{route.context, route.item, models - 1};
+  evict.context.push_back({"due", "", 0, 1}), evict.context.push_back({"incoming_log2_mb", "", 0, 24}), evict.context.push_back({"incoming_price", "", 0, 100});
+  spec_.agents.push_back({"evict", evict, {.kind = HeadKind::kChoice, .size = models - 1}});
+}
+
+void AdapterRoute::reset(State& s, WorldKey key) const {
+  State fresh;
+  fresh.requests = std::move(s.requests), fresh.models = std::move(s.models);
+  s = std::move(fresh);
+  s.key = key, s.world = world_of(key);
+  draw_requests(key, options_.requests, source_->tasks(), s.requests);
+  s.places_ms.assign(options_.max_batch, 0);
+  paging_.begin(s.paging);
+  s.models.assign(adapters() + 1, RidgeModel(source_->dimension(), options_.routers.ridge));
+  s.counts.assign(adapters() + 1, 0);
+  s.next = -1;
+  advance(s);
+}
+
+void AdapterRoute::advance(State& s) const {
+  if (++s.next == std::ssize(s.requests)) return;
+  s.now_ms = std::max(s.requests[s.next].arrival_ms, *std::min_element(s.places_ms.begin(), s.places_ms.end()));
+  source_->prompt(s.world, s.next, s.requests[s.next].task, s.prompt);
+}
+
+// Loads the chosen adapter and gives when it is there.
+double AdapterRoute::bring(State& s, const Choice& c) const {
+  if (!missing(s, c.adapter)) return paging_.arrives_ms(s.paging, c.adapter, s.now_ms);
+  if (!paging_.has_room(s.paging, c.adapter)) {
+    if (!c.stays) return paging_.load_passing(s.paging, c.adapter, s.now_ms);
+    if (c.victim >= 0 && c.victim < adapters() && s.paging.adapters[c.victim].resident) paging_.evict(s.paging, c.victim);
+    while (!paging_.has_room(s.paging, c.adapter)) paging_.evict(s.paging, victim(c.eviction, s.paging, {}, c.future));
+  }
+  return paging_.load(s.paging, c.adapter, s.now_ms);
+}
+
+AdapterRoute::Served AdapterRoute::answer(State& s, const Choice& c) const {
+  TT_CHECK(c.adapter >= 0 && c.adapter <= adapters() && s.next < std::ssize(s.requests), "adapter {}, request {}", c.adapter, s.next);
+  const Request& r = s.requests[s.next];
+  Served out;
+  ++s.paging.clock;
+  if (c.adapter < adapters()) {
+    out.hit = !missing(s, c.adapter);
+    if (!out.hit) out.bytes = paging_.bytes(c.adapter), out.price = prices_[c.adapter];
+    out.paging_ms = bring(s, c) - s.now_ms;
+    paging_.use(s.paging, c.adapter);
+    ++s.adapted, s.hits += out.hit;
+  }
+  out.queue_ms = s.now_ms - r.arrival_ms, out.prefill_ms = options_.prefill_ms + options_.prefill_token_ms * r.input_tokens;
+  out.quality = source_->quality(s.prompt, c.adapter);
+  Draws noise(s.world, Stream::kAck, static_cast<uint32_t>(s.next), static_cast<uint32_t>(c.adapter));
+  out.observed = out.quality + source_->noise() * noise.normal();
+  *std::min_element(s.places_ms.begin(), s.places_ms.end()) = s.now_ms + out.paging_ms + out.prefill_ms + options_.decode_token_ms * r.output_tokens;
+  s.quality += out.quality, s.ttft_ms += out.ttft_ms(), s.in_time += out.ttft_ms() <= options_.slo_ms;
+  out.over = s.next + 1 == std::ssize(s.requests);
+  return out;
+}
+
+AdapterRoute::Served AdapterRoute::serve(State& s, const Choice& c) const {
+  const Served out = answer(s, c);
+  advance(s);
+  return out;
+}
+
+double AdapterRoute::set_residents(State& s, std::span<const uint8_t> wanted) const {
+  double price = 0;
+  for (int64_t a = 0; a < adapters(); ++a) {
+    if (!wanted[a] || !missing(s, a)) continue;
+    while (!paging_.has_room(s.paging, a)) {
+      const int64_t out = victim(Eviction::kLru, s.paging, wanted);
+      TT_CHECK(out >= 0, "the residents that are wanted do not fit");
+      paging_.evict(s.paging, out);
+    }
+    paging_.load(s.paging, a, s.now_ms);
+    price += prices_[a];
+  }
+  return price;
+}
+
+std::vector<double> AdapterRoute::qualities(WorldKey key) const {
+  std::vector<Request> requests;
+  draw_requests(key, options_.requests, source_->tasks(), requests);
+  std::vector<double> out;
+  out.reserve(requests.size() * (adapters() + 1));
+  Prompt prompt;
+  for (int64_t i = 0; i < std::ssize(requests); ++i) {
+    source_->prompt(world_of(key), i, requests[i].task, prompt);
+    for (int64_t a = 0; a <= adapters(); ++a) out.push_back(source_->quality(prompt, a));
+  }
+  return out;
+}
+
+bool AdapterRoute::due(const State& s) const { return missing(s, s.route) && !paging_.has_room(s.paging, s.route); }
+
+std::span<float> AdapterRoute::show_context(const State& s, float* out) const {
+  float* at = std::copy(s.prompt.x.begin(), s.prompt.x.end(), out);
+  const auto arrived = std::upper_bound(s.requests.begin(), s.requests.end(), s.now_ms, [](double now, const Request& r) { return now < r.arrival_ms; });
+  const int64_t queue = std::max<int64_t>(0, arrived - s.requests.begin() - s.next - 1);
+  const auto loading = [&](const PagingState::Adapter& a) { return a.resident && a.ready_ms > s.now_ms; };
+  *at++ = log_count(queue);
+  *at++ = static_cast<float>(std::count_if(s.paging.adapters.begin(), s.paging.adapters.end(), loading));
+  *at++ = log_count(s.next);
+  *at++ = static_cast<float>(std::count_if(s.places_ms.begin(), s.places_ms.end(), [&](double free) { return free > s.now_ms; })) / static_cast<float>(s.places_ms.size());
+  return {out, at};
+}
+
+// The first `count` of the adapters and the base model.
+void AdapterRoute::show_items(const State& s, int64_t count, ObservationRows out) const {
+  for (int64_t a = 0; a < count; ++a) {
+    const bool base = a == adapters();
+    const PagingState::Adapter none, &p = base ? none : s.paging.adapters[a];
+    const double mb = base ? 0 : static_cast<double>(paging_.bytes(a)) / 1e6, wait_ms = base ? 0 : paging_.arrives_ms(s.paging, a, s.now_ms) - s.now_ms;
+    const float values[kItemSize] = {static_cast<float>(base),
+                                     static_cast<float>(base || p.resident),
+                                     between(std::log2(1 + mb), 0, 24),
+                                     between(wait_ms / 1000, 0, 60),
+                                     between(base || p.resident ? 0 : prices_[a], 0, 100),
+                                     between(s.models[a].mean(s.prompt.x), -4, 4),
+                                     between(s.models[a].width(s.prompt.x), 0, 100),
+                                     log_count(s.counts[a]),
+                                     p.last_used < 0 ? 20.0f : log_count(s.paging.clock - p.last_used),
+                                     between(std::log2(1 + p.aged_now(s.paging.clock)), 0, 20)};
+    std::copy(std::begin(values), std::end(values), out.items + a * kItemSize);
+  }
+}
+
+void AdapterRoute::observe(const State& s, int agent, ObservationRows out) const {
+  float* more = out.context + show_context(s, out.context).size();
+  if (agent == 0) {
+    show_items(s, adapters() + 1, out);
+    std::fill_n(out.mask, adapters() + 1, 1);
+    return;
+  }
+  const bool base = s.route == adapters();
+  more[0] = due(s), more[1] = base ? 0 : between(std::log2(1 + static_cast<double>(paging_.bytes(s.route)) / 1e6), 0, 24), more[2] = between(price(s.route), 0, 100);
+  show_items(s, adapters(), out);
+  for (int64_t a = 0; a < adapters(); ++a) {
+    out.mask[a] = s.paging.adapters[a].resident || (a == 0 && s.paging.residents == 0);   // one at least is there to be chosen
+    if (!out.mask[a]) std::fill_n(out.items + a * kItemSize, kItemSize, 0.0f);
+  }
+}
+
+void AdapterRoute::observe_critic(const State& s, ObservationRows out) const {
+  float* more = out.context + show_context(s, out.context).size();
+  *more = 1 - static_cast<float>(s.next) / static_cast<float>(s.requests.size());
+  show_items(s, adapters() + 1, out);
+  std::fill_n(out.mask, adapters() + 1, 1);
+}
+
+void AdapterRoute::act(State& s, int agent, const float* action) const {
+  const int64_t most = agent == 0 ? adapters() : adapters() - 1, chosen = std::clamp<int64_t>(std::lround(action[0]), 0, most);
+  (agent == 0 ? s.route : s.victim) = chosen;
+}
+
+AdapterRoute::Served AdapterRoute::follow(State& s) const {
+  const Served out = answer(s, {.adapter = s.route, .victim = s.victim, .eviction = eviction_});
+  s.models[s.route].learn(s.prompt.x, out.observed), ++s.counts[s.route];
+  s.victim = -1;
+  advance(s);
+  return out;
+}
+
+StepOutcome AdapterRoute::step(State& s, float* terms) const {
+  const Served served = follow(s);
+  terms[kQuality] = static_cast<float>(served.observed);
+  terms[kLatency] = static_cast<float>(-options_.w_latency * served.ttft_ms() / 1000);
+  terms[kBytes] = static_cast<float>(-options_.w_bytes * static_cast<double>(served.bytes) / 1e9);
+  return {.terminated = served.over};
+}
+
+void AdapterRoute::serialise(State& s, Archive& a) const {
+  a(s.key), a(s.world), a(s.requests), a(s.next), a(s.now_ms), a(s.prompt), a(s.places_ms), a(s.paging), a(s.counts), a(s.route), a(s.victim);
+  a(s.adapted), a(s.hits), a(s.in_time), a(s.quality), a(s.ttft_ms);
+  if (a.reading()) s.models.assign(adapters() + 1, RidgeModel(source_->dimension(), options_.routers.ridge));
+  for (RidgeModel& model : s.models) a(model);   // one by one into models of the right shape, which the general vector would make anew
+  const bool fits = std::ssize(s.requests) == options_.requests.requests && std::ssize(s.places_ms) == options_.max_batch && std::ssize(s.paging.adapters) == adapters() &&
+                    std::ssize(s.counts) == adapters() + 1 && std::ssize(s.prompt.x) == source_->dimension() && s.next >= 0 && s.next < std::ssize(s.requests);
+  if (!fits) throw CheckpointError("saved adapter_route: a state of another number of requests, adapters or features");
+}
+
+TT_REGISTER(EnvironmentEntry, adapter_route,
+            {.name = "adapter_route",
+             .doc = "multi-LoRA serving: which adapter answers a request, and which stay resident",
+             .make = [](const Config& config, const EnvironmentData& data, int64_t size) -> std::unique_ptr<BatchEnvironment> {
+               const AdapterRouteOptions options = adapter_route_options(config);
+               return std::make_unique<LightBatch<AdapterRoute>>(std::make_shared<AdapterRoute>(options, open_qualities(options, data.files)), size);
+             },
+             .help = [] { return help_of<AdapterRouteOptions>(); },
+             .resolved = [](const Config& config) { return yaml_of(adapter_route_options(config)); },
+             .preferred_batch = 64});
+
+}  // namespace trimtab
