@@ -42,4 +42,16 @@ std::vector<T> random_numbers(int64_t n, Draws& draws, std::type_identity_t<T> s
   return x;
 }
 
+// What cases that also run on a device call theirs.
+template <class T>
+class PlainArray {
+ public:
+  explicit PlainArray(const std::vector<T>& host) : data_(host) {}
+  T* data() { return data_.data(); }
+  const std::vector<T>& host() const { return data_; }
+
+ private:
+  std::vector<T> data_;
+};
+
 }  // namespace trimtab

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "engine/diffusion/eos_guard.h"
 
 namespace trimtab {
 
@@ -113,46 +114,17 @@ void DiffusionAnswer::decide(CommitControl& control, const CommitObserver& obser
   picks_.clear();
   control.choose(s, picks_);
   for (const int32_t i : picks_) TT_CHECK(i >= 0 && i < static_cast<int32_t>(in_window_), "a control picks {} of {} masked positions", i, in_window_);
-  if (in_.options.eos_guard) guard(picks_);
+  if (in_.options.eos_guard) out_.refused += refuse_early_endings(s, picks_);
   const bool forced = picks_.empty();
-  if (forced) picks_.push_back(most_confident()), ++out_.forced;
+  if (forced) {
+    const int32_t best = most_confident(s);   // the leftmost mask always may be
+    TT_CHECK(best >= 0 && !masked_[best].waits, "completion {}: nothing can be committed in [{}, {})", in_.number, window_.begin, window_.end);
+    picks_.push_back(best), ++out_.forced;
+  }
   if (observer) observer(s, picks_, forced);
   for (const int32_t i : picks_) commit(masked_[i]);
   if (in_.options.cache != "none") wish_ = control.refresh(s);
   finish_pass();
-}
-
-// Takes away endings that would stand right of a mask, unless another ending is left of them already.
-void DiffusionAnswer::guard(std::vector<int32_t>& picks) {
-  std::vector<char> open(length());
-  for (int64_t p = 0; p < length(); ++p) open[p] = tokens_[p] < 0;
-  std::vector<int32_t> endings;
-  for (const int32_t i : picks) {
-    if (masked_[i].ends) endings.push_back(i);
-    else open[masked_[i].position] = 0;
-  }
-  std::sort(endings.begin(), endings.end());
-  int64_t first = first_mask(), ending = first_ending_;
-  for (const int32_t i : endings) {
-    const int64_t position = masked_[i].position;
-    while (first < length() && !open[first]) ++first;
-    if (position <= first || (ending >= 0 && ending < position)) {
-      open[position] = 0;
-      if (ending < 0) ending = position;
-    } else {
-      std::erase(picks, i), ++out_.refused;
-    }
-  }
-}
-
-// Of what may be committed. The leftmost mask always may.
-int32_t DiffusionAnswer::most_confident() const {
-  int32_t best = -1;
-  for (int32_t i = 0; i < static_cast<int32_t>(in_window_); ++i) {
-    if (!masked_[i].waits && (best < 0 || masked_[i].confidence > masked_[best].confidence)) best = i;
-  }
-  TT_CHECK(best >= 0, "completion {}: nothing can be committed in [{}, {})", in_.number, window_.begin, window_.end);
-  return best;
 }
 
 void DiffusionAnswer::commit(const MaskedPosition& m) {

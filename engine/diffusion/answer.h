@@ -54,8 +54,6 @@ class DiffusionAnswer {
   void resize(int64_t length);
   void gather();
   void narrow();
-  void guard(std::vector<int32_t>& picks);
-  int32_t most_confident() const;
   void commit(const MaskedPosition& m);
   void adapt_length();
   int64_t adapted_length() const;

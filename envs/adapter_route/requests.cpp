@@ -5,22 +5,13 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/gamma.h"
 #include "core/random.h"
 
 namespace trimtab {
 namespace {
 
 constexpr uint32_t kOfRequest = 0, kOfRanking = 1;
-
-// Gamma of mean `shape` and scale 1 (Marsaglia and Tsang 2000); below shape 1 by a power of a uniform number.
-double gamma_of(Draws& draws, double shape) {
-  if (shape < 1) return gamma_of(draws, shape + 1) * std::pow(draws.uniform(), 1 / shape);
-  const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
-  while (true) {
-    const double x = draws.normal(), v = std::pow(1 + c * x, 3);
-    if (v > 0 && -draws.exponential() < x * x / 2 + d * (1 - v + std::log(v))) return d * v;
-  }
-}
 
 // Of mean 1.
 double gap_of(uint64_t world, int64_t request, double cv) {

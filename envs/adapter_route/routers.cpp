@@ -7,21 +7,12 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "envs/adapter_route/resident_set.h"
+#include "policies/bandits/best_arm.h"
 
 namespace trimtab {
 namespace {
 
 using State = AdapterRoute::State;
-
-// The lowest of those with the largest score, of 0 to models - 1.
-template <class Score>
-int64_t best_of(int64_t models, const Score& score) {
-  int64_t best = 0;
-  double most = score(0);
-  for (int64_t a = 1; a < models; ++a)
-    if (const double s = score(a); s > most) best = a, most = s;
-  return best;
-}
 
 // ---- without learning ----
 
@@ -50,7 +41,7 @@ class TaskRouter final : public Router {
 
  private:
   int64_t nearest(std::span<const float> x) const {   // by cosine
-    return best_of(env_.source().tasks(), [&](int64_t task) {
+    return best_arm(env_.source().tasks(), [&](int64_t task) {
       const std::span<const float> c = env_.source().centroid(task);
       double dot = 0, square = 0;
       for (size_t i = 0; i < c.size(); ++i) dot += c[i] * x[i], square += c[i] * c[i];
@@ -79,7 +70,7 @@ class OracleRouter final : public Router {
   }
   int64_t route(const State& s) override {
     const double* row = values_.data() + s.next * (env_.adapters() + 1);
-    return best_of(env_.adapters() + 1, [&](int64_t a) { return row[a] - (env_.missing(s, a) ? env_.price(a) : 0); });
+    return best_arm(env_.adapters() + 1, [&](int64_t a) { return row[a] - (env_.missing(s, a) ? env_.price(a) : 0); });
   }
 
  private:
@@ -91,7 +82,7 @@ class OracleRouter final : public Router {
 int64_t best_single(const AdapterRoute& env, WorldKey key) {
   const std::vector<double> values = env.qualities(key);
   const int64_t models = env.adapters() + 1;
-  return best_of(models, [&](int64_t a) {
+  return best_arm(models, [&](int64_t a) {
     double sum = -env.price(a);
     for (size_t i = a; i < values.size(); i += models) sum += values[i];
     return sum;
@@ -129,7 +120,7 @@ class LinUcbRouter : public LinearRouter {
 
  protected:
   int64_t pick(const State& s) override {
-    return best_of(size(), [&](int64_t a) { return bound(a) - (aware_ ? miss(s, a) : 0); });
+    return best_arm(size(), [&](int64_t a) { return bound(a) - (aware_ ? miss(s, a) : 0); });
   }
 
  private:
@@ -144,7 +135,7 @@ class EpsilonGreedyRouter final : public LinearRouter {
   int64_t pick(const State& s) override {
     Draws draws(s.world, Stream::kAction, static_cast<uint32_t>(s.next));
     if (draws.uniform() < options().epsilon) return draws.below(static_cast<uint32_t>(size()));
-    return best_of(size(), [&](int64_t a) { return models_[a].mean(x_); });
+    return best_arm(size(), [&](int64_t a) { return models_[a].mean(x_); });
   }
 };
 
@@ -155,7 +146,7 @@ class ThompsonRouter final : public LinearRouter {
  protected:
   int64_t pick(const State& s) override {
     Draws draws(s.world, Stream::kAction, static_cast<uint32_t>(s.next));
-    return best_of(size(), [&](int64_t a) { return models_[a].mean(x_) + options().noise * models_[a].width(x_) * draws.normal(); });
+    return best_arm(size(), [&](int64_t a) { return models_[a].mean(x_) + options().noise * models_[a].width(x_) * draws.normal(); });
   }
 };
 
@@ -169,7 +160,7 @@ class StaticRouter final : public LinearRouter {
 
  protected:
   int64_t pick(const State&) override {
-    return best_of(size(), [&](int64_t a) { return a == env_.adapters() || set_[a] ? bound(a) : -1e300; });
+    return best_arm(size(), [&](int64_t a) { return a == env_.adapters() || set_[a] ? bound(a) : -1e300; });
   }
 
  private:

@@ -9,6 +9,7 @@
 #include "envs/token_commit/picks.h"
 #include "kernels/adam/adam.h"
 #include "kernels/dense/dense.h"
+#include "policies/controllers/logistic.h"
 
 namespace trimtab {
 namespace {
@@ -31,9 +32,6 @@ std::vector<float> taken(const std::filesystem::path& file, const TensorFile& co
     if (!std::isfinite(values[i])) refuse(file, fmt::format("tensor '{}', number {} is {}, expected a finite number", name, i, values[i]));
   return {values.begin(), values.end()};
 }
-
-double log1p_exp(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
-double sigmoid(double x) { return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
 // Blocks of traces with a labelled position.
 struct Blocks {
@@ -71,7 +69,7 @@ void all_logits(const Learn2PdFilter& f, const Blocks& blocks, std::vector<float
 double mean_loss(const Blocks& blocks, const std::vector<float>& logits) {
   double loss = 0;
   for (size_t i = 0; i < logits.size(); ++i)
-    if (blocks.labels[i] >= 0) loss += log1p_exp(blocks.labels[i] == 1 ? -logits[i] : logits[i]);
+    if (blocks.labels[i] >= 0) loss += softplus<double>(blocks.labels[i] == 1 ? -logits[i] : logits[i]);
   return loss / static_cast<double>(blocks.labelled);
 }
 // Logits become the loss's derivatives by them.
@@ -89,7 +87,7 @@ class Learn2Pd final : public CommitControl {
     for (size_t first = 0; first < confidences.size(); first += static_cast<size_t>(filter_->block))
       filter_->logits(confidences.data() + first, logits_.data() + first);
     chance_.resize(s.masked.size());
-    for (size_t i = 0; i < chance_.size(); ++i) chance_[i] = static_cast<float>(sigmoid(logits_[s.masked[i].position - s.window.begin]));
+    for (size_t i = 0; i < chance_.size(); ++i) chance_[i] = static_cast<float>(sigmoid<double>(logits_[s.masked[i].position - s.window.begin]));
     picks_above(s, chance_, threshold_, picks);
   }
 

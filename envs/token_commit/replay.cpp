@@ -3,33 +3,10 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "engine/diffusion/eos_guard.h"
 
 namespace trimtab {
 namespace {
-
-// As the generator's guard does: an ending that waits is taken only with all masks left of it, or with an ending that is.
-void guard(const CommitState& s, std::vector<int32_t>& picks) {
-  std::sort(picks.begin(), picks.end());
-  std::vector<char> open(s.length);
-  for (int64_t p = 0; p < s.length; ++p) open[p] = s.tokens[p] < 0;
-  for (const int32_t i : picks)
-    if (!s.masked[i].ends) open[s.masked[i].position] = 0;
-  int64_t first = 0;
-  bool ended = false;
-  std::erase_if(picks, [&](int32_t i) {
-    const MaskedPosition& m = s.masked[i];
-    if (!m.ends) return false;
-    while (first < s.length && !open[first]) ++first;
-    if (m.waits && m.position > first && !ended) return true;
-    open[m.position] = 0, ended = true;
-    return false;
-  });
-}
-int32_t most_confident(const CommitState& s) {
-  const auto rank = [](const MaskedPosition& m) { return std::pair(!m.waits, m.confidence); };
-  const auto best = std::max_element(s.masked.begin(), s.masked.end(), [&](const MaskedPosition& a, const MaskedPosition& b) { return rank(a) < rank(b); });
-  return static_cast<int32_t>(best - s.masked.begin());
-}
 
 struct Counts {
   int64_t right = 0, picked = 0, stable = 0;   // words
@@ -67,7 +44,7 @@ ReplayFigures replay(CommitControl& control, const CommitTraceReader& traces) {
     picks.clear();
     control.choose(p.state, picks);
     count_words(p, picks, n);
-    guard(p.state, picks);
+    refuse_early_endings(p.state, picks);
     if (picks.empty()) picks.push_back(most_confident(p.state)), ++out.forced;
     count_commits(p, picks, n);
   }

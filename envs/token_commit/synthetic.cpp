@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "engine/diffusion/eos_guard.h"
 
 namespace trimtab {
 namespace {
@@ -43,7 +44,7 @@ class Answer {
   std::vector<MaskedPosition> masked_;
   size_t in_window_ = 0;
   CommitWindow window_;
-  int64_t window_masks_ = 0, window_pass_ = 0, passes_ = 0, forced_ = 0, refused_ = 0;
+  int64_t window_masks_ = 0, window_pass_ = 0, passes_ = 0, refused_ = 0;
   bool opens_ = true, ended_ = false;
 };
 
@@ -120,34 +121,22 @@ void Answer::open(CommitControl& control) {
 }
 
 void Answer::decide(CommitControl& control) {
+  const CommitState s = state();
   std::vector<int32_t> picks;
-  control.choose(state(), picks);
-  std::sort(picks.begin(), picks.end());   // the guard takes endings once what is left of them is there
-  int64_t committed = 0;
-  for (const bool endings : {false, true}) {
-    for (const int32_t i : picks) {
-      const MaskedPosition& m = masked_[i];
-      if (m.ends != endings) continue;
-      if (m.waits && first_mask() != m.position && !(ended_ && first_ending() < m.position)) {
-        ++refused_;
-        continue;
-      }
-      tokens_[m.position] = m.token, ended_ = ended_ || m.ends, ++committed;
-    }
+  control.choose(s, picks);
+  refused_ += refuse_early_endings(s, picks);
+  if (picks.empty()) {
+    const int32_t best = most_confident(s);
+    TT_CHECK(best >= 0 && !masked_[best].waits, "nothing can be committed");
+    picks.push_back(best);
   }
-  if (committed == 0) {
-    const MaskedPosition* best = nullptr;
-    for (const MaskedPosition& m : std::span(masked_).first(in_window_))
-      if (!m.waits && (best == nullptr || m.confidence > best->confidence)) best = &m;
-    TT_CHECK(best != nullptr, "nothing can be committed");
-    tokens_[best->position] = best->token, ended_ = ended_ || best->ends, ++forced_;
-  }
+  for (const int32_t i : picks) tokens_[masked_[i].position] = masked_[i].token, ended_ = ended_ || masked_[i].ends;
   ++passes_, ++window_pass_;
 }
 
 CommitOutcome Answer::outcome() const {
   CommitOutcome o;
-  o.passes = passes_, o.forced = forced_, o.refused = refused_;
+  o.passes = passes_, o.refused = refused_;
   bool right = true;
   for (int64_t p = 0; p < length(); ++p) {
     o.tokens += tokens_[p] >= 0;

@@ -68,7 +68,7 @@ class TokenCommit final : public BatchEnvironment {
       slot.total += out.reward[i];
       out.terminated[i] = over, out.truncated[i] = 0;
       if (over) {
-        show(i, spec_.critic, row(out.final_critic, spec_.critic, i));
+        show(i, row(out.final_critic, spec_.critic, i));
         finish(i, cut);
         begin(i, {slot.key.seed, slot.key.episode + stride_});
       }
@@ -93,9 +93,9 @@ class TokenCommit final : public BatchEnvironment {
     return {rows.context + i * s.context_size(), rows.items + i * s.max_items * s.item_size(), rows.mask + i * s.max_items};
   }
   void observe_all(const ObservationSpec& s, ObservationRows out) {
-    for (int64_t i = 0; i < size(); ++i) show(i, s, row(out, s, i));
+    for (int64_t i = 0; i < size(); ++i) show(i, row(out, s, i));
   }
-  void show(int64_t i, const ObservationSpec&, ObservationRows out) const { view_.show(source_->state(i), out); }
+  void show(int64_t i, ObservationRows out) const { view_.show(source_->state(i), out); }
 
   void begin(int64_t i, WorldKey key) {
     slots_[i] = {.key = key, .total = 0, .forced = 0, .now = {}, .past = {}};

@@ -8,6 +8,7 @@
 #include "envs/token_commit/picks.h"
 #include "kernels/adam/adam.h"
 #include "policies/controllers/export.h"
+#include "policies/controllers/logistic.h"
 
 namespace trimtab {
 namespace {
@@ -16,9 +17,6 @@ constexpr double kRegulariser = 1e-3, kLeastShown = 0.25, kHalf = 0.5;
 constexpr float kUnstable = 2, kLastStable = 0.5f;
 constexpr int64_t kShownAtOnce = 256;   // decisions, where nothing is learned
 constexpr uint32_t kCrops = 1;          // tells draws of crops from those of the order
-
-double log1p_exp(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
-double sigmoid(double x) { return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
 // Observations and targets of some decisions.
 class Batch {
@@ -106,8 +104,8 @@ Judged judge(const Controller& policy, const CommitTraceReader& traces, const Co
     for (int64_t i = 0; i < batch.size() * batch.items(); ++i) {
       const CommitTarget& t = batch.targets()[i];
       if (t.weight == 0 || !batch.word(i)) continue;
-      const bool commit = sigmoid(logits[i]) >= threshold, good = t.label > kHalf;
-      loss += t.weight * log1p_exp(good ? -logits[i] : logits[i]), weights += t.weight;
+      const bool commit = sigmoid<double>(logits[i]) >= threshold, good = t.label > kHalf;
+      loss += t.weight * softplus<double>(good ? -logits[i] : logits[i]), weights += t.weight;
       commits += commit, stable += good, right += commit && good;
     }
   });
@@ -257,9 +255,9 @@ double trace_lock_loss(int64_t decisions, int64_t items, const float* logits, co
     squares += mean * mean;
     for (int64_t i = d * items; i < (d + 1) * items; ++i) {
       const CommitTarget& t = targets[i];
-      if (t.weight > 0) loss += t.weight * (log1p_exp(logits[i]) - t.label * logits[i]);
+      if (t.weight > 0) loss += t.weight * (softplus<double>(logits[i]) - t.label * logits[i]);
       if (d_logits == nullptr) continue;
-      const double fit = t.weight > 0 ? t.weight * (sigmoid(logits[i]) - t.label) / weights : 0;
+      const double fit = t.weight > 0 ? t.weight * (sigmoid<double>(logits[i]) - t.label) / weights : 0;
       d_logits[i] = mask[i] ? static_cast<float>(fit + kRegulariser * 2 * mean / (present * static_cast<double>(decisions))) : 0;
     }
   }

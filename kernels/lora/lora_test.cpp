@@ -16,17 +16,6 @@ namespace {
 class LoraTest : public EveryTarget {};
 TT_ON_EVERY_TARGET(LoraTest);
 
-template <class T>
-class PlainArray {
- public:
-  explicit PlainArray(const std::vector<T>& host) : data_(host) {}
-  T* data() { return data_.data(); }
-  const std::vector<T>& host() const { return data_; }
-
- private:
-  std::vector<T> data_;
-};
-
 // One head's keys and values, NaN where nothing was written.
 struct Cache {
   int64_t head_dim, stride = head_dim + 3;

@@ -10,20 +10,10 @@
 #include "core/random.h"
 #include "core/test_support.h"
 #include "kernels/speculative_verify/speculative_verify_cases.h"
+#include "kernels/test_support.h"
 
 namespace trimtab {
 namespace {
-
-template <class T>
-class PlainArray {
- public:
-  explicit PlainArray(const std::vector<T>& host) : data_(host) {}
-  T* data() { return data_.data(); }
-  const std::vector<T>& host() const { return data_; }
-
- private:
-  std::vector<T> data_;
-};
 
 struct CpuVerify {
   template <class Batch>

@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "policies/bandits/bandit.h"
+#include "policies/bandits/best_arm.h"
 
 namespace trimtab {
 
@@ -49,15 +50,6 @@ class BanditBase : public BanditPolicy {
 
 // [0, 1) with 53 bits: 24 of them would never reach an arm whose chance is 1e-8, and its reward is weighted by 1e8.
 double uniform53(Draws& draws);
-// The arm with the largest score(arm), the lowest of equals; asked once for each arm, in order.
-template <class Score>
-int best_arm(int64_t arms, const Score& score) {
-  int best = 0;
-  double highest = score(0);
-  for (int arm = 1; arm < arms; ++arm)
-    if (const double s = score(arm); s > highest) best = arm, highest = s;
-  return best;
-}
 // CheckpointError unless `values` has `size` elements.
 template <class T>
 void check_restored(const std::vector<T>& values, int64_t size) {

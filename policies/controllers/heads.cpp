@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "policies/controllers/heads_of_sets.h"
+#include "policies/controllers/logistic.h"
 #include "policies/controllers/special.h"
 
 namespace trimtab {
@@ -135,19 +136,9 @@ class GaussianHead final : public ActionHead {
   }
 };
 
-class SimplexHead : public ActionHead {
+class SoftmaxGaussianHead final : public ItemHead {
  public:
-  using ActionHead::ActionHead;
-  bool per_item() const override { return true; }
-  int64_t outputs() const override { return 1; }
-
- protected:
-  static float logit(const HeadInput& in, int64_t row) { return in.output[row * in.stride]; }
-};
-
-class SoftmaxGaussianHead final : public SimplexHead {
- public:
-  explicit SoftmaxGaussianHead(const HeadSpec& spec) : SimplexHead(spec) {}
+  explicit SoftmaxGaussianHead(const HeadSpec& spec) : ItemHead(spec) {}
   int64_t num_log_std() const override { return 1; }
   int64_t saved_width() const override { return spec_.size; }  // (z - mu) / sigma by item
 
@@ -212,11 +203,9 @@ class SoftmaxGaussianHead final : public SimplexHead {
 };
 
 // One of the present items. A decision without any has index 0, log-probability 0 and no gradient.
-class ChoiceHead final : public ActionHead {
+class ChoiceHead final : public ItemHead {
  public:
-  explicit ChoiceHead(const HeadSpec& spec) : ActionHead(spec) {}
-  bool per_item() const override { return true; }
-  int64_t outputs() const override { return 1; }
+  explicit ChoiceHead(const HeadSpec& spec) : ItemHead(spec) {}
   int64_t num_log_std() const override { return 0; }
   int64_t saved_width() const override { return 2 * spec_.size; }  // p and d(entropy)/d(logit) of every item
 
@@ -277,7 +266,6 @@ class ChoiceHead final : public ActionHead {
   }
 
  private:
-  static float logit(const HeadInput& in, int64_t row) { return in.output[row * in.stride]; }
   static float largest(const HeadInput& in, int64_t i) {
     float top = -INFINITY;
     for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) top = std::max(top, logit(in, r));
@@ -287,9 +275,6 @@ class ChoiceHead final : public ActionHead {
     return in.offsets[i] == in.offsets[i + 1] ? 0.0f : static_cast<float>(in.slot[row]);
   }
 };
-
-double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
-double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 
 // Gamma(shape, 1) for shape >= 1: Marsaglia and Tsang, "A simple method for generating gamma variables",
 // 2000.
@@ -303,9 +288,9 @@ double gamma_draw(double shape, Draws& draws) {
   }
 }
 
-class DirichletHead final : public SimplexHead {
+class DirichletHead final : public ItemHead {
  public:
-  explicit DirichletHead(const HeadSpec& spec) : SimplexHead(spec) {}
+  explicit DirichletHead(const HeadSpec& spec) : ItemHead(spec) {}
   static constexpr float kSmallestShare = 1e-6f;
   int64_t num_log_std() const override { return 0; }
   int64_t saved_width() const override {
@@ -352,7 +337,7 @@ class DirichletHead final : public SimplexHead {
       const double excess = total - static_cast<double>(present);
       double log_density = sum.value, h = excess * sum.first - sum.value;
       for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
-        const double a = alpha(in, r), slope = sigmoid(logit(in, r));
+        const double a = alpha(in, r), slope = sigmoid<double>(logit(in, r));
         const double log_share = std::log(static_cast<double>(raw[i * spec_.size + in.slot[r]]));
         const LogGamma one = log_gamma(a);
         log_density += (a - 1) * log_share - one.value;
@@ -376,7 +361,7 @@ class DirichletHead final : public SimplexHead {
   }
 
  private:
-  static double alpha(const HeadInput& in, int64_t row) { return 1 + softplus(logit(in, row)); }
+  static double alpha(const HeadInput& in, int64_t row) { return 1 + softplus<double>(logit(in, row)); }
 };
 
 }  // namespace

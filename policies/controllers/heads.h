@@ -61,4 +61,15 @@ class ActionHead {
   HeadSpec spec_;
 };
 
+// A head that reads one number of every present item.
+class ItemHead : public ActionHead {
+ public:
+  bool per_item() const final { return true; }
+  int64_t outputs() const final { return 1; }
+
+ protected:
+  using ActionHead::ActionHead;
+  static float logit(const HeadInput& in, int64_t row) { return in.output[row * in.stride]; }
+};
+
 }  // namespace trimtab

@@ -5,24 +5,15 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "policies/controllers/logistic.h"
 
 namespace trimtab {
 namespace {
 
-float softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
-float sigmoid(float x) {
-  const float e = std::exp(-std::abs(x));
-  return x >= 0 ? 1 / (1 + e) : e / (1 + e);
-}
-
-float logit(const HeadInput& in, int64_t row) { return in.output[row * in.stride]; }
-
 // Each item by itself: 1 with probability sigmoid(logit).
-class SubsetHead final : public ActionHead {
+class SubsetHead final : public ItemHead {
  public:
-  explicit SubsetHead(const HeadSpec& spec) : ActionHead(spec) {}
-  bool per_item() const override { return true; }
-  int64_t outputs() const override { return 1; }
+  explicit SubsetHead(const HeadSpec& spec) : ItemHead(spec) {}
   int64_t num_log_std() const override { return 0; }
   int64_t saved_width() const override { return 2 * spec_.size; }  // d(logp)/d(logit) and d(entropy)/d(logit) by item
 
@@ -71,13 +62,11 @@ class SubsetHead final : public ActionHead {
 
 // Items drawn one after another without replacement, each by the softmax over those that are left: Plackett, "The
 // analysis of permutations", 1975; Luce, "Individual choice behavior", 1959.
-class OrderHead final : public ActionHead {
+class OrderHead final : public ItemHead {
  public:
-  explicit OrderHead(const HeadSpec& spec) : ActionHead(spec) {
+  explicit OrderHead(const HeadSpec& spec) : ItemHead(spec) {
     TT_CHECK(spec.picks >= 1, "an order of {} picks", spec.picks);
   }
-  bool per_item() const override { return true; }
-  int64_t outputs() const override { return 1; }
   int64_t num_log_std() const override { return 0; }
   // By item: d(logp)/d(logit), d(entropy)/d(logit), and the probability of the next pick (kGone: absent or picked).
   int64_t saved_width() const override { return 3 * spec_.size; }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "core/random.h"
@@ -33,6 +34,13 @@ inline void require_near(double actual, double expected, double bound, const cha
   if (std::abs(actual - expected) <= bound) return;  // false for NaN too
   std::printf("%s[%lld]: %.9g, expected %.9g within %.3g\n", what, static_cast<long long>(index), actual,
               expected, bound);
+  std::exit(1);
+}
+
+// Ends the test with what is wrong in a case, unless that is nothing.
+inline void require_nothing(const std::string& mismatch, uint32_t number) {
+  if (mismatch.empty()) return;
+  std::printf("case %u: %s\n", number, mismatch.c_str());
   std::exit(1);
 }
 

@@ -2,18 +2,6 @@
 #include "kernels/lora/lora_cuda_cases.h"
 #include "tests/gpu/device.h"
 
-namespace trimtab::gpu {
-namespace {
-
-void require_nothing(const std::string& mismatch, uint32_t number) {
-  if (mismatch.empty()) return;
-  std::printf("case %u: %s\n", number, mismatch.c_str());
-  std::exit(1);
-}
-
-}  // namespace
-}  // namespace trimtab::gpu
-
 int main() {
   using namespace trimtab;
   using namespace trimtab::gpu;

@@ -15,12 +15,6 @@ double half_value(Float16 x) { return __half2float(__half_raw{x.bits}); }
 Bfloat16 bfloat_of(float x) { return {__nv_bfloat16_raw(__float2bfloat16_rn(x)).x}; }
 double bfloat_value(Bfloat16 x) { return __bfloat162float(__nv_bfloat16_raw{x.bits}); }
 
-void check(const std::string& mismatch, uint32_t number) {
-  if (mismatch.empty()) return;
-  std::printf("case %u: %s\n", number, mismatch.c_str());
-  std::exit(1);
-}
-
 }  // namespace
 }  // namespace trimtab::gpu
 
@@ -30,8 +24,8 @@ int main() {
   if (no_device()) return kSkipped;
   for (uint32_t i = 0; i < 50; ++i) {
     const TrieCase c = random_trie_case(test_seed(), i);
-    check(trie_attention_cuda_mismatch<Bfloat16, DeviceArray>(c, test_seed(), 0.03, bfloat_of, bfloat_value), i);
-    check(trie_attention_cuda_mismatch<Float16, DeviceArray>(c, test_seed(), 0.004, half_of, half_value), i);
+    require_nothing(trie_attention_cuda_mismatch<Bfloat16, DeviceArray>(c, test_seed(), 0.03, bfloat_of, bfloat_value), i);
+    require_nothing(trie_attention_cuda_mismatch<Float16, DeviceArray>(c, test_seed(), 0.004, half_of, half_value), i);
   }
   std::puts("100 cases passed");
   return 0;

@@ -47,7 +47,7 @@ class LiveCommits final : public CommitSource {
 
   CommitOutcome outcome(int64_t slot) const override {
     const DiffusionCompletion c = session_->answer(slot).completion();
-    return {.correct = over(slot) ? score_completion(model_, problems_[problem_of_[slot]], c, options_.stop) : 0, .passes = c.passes, .forced = c.forced, .refused = c.refused,
+    return {.correct = over(slot) ? score_completion(model_, problems_[problem_of_[slot]], c, options_.stop) : 0, .passes = c.passes, .refused = c.refused,
             .tokens = std::ssize(c.commits)};
   }
 

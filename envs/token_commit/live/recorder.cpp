@@ -52,8 +52,8 @@ class LiveRecorder {
     rules.window = std::min(order.options.width, order.options.length), rules.seed = order.traces.seed;
     if (slides(order.rule) && order.options.window != "sliding" && !order.agents)
       throw ConfigError(fmt::format("the rule {} slides its windows: set env.window=sliding, or record another", order.rule));
-    control_ = make_commit_rule(order.rule, rules);
     if (order.agents) control_ = std::make_unique<AgentCommit>(order.options, model_.transformer->config().hidden_size, order.agents());
+    else control_ = make_commit_rule(order.rule, rules);
   }
 
   Recording record() {
