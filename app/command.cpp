@@ -78,7 +78,8 @@ int run_guarded(const std::function<int()>& run) {
 }
 
 bool is_override(const std::string& word) {
-  if (word.empty() || std::filesystem::exists(word)) return false;
+  std::error_code too_long;   // a list of many words is longer than any file's name
+  if (word.empty() || std::filesystem::exists(word, too_long)) return false;
   const size_t start = word[0] == '+' || word[0] == '~' ? 1 : 0;
   const size_t end = word[0] == '~' ? word.size() : word.find('=');
   if (end == std::string::npos || end == start) return false;

@@ -8,7 +8,9 @@ namespace trimtab {
 namespace {
 
 // A text is mostly verbose or mostly not: shares of verbose and of short steps, the rest is terse.
-constexpr double kMostlyVerbose[2] = {0.9, 0.07}, kMostlyShort[2] = {0.1, 0.7};
+constexpr double kMostlyVerbose[2] = {0.9, 0.07}, kMostlyShort[2] = {0.1, 0.7}, kAllShort[2] = {0, 1};
+// Equally long, so that a reply's length is certain whatever its words.
+constexpr std::string_view kFreeWords[] = {"so", "ok", "on"};
 
 }  // namespace
 
@@ -16,6 +18,7 @@ void CorpusOptions::describe(Fields& f) {
   f.number("slip", slip, {.low = 0, .high = 1, .doc = "chance that a step's result is first written wrong"});
   f.number("repair", repair, {.low = 0, .high = 1, .doc = "chance that one re-check repairs a wrong result"});
   f.number("verbose", verbose, {.low = 0, .high = 1, .doc = "share of mostly verbose texts"});
+  f.flag("free_wording", free_wording, "all steps are short, and each goes on with so, ok or on, drawn: words that nothing decides; verbose is not used");
 }
 
 double CorpusOptions::clean_probability(int num_steps) const {
@@ -24,12 +27,14 @@ double CorpusOptions::clean_probability(int num_steps) const {
     const double error = slip * (verbose_share * after_rechecks + 1 - verbose_share);
     return std::pow(1 - error, num_steps);
   };
+  if (free_wording) return survives(kAllShort[0]);
   return verbose * survives(kMostlyVerbose[0]) + (1 - verbose) * survives(kMostlyShort[0]);
 }
 
 Scribe::Scribe(const CorpusOptions& options, Draws draws)
-    : slip_(options.slip), repair_(options.repair), draws_(draws) {
+    : slip_(options.slip), repair_(options.repair), free_wording_(options.free_wording), draws_(draws) {
   const double* shares = draws_.uniform() < options.verbose ? kMostlyVerbose : kMostlyShort;
+  if (free_wording_) shares = kAllShort;
   verbose_share_ = shares[0];
   short_share_ = shares[1];
 }
@@ -59,6 +64,7 @@ std::string Scribe::step(char label, const std::string& expression, const std::s
   } else {
     text_ += result;
   }
+  if (free_wording_) text_ += kFreeWords[draws_.below(std::size(kFreeWords))];
   text_ += ';';
   return result;
 }

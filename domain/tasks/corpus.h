@@ -6,6 +6,9 @@
 //   short    a6+4=0;
 //   terse    a0;
 //
+// With free wording every step is short and goes on with one of three words that nothing in the problem decides, as in text
+// that people write: "a6+4=0so;b0*7=0ok;". No model can foresee them, and no verifier asks for them.
+//
 // A result slips with a given probability, and each re-check then repairs it with another ("?6+4=3 no,so 0");
 // a slip that survives is carried on faithfully. So verbose text is more accurate per step, and longer: a
 // model trained on it has something to unlearn and something to learn.
@@ -23,6 +26,7 @@ namespace trimtab {
 
 struct CorpusOptions {
   double slip = 0.15, repair = 0.3, verbose = 0.85;
+  bool free_wording = false;
   void describe(Fields& f);
   // The chance that no slip survives in a text of so many steps. Re-checks of a verbose step: 1, 1 or 2
   // alike.
@@ -47,6 +51,7 @@ class Scribe {
  private:
   void recheck(const std::string& expression, const std::string& right, std::string& result);
   double slip_, repair_;
+  bool free_wording_;
   Draws draws_;
   double verbose_share_, short_share_;  // of this text's steps
   std::string text_;

@@ -90,7 +90,7 @@ std::string Suite::corpus_reply(const Problem& problem, TextKey key) const {
 }
 
 std::string Suite::clean_reply(const Problem& problem, TextKey key) const {
-  Scribe scribe({.slip = 0, .repair = 0, .verbose = 0}, draws("clean", key.seed, key.index, key.visit));
+  Scribe scribe({.slip = 0, .repair = 0, .verbose = 0, .free_wording = options_.corpus.free_wording}, draws("clean", key.seed, key.index, key.visit));
   const std::string answer = work(problem.prompt, scribe);
   return scribe.finish(answer);
 }
