@@ -18,6 +18,19 @@
 namespace trimtab {
 namespace {
 
+// The segments of a prompt and an answer of which the first `answer` tokens are there: one root where every row sees all (block 0), else
+// the prompt and behind it a block each.
+Trie canvas_trie(int64_t prompt, int64_t answer, int64_t block) {
+  Trie out;
+  if (block == 0) {
+    out.add(-1, prompt + answer);
+    return out;
+  }
+  int64_t before = out.add(-1, prompt);
+  for (int64_t first = 0; first < answer; first += block) before = out.add(before, std::min(block, answer - first));
+  return out;
+}
+
 constexpr int64_t kMask = 12;
 
 TransformerConfig tiny_masked(bool shifted, int64_t block, int64_t vocab = 13) {
