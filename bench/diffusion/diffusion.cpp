@@ -1,7 +1,9 @@
 // The diffusion benchmark: one process, a round asks every way of decoding for the same answers in turn. Whole generate() calls, packing of
 // the weights included.
 //
-//   bench_diffusion --model RUN [--problems 16] [--judged 128] [--block B]      a worker; RUN is a run folder of `trimtab train`
+//   bench_diffusion --model RUN [--problems 16] [--judged 128] [--block B] [--length N] [--controller FILE]
+//
+// A worker; RUN is a run folder of `trimtab train`, FILE a controller of token commitment for it, exported.
 //
 // Says first what every way makes of the judged problems (an answer does not depend on batch or threads) and which ones are compared: those as
 // accurate as the best that commits one token per pass without a cache. Answers every round with their tokens/s and what rules take to decide.
@@ -15,8 +17,11 @@
 #include "bench/worker.h"
 #include "core/config.h"
 #include "core/registry.h"
+#include "core/text.h"
 #include "engine/diffusion/diffusion_generator.h"
+#include "envs/artefact_agents.h"
 #include "envs/text_environment.h"
+#include "envs/token_commit/agent_commit.h"
 #include "envs/token_commit/rules.h"
 #include "policies/language/pretrained.h"
 
@@ -24,6 +29,7 @@ namespace trimtab {
 namespace {
 
 constexpr double kAsGood = 0.01;   // accuracies that differ by no more count as equal
+constexpr const char* kLearned = "the learned controller";
 
 struct Way {
   std::string window, cache, rule;
@@ -50,13 +56,13 @@ struct Problems {
   std::unique_ptr<TextEnvironment> environment;
   std::vector<Problem> list;
   std::vector<GenerationRequest> requests;
-  int64_t length = 0;   // of a canvas: that of training
+  int64_t length = 0;   // of a canvas: asked for, else that of training
 
-  Problems(const std::filesystem::path& run, const Tokenizer& tokenizer, int64_t count) {
+  Problems(const std::filesystem::path& run, const Tokenizer& tokenizer, int64_t count, int64_t asked) {
     const Config config = Config::load(run / "config.yaml"), env = config.at("env");
     environment = Registry<TextEnvironmentEntry>::instance().get(env.text("type", ""), "environment").make(env, {});
-    length = std::stoll(config.text("trainer.answer_length", "0"));
-    if (length == 0) config.fail("trainer.answer_length", "is 0, but this benchmark wants answers of a fixed length: train with one (configs/diffusion_sorting.yaml)");
+    length = asked > 0 ? asked : std::stoll(config.text("trainer.answer_length", "0"));
+    if (length == 0) config.fail("trainer.answer_length", "is 0, but this benchmark wants answers of one length: name it by --length");
     std::set<std::string> seen;
     for (uint64_t i = 0; static_cast<int64_t>(list.size()) < count && i < 1000u * static_cast<uint64_t>(count); ++i) {
       Problem problem = environment->problem(Split::kValidation, 9, i);
@@ -97,12 +103,13 @@ class Bench {
  public:
   explicit Bench(const Arguments& a)
       : model_(LanguageModel::load(a.values.at("--model"))), facts_(diffusion_model_of(model_.transformer->config())),
-        problems_(a.values.at("--model"), *model_.tokenizer, a.number("--judged", 128)),
+        problems_(a.values.at("--model"), *model_.tokenizer, a.number("--judged", 128), a.number("--length", 0)),
         timed_(std::min<size_t>(problems_.requests.size(), static_cast<size_t>(a.number("--problems", 16)))) {
     block_ = a.number("--block", 0);
     for (int64_t b = 1; block_ == 0 && b <= 32; ++b)
       if (problems_.length % b == 0 && (facts_.block == 0 || b % facts_.block == 0)) largest_ = b;
     if (block_ == 0) block_ = largest_;
+    if (a.values.contains("--controller")) open_controller(a.values.at("--controller"));
   }
 
   nlohmann::json about() {
@@ -146,7 +153,8 @@ class Bench {
           out["rates"].push_back({{"way", way.name()}, {"batch", batch}, {"threads", pool->threads()}, {"rate", static_cast<double>(tokens) / seconds}});
         }
     for (const char* rule : {"threshold_90", "klass", "eb"})
-      for (const Way& way : {Way{"full", "none", rule, false}, Way{"block", "dual", rule, false}}) out["decisions"].push_back(decisions(way, timed));
+      for (const Way& way : {Way{"full", "none", rule, false}, Way{"block", "dual", rule, false}}) out["decisions"].push_back(decisions(way, timed, *make_commit_rule(way.rule)));
+    if (controller_) out["decisions"].push_back(decisions({"full", "none", kLearned}, timed, *controller_));
     return out;
   }
 
@@ -158,15 +166,22 @@ class Bench {
 
   Decoded decode(const Way& way, std::span<const GenerationRequest> requests, int64_t batch, Pool& pool, CommitControl* control = nullptr) {
     DiffusionGenerator generator(*model_.transformer, facts_, {.max_sequences = batch, .length = problems_.length, .window = way.window, .block = block_,
-                                                               .cache = way.cache, .eos_guard = way.guarded, .divergence = way.rule.starts_with("klass")});
-    const auto rule = make_commit_rule(way.rule);
+                                                               .cache = way.cache, .eos_guard = way.guarded,
+                                                               .divergence = way.rule == kLearned || way.rule.starts_with("klass"),
+                                                               .hidden = way.rule == kLearned && projected_ > 0});
+    const auto rule = control == nullptr ? make_commit_rule(way.rule) : nullptr;
     auto answers = generator.generate(requests, {}, control != nullptr ? *control : *rule, pool);
     return {std::move(answers), generator.times()};
   }
 
-  nlohmann::json decisions(const Way& way, std::span<const GenerationRequest> requests) {
-    const auto rule = make_commit_rule(way.rule);
-    Watched watched(*rule);
+  void open_controller(const std::filesystem::path& file) {
+    const TokenCommitOptions options = token_commit_options(Config::parse("env:\n" + indented(artefact_origin(file).config), file.string()).at("env"));
+    controller_ = std::make_unique<AgentCommit>(options, model_.transformer->config().hidden_size, artefact_agents(file)());
+    projected_ = options.projected;
+  }
+
+  nlohmann::json decisions(const Way& way, std::span<const GenerationRequest> requests, CommitControl& rule) {
+    Watched watched(rule);
     const DiffusionTimes times = decode(way, requests, 1, one_, &watched).second;
     const double n = static_cast<double>(watched.decisions);
     return {{"way", way.name()}, {"ns", std::max(1.0, 1e9 * watched.seconds / n - clock_ns_)}, {"pass_ns", 1e9 * times.total_s / static_cast<double>(times.passes)},
@@ -178,7 +193,8 @@ class Bench {
   Problems problems_;
   std::vector<Way> compared_;
   size_t timed_;
-  int64_t block_ = 0, largest_ = 1;
+  int64_t block_ = 0, largest_ = 1, projected_ = 0;
+  std::unique_ptr<AgentCommit> controller_;
   Pool one_{1}, two_{2};
   double clock_ns_ = clock_ns();
 };
