@@ -1,0 +1,3 @@
+# Needs LibTorch: left out of builds without it.
+set(unit_needs TRIMTAB_TORCH)
+set(unit_libraries torch::cpu)
