@@ -54,15 +54,20 @@ nlohmann::json evaluate_language(const EvalOptions& options, const SubjectOption
                                  .seed = static_cast<uint64_t>(options.seed)});
 }
 
+// Mode synthetic makes its data itself: what stands in for the file is empty.
+constexpr const char* kNoFile = "/dev/null";
+
 nlohmann::json evaluate_controllers(const EvalOptions& options, const SubjectOptions& subject_options) {
-  if (options.data.empty()) throw ConfigError("nothing to evaluate on: give --data FILE...");
   if (options.samples > 0 || options.max_tokens > 0 || options.temperature >= 0 || options.no_start)
     throw ConfigError("--samples, --temperature, --max-tokens and --no-start are for language runs");
   const Subject subject = open_subject(subject_options);
+  std::vector<std::string> files = options.data;
+  if (files.empty() && subject.config.text("mode", "") == "synthetic") files = {kNoFile};
+  if (files.empty()) throw ConfigError("nothing to evaluate on: give --data FILE... (env.mode=synthetic needs none)");
   return evaluate({.environment = subject.environment,
                    .config = subject.config,
-                   .files = options.data,
-                   .splits = check_held_out(subject, options.data, options.allow_validation),
+                   .files = files,
+                   .splits = options.data.empty() ? std::vector<std::string>{"synthetic"} : check_held_out(subject, files, options.allow_validation),
                    .agents = subject.agents,
                    .episodes = options.episodes,
                    .threads = options.threads,

@@ -2,6 +2,7 @@
 // tokens and log-probabilities.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -23,7 +24,8 @@ using nlohmann::json;
 
 struct GenerateOptions {
   std::vector<std::string> words, stop;
-  std::string prompts, prompt, chat, checkpoint = "best", json, draft, drafter, draft_rule = "confidence_60";
+  std::string prompts, prompt, chat, checkpoint = "best", json, draft, drafter, draft_rule = "confidence_60", adapters, adapter;
+  int64_t pool_mb = 256;
   int64_t max_tokens = 0, top_k = 0, samples = 1, threads = 0, seed = 1;
   double temperature = 1, top_p = 1;
   bool tokens = false;
@@ -36,7 +38,7 @@ std::vector<PromptLine> prompts_of(const GenerateOptions& options) {
                           : "--prompt and --prompts exclude each other; keep one");
   if (!options.prompts.empty()) return read_prompts(options.prompts);
   if (!is_utf8(options.prompt)) throw ConfigError("--prompt is not UTF-8 text");
-  return {{.place = "--prompt", .text = options.prompt, .tokens = {}, .category = {}}};
+  return {{.place = "--prompt", .text = options.prompt, .tokens = {}, .adapter = options.adapter}};
 }
 
 // A run is asked as it was trained: with the chat template, instruction and stop texts of its env block.
@@ -58,6 +60,10 @@ GenerateOrder order_of(const GenerateOptions& options) {
   if (options.samples < 1 || options.max_tokens < 0 || options.seed < 0 || options.threads < 0)
     throw ConfigError("--samples must be 1 or more, --max-tokens, --seed and --threads 0 or more");
   if (!options.draft.empty() && !options.drafter.empty()) throw ConfigError("--draft and --drafter exclude each other; keep one");
+  if (options.adapters.empty() && !options.adapter.empty()) throw ConfigError("--adapter names one of a folder's: give the folder, --adapters FOLDER");
+  if (!options.adapter.empty() && options.prompt.empty()) throw ConfigError("--adapter is for --prompt; in a file of --prompts every line may name its own, \"adapter\"");
+  if (!options.adapters.empty() && !(options.draft.empty() && options.drafter.empty())) throw ConfigError("--adapters does not go with drafts: leave --draft and --drafter out");
+  if (options.pool_mb < 1 || options.pool_mb > (int64_t{1} << 40)) throw ConfigError("--adapter-pool must be 1 MB or more");
   GenerateOrder out{.model = {options.words[0], options.checkpoint},
                     .prompts = prompts_of(options),
                     .samples = options.samples,
@@ -72,7 +78,11 @@ GenerateOrder order_of(const GenerateOptions& options) {
                     .stop = options.stop,
                     .draft = {.path = options.draft},
                     .drafter = options.drafter,
-                    .draft_rule = options.draft_rule};
+                    .draft_rule = options.draft_rule,
+                    .adapters = options.adapters,
+                    .adapter_bytes = options.pool_mb << 20};
+  for (const PromptLine& p : out.prompts)
+    if (options.adapters.empty() && !p.adapter.empty()) throw ConfigError(fmt::format("{}: is to be answered by the adapter '{}': give the folder it is in, --adapters FOLDER", p.place, p.adapter));
   if (options.chat.empty()) {
     take_environment(options.words[0], out);
   } else {
@@ -84,6 +94,10 @@ GenerateOrder order_of(const GenerateOptions& options) {
 json completions_json(const std::vector<GeneratedText>& texts) {
   json list = json::array();
   for (const GeneratedText& t : texts) {
+    if (!t.error.empty()) {
+      list.push_back({{"prompt", t.prompt_text}, {"prompt_tokens", t.prompt_tokens}, {"error", t.error}});
+      continue;
+    }
     list.push_back({{"prompt", t.prompt_text},
                     {"prompt_tokens", t.prompt_tokens},
                     {"sample", t.sample},
@@ -98,6 +112,10 @@ json completions_json(const std::vector<GeneratedText>& texts) {
 void print_texts(std::FILE* out, const std::vector<GeneratedText>& texts, bool tokens) {
   for (size_t i = 0; i < texts.size(); ++i) {
     const GeneratedText& t = texts[i];
+    if (!t.error.empty()) {
+      fmt::print(stderr, "{}> not answered: {}\n", t.prompt_text, t.error);
+      continue;
+    }
     if (t.sample == 0) fmt::print(out, "{}> {}\n", i == 0 ? "" : "\n", t.prompt_text);
     fmt::print(out, "{}{}\n", t.text, t.stopped ? "" : " ... (token limit)");
     if (tokens) fmt::print(out, "[{}]\n", fmt::join(t.tokens, ", "));
@@ -115,7 +133,8 @@ int generate(const GenerateOptions& options) {
     write_file_atomically(options.json, document_text(completions_json(texts)));
     fmt::print("Written: {}\n", options.json);
   }
-  return 0;
+  const bool answered = std::none_of(texts.begin(), texts.end(), [](const GeneratedText& t) { return !t.error.empty(); });
+  return static_cast<int>(answered ? ExitCode::kOk : ExitCode::kData);
 }
 
 TT_REGISTER(
@@ -144,6 +163,9 @@ TT_REGISTER(
        a.text("--draft", o->draft, "speculative decoding, of the same law: a draft model, a run or a Hugging Face folder with the same tokenizer");
        a.text("--drafter", o->drafter, "or drafts without a model: prompt_lookup, suffix or token_recycling");
        a.text("--draft-rule", o->draft_rule, "how many tokens are drafted: fixed_K, confidence_P, entropy_E, hf, ... (default confidence_60)");
+       a.text("--adapters", o->adapters, "a folder of PEFT adapters: a line of --prompts that says \"adapter\": NAME is answered with that one, different ones in one batch");
+       a.text("--adapter", o->adapter, "the one that answers --prompt");
+       a.integer("--adapter-pool", o->pool_mb, "MB that adapters in use and caches may take together (default 256)");
        a.text("--checkpoint", o->checkpoint, "of a run: best (default), latest or a step");
        a.integer("--threads", o->threads, "threads; 0: one per core");
        a.flag("--tokens", o->tokens, "also print the token ids");

@@ -1,12 +1,14 @@
 // `trimtab record TARGET --draft DRAFT --prompts FILE... --out RECORDING`: texts that a target writes, and what a draft model would propose
 // everywhere in them: what controllers of the draft length are trained and evaluated on (envs/draft_length). With --commit instead of --draft it is
-// the passes of a masked diffusion model (record_commitment.h).
+// the passes of a masked diffusion model (record_commitment.h), with the word `adapters` in front the quality table of a base model's adapters
+// (record_adapters.h).
 #include <fmt/format.h>
 
 #include <filesystem>
 #include <memory>
 
 #include "app/command.h"
+#include "app/record_adapters.h"
 #include "app/record_commitment.h"
 #include "core/config.h"
 #include "core/recording.h"
@@ -17,10 +19,11 @@ namespace trimtab {
 namespace {
 
 struct RecordOptions {
-  std::vector<std::string> words, prompts, stop;
+  std::vector<std::string> words, prompts, stop, adapters;
   std::string draft, out, checkpoint = "best", draft_checkpoint = "best";
   int64_t max_tokens = 128, depth = 12, threads = 0, seed = 1;
-  double temperature = 1;
+  double temperature = -1;   // below 0: 1, and greedy for adapters
+  int64_t embedding = 32, samples = 1;
   bool no_hidden = false;
   std::string commit;
   double share = 1;
@@ -35,7 +38,11 @@ std::vector<std::string> stops_of(const RecordOptions& o) {
   return {};
 }
 
-int record(const RecordOptions& o) {
+int record(RecordOptions o) {
+  if (!o.words.empty() && o.words[0] == "adapters")
+    return record_adapters({{o.words.begin() + 1, o.words.end()}, o.adapters, o.prompts, o.out, o.checkpoint, o.max_tokens, o.embedding, o.samples, o.threads, o.seed, std::max(0.0, o.temperature)});
+  if (!o.adapters.empty()) throw ConfigError("--adapters is for a table of adapters: trimtab record adapters MODEL --adapters FOLDER... --prompts FILE --out TABLE");
+  if (o.temperature < 0) o.temperature = 1;
   if (!o.commit.empty()) {
     if (!o.draft.empty()) throw ConfigError("--draft records a pair of causal models, --commit a masked diffusion model: give one of them");
     if (o.prompts.empty() || o.out.empty() || o.seed < 0) throw ConfigError("record --commit needs --prompts FILE.jsonl... and --out TRACES.safetensors; --seed is 0 or more");
@@ -61,16 +68,19 @@ int record(const RecordOptions& o) {
 
 TT_REGISTER(Verb, record,
             {.name = "record",
-             .doc = "Record what a draft model proposes in texts that a target writes, or the passes of a diffusion model",
+             .doc = "Record what a draft model proposes in texts that a target writes, passes of a diffusion model, or how good adapters are",
              .declare = [](Arguments& a) {
                auto o = std::make_shared<RecordOptions>();
-               a.words("TARGET", o->words, "the target: a run or a Hugging Face folder");
+               a.words("TARGET", o->words, "the target: a run or a Hugging Face folder; `adapters MODEL`: the base model of adapters");
+               a.texts("--adapters", o->adapters, "adapters MODEL: PEFT folders, or runs that trained one");
+               a.integer("--embedding", o->embedding, "adapters MODEL: numbers in a prompt's embedding (default 32)");
+               a.integer("--samples", o->samples, "adapters MODEL: answers to a prompt, with --temperature (default 1)");
                a.text("--draft", o->draft, "the draft model: a run or a Hugging Face folder with the same tokenizer");
                a.texts("--prompts", o->prompts, ".jsonl files of prompts, with \"category\" if they have one");
                a.text("--out", o->out, "the recording, a safetensors file");
                a.integer("--depth", o->depth, "tokens drafted behind every position (default 12)");
                a.integer("--max-tokens", o->max_tokens, "longest text (default 128)");
-               a.number("--temperature", o->temperature, "of target and draft (default 1; 0: greedy)");
+               a.number("--temperature", o->temperature, "of target and draft (default 1; 0: greedy), of adapters (default 0)");
                a.texts("--stop", o->stop, "a text that ends a reply (default: as the run's environment says)");
                a.text("--commit", o->commit, "in place of --draft: TARGET is a masked diffusion model; this rule (threshold_80), run or artefact commits its first passes");
                a.number("--share", o->share, "with --commit: of the passes that are stored, drawn (default 1)");

@@ -41,6 +41,9 @@ struct GenerateOrder {
   // decides how many tokens it drafts (envs/draft_length/rules.h).
   ModelChoice draft = {};
   std::string drafter = {}, draft_rule = "confidence_60";
+  // A folder of PEFT folders: a prompt that names one of them is answered with it, all in the same batches; bytes they may take with the caches.
+  std::string adapters = {};
+  int64_t adapter_bytes = int64_t{256} << 20;
 };
 struct GeneratedText {
   int64_t prompt = 0, sample = 0;
@@ -50,6 +53,7 @@ struct GeneratedText {
   std::vector<float> logprobs;         // ln p under softmax(logits / temperature); greedy: at temperature 1
   std::string text;                    // of the tokens, special ones left out
   bool stopped = false;                // false: the token limit ended it
+  std::string error = {};              // why there is none: the files of its adapter are bad
 };
 
 // ---- eval ----
@@ -110,6 +114,16 @@ struct RecordOrder {
   uint64_t seed = 1;
 };
 
+// A base model and adapters of it answer prompts (trainers/language/adapter_tables.h).
+struct AdapterTableOrder {
+  ModelChoice model;                    // the base: a run, whose environment says what is right, or a Hugging Face folder
+  std::vector<std::string> adapters;    // PEFT folders, or runs that trained one
+  std::vector<std::string> prompts;     // JSONL files with answers; the task is "category", else the file's name
+  int64_t max_tokens = 128, embedding = 32, samples = 1, threads = 0;
+  double temperature = 0;               // 0: greedy
+  uint64_t seed = 1;
+};
+
 // ---- eval of recipes ----
 // A recipe reads the texts (as measure reads them) beside a cache of 16 bits and the ways people keep a cache within the recipe's bytes
 // (envs/kv_precision/pages/page_rules.h).
@@ -146,6 +160,8 @@ struct LanguageTools {
   std::function<KvSensitivity(const MeasureOrder& order)> measure;
   // ConfigError for models that make no pair. Shows progress.
   std::function<Recording(const RecordOrder& order)> record;
+  // DataError naming the prompt's place or the adapter's folder. Shows progress.
+  std::function<Recording(const AdapterTableOrder& order)> record_adapters;
   // DataError also when the recipe is for another model. Shows progress.
   std::function<RecipeScores(const RecipeScoreOrder& order)> score_recipe;
   // Presets beside those of TrainerPreset: (name, doc).

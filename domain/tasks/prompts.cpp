@@ -38,6 +38,7 @@ class PromptReader {
       out.text = text_of(object[found], found);
     }
     if (object.contains("category")) out.category = text_of(object["category"], "category");
+    if (object.contains("adapter")) out.adapter = text_of(object["adapter"], "adapter");
     return out;
   }
 

@@ -12,10 +12,11 @@ struct PromptLine {
   std::string text;             // UTF-8; empty when tokens are given
   std::vector<int32_t> tokens;  // the prompt as ids, taken as they are
   std::string category = {};    // that a file of prompts says it is in
+  std::string adapter = {};     // that is to answer it, where a file says so; empty: the model itself
 };
 
-// {"prompt": text}, {"question": text} or {"tokens": [ids]}, and {"category": text} if it is in one; other keys are ignored, so that a
-// file of problems can be used as it is. DataError naming file and line; also for a file without a prompt.
+// {"prompt": text}, {"question": text} or {"tokens": [ids]}, and {"category": text} if it is in one, {"adapter": name} if one is to answer;
+// other keys are ignored, so that a file of problems can be used as it is. DataError naming file and line; also for a file without a prompt.
 std::vector<PromptLine> read_prompts(const std::string& file);
 
 }  // namespace trimtab

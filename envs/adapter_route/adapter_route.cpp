@@ -5,11 +5,13 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "envs/adapter_route/resident_set.h"
+#include "policies/bandits/best_arm.h"
 
 namespace trimtab {
 namespace {
 
-constexpr int64_t kItemSize = 10;   // of item_features
+constexpr int64_t kItemSize = 14;   // of item_features
 enum Term { kQuality, kLatency, kBytes };
 
 float between(double value, float low, float high) { return std::clamp(static_cast<float>(value), low, high); }
@@ -23,7 +25,8 @@ std::vector<Feature> context_features(int64_t dimension) {
 }
 std::vector<Feature> item_features() {
   return {{"is_base", "", 0, 1},        {"resident", "", 0, 1},      {"log2_mb", "", 0, 24},   {"wait_s", "s", 0, 60},         {"price", "", 0, 100},
-          {"mean_quality", "", -4, 4},  {"deviation", "", 0, 100},   {"log2_count", "", 0, 20}, {"log2_recency", "", 0, 20}, {"log2_frequency", "", 0, 20}};
+          {"mean_quality", "", -4, 4},  {"deviation", "", 0, 100},   {"log2_count", "", 0, 20}, {"log2_recency", "", 0, 20}, {"log2_frequency", "", 0, 20},
+          {"gain", "", 0, 4},           {"planned", "", 0, 1},       {"loss", "", 0, 100},    {"index", "", -200, 200}};
 }
 
 }  // namespace
@@ -35,7 +38,16 @@ void RouterOptions::describe(Fields& f) {
   f.number("noise", noise, {.low = 0, .high = 100, .doc = "thompson: standard deviation of an observed quality"});
   f.integer("epoch", epoch, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "polar: between choices of residents"});
   f.integer("first_epoch", first_epoch, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "polar_plus: the first epoch, each next is twice as long"});
+  f.integer("window", window, {.low = 0, .high = 1 << 16, .unit = "requests", .doc = "that the plan of agents and index_loss looks back on; 0: no plan"});
+  f.integer("replan", replan, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "between plans"});
   f.number("explore", explore, {.low = 0, .high = 100, .doc = "polar_plus: adapters are forced until they were used this times features times log requests"});
+}
+
+void PriorOptions::describe(Fields& f) {
+  f.texts("tables", tables, {.doc = "quality tables that the linear models of agents, prior_lru and index_loss are fitted on before the first request; none: they know nothing"});
+  f.number("weight", weight, {.low = 0, .high = 1e6, .unit = "observations", .doc = "that a row of these tables counts for"});
+  f.integer("contexts", contexts, {.low = 0, .high = 1 << 16, .doc = "rows of these tables that the plan looks at beside the last requests"});
+  f.flag("by_task", by_task, "models are means of these tables' tasks, prompts belong to the nearest; else linear in the context");
 }
 
 void AdapterRouteOptions::describe(Fields& f) {
@@ -52,6 +64,7 @@ void AdapterRouteOptions::describe(Fields& f) {
   f.block("paging", paging, "room for adapters, and what loading one takes");
   f.block("synthetic", synthetic, "mode synthetic");
   f.block("routers", routers, "of the baselines");
+  f.block("prior", prior, "what is known of qualities before the first request");
   f.integer("episodes", episodes, {.low = 1, .high = 1 << 20, .doc = "of an evaluation"});
 }
 
@@ -68,6 +81,16 @@ std::unique_ptr<QualitySource> open_qualities(const AdapterRouteOptions& options
 AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source)
     : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
   for (int64_t a = 0; a < adapters(); ++a) prices_.push_back(options.w_latency * paging_.load_ms(a) / 1000 + options.w_bytes * static_cast<double>(paging_.bytes(a)) / 1e9);
+  if (!options.prior.tables.empty()) {
+    prior_ = fit_qualities(options.prior.tables, options.routers.ridge, options.prior.weight, options.prior.contexts, options.prior.by_task);
+    const int64_t seen = prior_.centroids.empty() ? std::ssize(prior_.models[0].theta()) : std::ssize(prior_.centroids[0]);
+    if (std::ssize(prior_.models) != adapters() + 1 || seen != source_->dimension())
+      throw ConfigError(fmt::format("prior.tables are of {} models with embeddings of {}, the requests' of {} and {}: record them alike", prior_.models.size(), seen - 1, adapters() + 1, source_->dimension() - 1));
+  } else {
+    prior_.models.assign(adapters() + 1, RidgeModel(source_->dimension(), options.routers.ridge));
+  }
+  for (const std::vector<float>& x : prior_.rows)
+    for (const RidgeModel& model : prior_.models) prior_means_.push_back(model.mean(x));
   const bool learned = options.eviction == "learned";
   eviction_ = learned ? Eviction::kLru : eviction_of(options.eviction);
   const auto models = static_cast<int>(adapters() + 1);
@@ -90,12 +113,14 @@ void AdapterRoute::reset(State& s, WorldKey key) const {
   s = std::move(fresh);
   s.key = key, s.world = world_of(key);
   draw_requests(key, options_.requests, source_->tasks(), s.requests);
-  s.places_ms.assign(options_.max_batch, 0);
+  s.places_ms.assign(options_.max_batch, 0), s.places_model.assign(options_.max_batch, static_cast<int32_t>(adapters()));
   paging_.begin(s.paging);
-  s.models.assign(adapters() + 1, RidgeModel(source_->dimension(), options_.routers.ridge));
-  s.counts.assign(adapters() + 1, 0);
+  s.models = prior_.models;
+  s.counts.assign(adapters() + 1, 0), s.gains.assign(adapters(), 0);
+  s.means.assign(options_.routers.window * (adapters() + 1), 0), s.planned.assign(adapters(), 0);
   s.next = -1;
   advance(s);
+  notice(s);
 }
 
 void AdapterRoute::advance(State& s) const {
@@ -131,7 +156,12 @@ AdapterRoute::Served AdapterRoute::answer(State& s, const Choice& c) const {
   out.quality = source_->quality(s.prompt, c.adapter);
   Draws noise(s.world, Stream::kAck, static_cast<uint32_t>(s.next), static_cast<uint32_t>(c.adapter));
   out.observed = out.quality + source_->noise() * noise.normal();
-  *std::min_element(s.places_ms.begin(), s.places_ms.end()) = s.now_ms + out.paging_ms + out.prefill_ms + options_.decode_token_ms * r.output_tokens;
+  const auto place = std::min_element(s.places_ms.begin(), s.places_ms.end()) - s.places_ms.begin();
+  s.places_model[place] = static_cast<int32_t>(c.adapter);
+  s.places_ms[place] = s.now_ms + out.paging_ms + out.prefill_ms + options_.decode_token_ms * r.output_tokens;
+  std::vector<uint8_t> at_work(adapters() + 1);
+  for (int64_t i = 0; i < options_.max_batch; ++i) at_work[s.places_model[i]] |= s.places_ms[i] > s.now_ms;
+  s.batch_models += std::count(at_work.begin(), at_work.end() - 1, 1);
   s.quality += out.quality, s.ttft_ms += out.ttft_ms(), s.in_time += out.ttft_ms() <= options_.slo_ms;
   out.over = s.next + 1 == std::ssize(s.requests);
   return out;
@@ -173,6 +203,55 @@ std::vector<double> AdapterRoute::qualities(WorldKey key) const {
 
 bool AdapterRoute::due(const State& s) const { return missing(s, s.route) && !paging_.has_room(s.paging, s.route); }
 
+void AdapterRoute::notice(State& s) const {
+  if (s.next == std::ssize(s.requests)) return;
+  s.features = prior_.features(s.prompt.x);
+  const double fade = std::exp2(-1 / kHalfLife);
+  std::vector<double> means;
+  for (const RidgeModel& model : s.models) means.push_back(model.mean(s.features));
+  // The best of those that are there, and the second: what the best one's own gain is measured from.
+  double best = means.back(), second = means.back();
+  for (int64_t a = 0; a < adapters(); ++a) {
+    if (missing(s, a)) continue;
+    if (means[a] > best) second = best, best = means[a];
+    else second = std::max(second, means[a]);
+  }
+  for (int64_t a = 0; a < adapters(); ++a) {
+    const double without = missing(s, a) || means[a] < best ? best : second;
+    s.gains[a] = fade * s.gains[a] + (1 - fade) * std::max(0.0, means[a] - without);
+  }
+  const RouterOptions& o = options_.routers;
+  if (o.window == 0) return;
+  std::copy(means.begin(), means.end(), s.means.begin() + s.next % o.window * std::ssize(means));
+  if (s.next % o.replan == 0) plan(s);
+}
+
+void AdapterRoute::plan(State& s) const {
+  const int64_t window = options_.routers.window, rows = std::min(window, s.next + 1), models = adapters() + 1;
+  std::vector<double> values(s.means.begin(), s.means.begin() + rows * models);
+  values.insert(values.end(), prior_means_.begin(), prior_means_.end());
+  // What the next `window` requests gain pays for changes.
+  ResidentProblem problem{values, prices_, {}, static_cast<double>(window * models) / static_cast<double>(values.size())};
+  for (const auto& a : s.paging.adapters) problem.before.push_back(a.resident != 0);
+  s.planned = best_residents(problem, paging_);
+}
+
+double AdapterRoute::loss(const State& s, int64_t a) const { return a < adapters() && s.planned[a] && !missing(s, a) ? prices_[a] : 0; }
+
+int64_t AdapterRoute::least_loss(const State& s) const {
+  if (s.paging.residents == 0) return -1;
+  return best_arm(adapters(), [&](int64_t a) { return missing(s, a) ? -1e300 : -loss(s, a) - s.gains[a]; });
+}
+
+double AdapterRoute::entry_price(const State& s, int64_t a) const {
+  if (!missing(s, a) || s.planned[a]) return 0;
+  return prices_[a] + (paging_.has_room(s.paging, a) ? 0 : loss(s, least_loss(s)));
+}
+
+double AdapterRoute::index(const State& s, int64_t a) const {
+  return s.models[a].mean(s.features) + options_.routers.alpha * s.models[a].width(s.features) - entry_price(s, a);
+}
+
 std::span<float> AdapterRoute::show_context(const State& s, float* out) const {
   float* at = std::copy(s.prompt.x.begin(), s.prompt.x.end(), out);
   const auto arrived = std::upper_bound(s.requests.begin(), s.requests.end(), s.now_ms, [](double now, const Request& r) { return now < r.arrival_ms; });
@@ -190,17 +269,22 @@ void AdapterRoute::show_items(const State& s, int64_t count, ObservationRows out
   for (int64_t a = 0; a < count; ++a) {
     const bool base = a == adapters();
     const PagingState::Adapter none, &p = base ? none : s.paging.adapters[a];
+    const double mean = s.models[a].mean(s.features), width = s.models[a].width(s.features);
     const double mb = base ? 0 : static_cast<double>(paging_.bytes(a)) / 1e6, wait_ms = base ? 0 : paging_.arrives_ms(s.paging, a, s.now_ms) - s.now_ms;
     const float values[kItemSize] = {static_cast<float>(base),
                                      static_cast<float>(base || p.resident),
                                      between(std::log2(1 + mb), 0, 24),
                                      between(wait_ms / 1000, 0, 60),
                                      between(base || p.resident ? 0 : prices_[a], 0, 100),
-                                     between(s.models[a].mean(s.prompt.x), -4, 4),
-                                     between(s.models[a].width(s.prompt.x), 0, 100),
+                                     between(mean, -4, 4),
+                                     between(width, 0, 100),
                                      log_count(s.counts[a]),
                                      p.last_used < 0 ? 20.0f : log_count(s.paging.clock - p.last_used),
-                                     between(std::log2(1 + p.aged_now(s.paging.clock)), 0, 20)};
+                                     between(std::log2(1 + p.aged_now(s.paging.clock)), 0, 20),
+                                     between(base ? 0 : s.gains[a], 0, 4),
+                                     static_cast<float>(!base && s.planned[a]),
+                                     between(loss(s, a), 0, 100),
+                                     between(mean + options_.routers.alpha * width - entry_price(s, a), -200, 200)};
     std::copy(std::begin(values), std::end(values), out.items + a * kItemSize);
   }
 }
@@ -235,9 +319,10 @@ void AdapterRoute::act(State& s, int agent, const float* action) const {
 
 AdapterRoute::Served AdapterRoute::follow(State& s) const {
   const Served out = answer(s, {.adapter = s.route, .victim = s.victim, .eviction = eviction_});
-  s.models[s.route].learn(s.prompt.x, out.observed), ++s.counts[s.route];
+  s.models[s.route].learn(s.features, out.observed), ++s.counts[s.route];
   s.victim = -1;
   advance(s);
+  notice(s);
   return out;
 }
 
@@ -250,11 +335,13 @@ StepOutcome AdapterRoute::step(State& s, float* terms) const {
 }
 
 void AdapterRoute::serialise(State& s, Archive& a) const {
-  a(s.key), a(s.world), a(s.requests), a(s.next), a(s.now_ms), a(s.prompt), a(s.places_ms), a(s.paging), a(s.counts), a(s.route), a(s.victim);
-  a(s.adapted), a(s.hits), a(s.in_time), a(s.quality), a(s.ttft_ms);
-  if (a.reading()) s.models.assign(adapters() + 1, RidgeModel(source_->dimension(), options_.routers.ridge));
+  a(s.key), a(s.world), a(s.requests), a(s.next), a(s.now_ms), a(s.prompt), a(s.places_ms), a(s.places_model), a(s.paging), a(s.features), a(s.counts), a(s.gains), a(s.means), a(s.planned), a(s.route), a(s.victim);
+  a(s.batch_models), a(s.adapted), a(s.hits), a(s.in_time), a(s.quality), a(s.ttft_ms);
+  if (a.reading()) s.models = prior_.models;
   for (RidgeModel& model : s.models) a(model);   // one by one into models of the right shape, which the general vector would make anew
   const bool fits = std::ssize(s.requests) == options_.requests.requests && std::ssize(s.places_ms) == options_.max_batch && std::ssize(s.paging.adapters) == adapters() &&
+                    std::ssize(s.places_model) == options_.max_batch && std::ssize(s.gains) == adapters() &&
+                    std::ssize(s.planned) == adapters() && s.features.size() == prior_.models[0].theta().size() && std::ssize(s.means) == options_.routers.window * (adapters() + 1) &&
                     std::ssize(s.counts) == adapters() + 1 && std::ssize(s.prompt.x) == source_->dimension() && s.next >= 0 && s.next < std::ssize(s.requests);
   if (!fits) throw CheckpointError("saved adapter_route: a state of another number of requests, adapters or features");
 }

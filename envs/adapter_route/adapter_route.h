@@ -8,7 +8,17 @@
 //
 // Agent `route` chooses one of N adapters or the base model (the last item). Agent `evict` (eviction: learned) chooses who makes room when what
 // was chosen is missing and finds none; otherwise its choice is not asked for (`due` 0). What is shown of qualities is a ridge regression for
-// each adapter, learned within the episode (policies/bandits/ridge_model.h).
+// each adapter, learned within the episode (policies/bandits/ridge_model.h), from nothing or from tables that were recorded before (`prior`).
+//
+// From these models' means q follows what a place in memory is worth, as POLAR's slow time scale has it:
+//
+//   planned  the best residents (resident_set.h) for the last `window` requests and some contexts of the prior tables, chosen anew every `replan`
+//            requests, where a change costs its price once
+//   gain_a   fading mean over requests of max(0, q_a(x) - best q_b(x) of the base model and the residents but a)
+//   loss_v   what it costs that a resident v leaves: its price where it is planned, else nothing. Who leaves has the least loss, then the least gain
+//   index_a  q_a(x) + alpha deviation; less price_a + the least loss of a resident where a is missing and not planned
+//
+// Without a plan (window 0) the index is cache-aware LinUCB's.
 #pragma once
 
 #include <memory>
@@ -29,7 +39,17 @@ struct RouterOptions {
   double alpha = 0.6, ridge = 0.2;       // of LinUCB's bonus; of A at the start
   double epsilon = 0.05, noise = 0.1;    // epsilon-greedy; Thompson's standard deviation of a reward
   int64_t epoch = 256, first_epoch = 64; // requests: POLAR's; POLAR+'s first
+  int64_t window = 64, replan = 16;      // requests
   double explore = 0.2;                  // c of POLAR+'s forced pulls: c d log t
+  void describe(Fields& f);
+};
+
+// What was known of qualities before the first request.
+struct PriorOptions {
+  std::vector<std::string> tables;
+  double weight = 1;
+  int64_t contexts = 64;
+  bool by_task = false;
   void describe(Fields& f);
 };
 
@@ -43,6 +63,7 @@ struct AdapterRouteOptions {
   PagingOptions paging;
   SyntheticQualityOptions synthetic;
   RouterOptions routers;
+  PriorOptions prior;
   int64_t episodes = 8;
   void describe(Fields& f);
 };
@@ -59,11 +80,18 @@ class AdapterRoute {
     double now_ms = 0;                  // when
     Prompt prompt;                      // of it
     std::vector<double> places_ms;      // [max_batch] free from then on
+    std::vector<int32_t> places_model;  // [max_batch] who is at work there
     PagingState paging;
-    std::vector<RidgeModel> models;     // [N + 1]; learned by follow()
-    std::vector<int64_t> counts;        // [N + 1] of them
+    // Kept by follow():
+    std::vector<float> features;        // of the prompt, that models see
+    std::vector<RidgeModel> models;     // [N + 1]
+    std::vector<int64_t> counts;        // [N + 1] of their observations
+    std::vector<double> gains;          // [N]
+    std::vector<double> means;          // [window, N + 1] of the last requests, in turn
+    std::vector<uint8_t> planned;       // [N]
     int64_t route = 0, victim = -1;     // what the agents chose
     int64_t adapted = 0, hits = 0, in_time = 0;   // requests that an adapter served, those that found it resident; in slo_ms
+    int64_t batch_models = 0;           // adapters at work, summed over requests
     double quality = 0, ttft_ms = 0;
   };
   AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source);
@@ -113,6 +141,10 @@ class AdapterRoute {
   double price(int64_t adapter) const { return adapter < adapters() ? prices_[adapter] : 0; }
   std::span<const double> prices() const { return prices_; }   // [N]
   std::vector<double> qualities(WorldKey key) const;            // [requests, N + 1] expected: hindsight
+  const QualityPrior& prior() const { return prior_; }
+  double loss(const State& s, int64_t adapter) const;           // of a resident; 0 for others
+  double index(const State& s, int64_t adapter) const;          // of 0 to N
+  int64_t least_loss(const State& s) const;                     // the resident that should leave; -1: none
   const Paging& paging() const { return paging_; }
   const QualitySource& source() const { return *source_; }
   const AdapterRouteOptions& options() const { return options_; }
@@ -122,6 +154,9 @@ class AdapterRoute {
   Served answer(State& s, const Choice& choice) const;       // this one
   double bring(State& s, const Choice& choice) const;
   bool due(const State& s) const;   // an eviction
+  void notice(State& s) const;      // the present prompt, in gains and means
+  void plan(State& s) const;
+  double entry_price(const State& s, int64_t adapter) const;   // what index() takes off where it is missing
   void show_items(const State& s, int64_t count, ObservationRows out) const;
   std::span<float> show_context(const State& s, float* out) const;
 
@@ -129,6 +164,8 @@ class AdapterRoute {
   std::unique_ptr<QualitySource> source_;
   Paging paging_;
   std::vector<double> prices_;
+  QualityPrior prior_;
+  std::vector<double> prior_means_;   // [contexts, N + 1]
   Eviction eviction_;
   EnvSpec spec_;
 };

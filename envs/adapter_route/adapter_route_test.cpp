@@ -22,6 +22,8 @@ AdapterRoute made(const std::string& yaml) { return made(options_of(yaml)); }
 
 constexpr const char* kSmall = "{type: adapter_route, eviction: learned, requests: {requests: 60}, paging: {slots: 2}, synthetic: {adapters: 5, tasks: 5, embedding: 4}}";
 
+constexpr int kItem = 14;   // features of an item
+
 struct View {
   std::vector<float> context, items;
   std::vector<uint8_t> mask;
@@ -31,7 +33,7 @@ struct View {
     const ObservationRows rows{context.data(), items.data(), mask.data()};
     agent < 0 ? env.observe_critic(s, rows) : env.observe(s, agent, rows);
   }
-  float item(int64_t index, int feature) const { return items[index * 10 + feature]; }
+  float item(int64_t index, int feature) const { return items[index * kItem + feature]; }
 };
 void act(const AdapterRoute& env, State& s, int agent, int64_t choice) {
   const auto action = static_cast<float>(choice);
@@ -173,7 +175,7 @@ TEST(AdapterRoute, SavedAndRestoredGoesOnBitEqual) {
   LightBatch<AdapterRoute> a(env, 2), b(env, 2);
   const std::vector<WorldKey> keys = {{test_seed(), 0}, {test_seed(), 1}};
   a.reset(keys, 2), b.reset(keys, 2);
-  std::vector<float> reward(2), terms(6), critic(2 * env->spec().critic.context_size()), items(2 * 6 * 10);
+  std::vector<float> reward(2), terms(6), critic(2 * env->spec().critic.context_size()), items(2 * 6 * kItem);
   std::vector<uint8_t> terminated(2), truncated(2), mask(12);
   const auto step = [&](LightBatch<AdapterRoute>& batch, int t) {
     const std::vector<float> routes = {static_cast<float>(t % 6), static_cast<float>(t * t % 5)}, victims = {static_cast<float>(t % 5), 0};
@@ -192,6 +194,70 @@ TEST(AdapterRoute, SavedAndRestoredGoesOnBitEqual) {
   LightBatch<AdapterRoute> wrong(other, 2);
   Archive refused = Archive::reader(saved.bytes());
   EXPECT_THROW(wrong.serialise(refused), CheckpointError);
+}
+
+// What a place is worth, by hand: a plan of no more than fit, losses of planned residents alone, and entry prices of what is missing and not planned.
+TEST(AdapterRoute, APlannedResidentIsWorthItsPrice) {
+  AdapterRouteOptions o = options_of(kSmall);
+  o.requests.requests = 300, o.routers.window = 32, o.routers.replan = 8;
+  const AdapterRoute env = made(o);
+  State s;
+  env.reset(s, {test_seed(), 5});
+  float terms[3];
+  for (int t = 0; t < 299; ++t) {
+    const View v(env, s, 0);
+    for (int a = 0; a < 6; ++a) {
+      const double bound = s.models[a].mean(s.prompt.x) + o.routers.alpha * s.models[a].width(s.prompt.x);
+      const bool there = a == 5 || s.paging.adapters[a].resident;
+      EXPECT_NEAR(v.item(a, 13), env.index(s, a), 1e-4);
+      const double out = env.paging().has_room(s.paging, 0) ? 0 : env.loss(s, env.least_loss(s));
+      EXPECT_NEAR(env.index(s, a), there || s.planned[a] ? bound : bound - env.price(a) - out, 1e-9);
+      if (a < 5) {
+        EXPECT_GE(s.gains[a], 0);
+        EXPECT_EQ(env.loss(s, a), there && s.planned[a] ? env.price(a) : 0);
+      }
+    }
+    EXPECT_LE(std::count(s.planned.begin(), s.planned.end(), 1), 2);
+    const int64_t leaves = env.least_loss(s);
+    for (int a = 0; a < 5 && leaves >= 0; ++a) {
+      EXPECT_TRUE(s.paging.adapters[leaves].resident);
+      if (s.paging.adapters[a].resident) {
+        EXPECT_LE(env.loss(s, leaves) + s.gains[leaves], env.loss(s, a) + s.gains[a] + 1e-12);
+      }
+    }
+    act(env, s, 0, t % 7 % 6), act(env, s, 1, std::max<int64_t>(0, leaves));
+    env.step(s, terms);
+  }
+}
+
+// Without a plan the index is LinUCB's less the price of what is missing.
+TEST(AdapterRoute, TheIndexWithoutAPlanIsCacheAwareLinUcb) {
+  AdapterRouteOptions o = options_of(kSmall);
+  o.routers.window = 0;
+  const AdapterRoute env = made(o);
+  EXPECT_EQ(run_router(env, "aware_lru", {test_seed(), 6}).adapters[0], run_router(env, "index_loss", {test_seed(), 6}).adapters[0]);
+  o.paging.slots = 5;   // nobody has to leave, so who would does not matter
+  const AdapterRoute roomy = made(o);
+  EXPECT_EQ(run_router(roomy, "aware_lru", {test_seed(), 6}).adapters, run_router(roomy, "index_loss", {test_seed(), 6}).adapters);
+  EXPECT_EQ(run_router(roomy, "prior_lru", {test_seed(), 6}).adapters, run_router(roomy, "aware_lru", {test_seed(), 6}).adapters) << "there are no tables to know from";
+}
+
+// A batch of one place has one adapter at work; with the base model none.
+TEST(AdapterRoute, CountsTheAdaptersOfABatch) {
+  AdapterRouteOptions o = options_of(kSmall);
+  o.max_batch = 1;
+  const AdapterRoute env = made(o);
+  State s;
+  env.reset(s, {1, 3});
+  env.serve(s, {.adapter = 5}), env.serve(s, {.adapter = 5});
+  EXPECT_EQ(s.batch_models, 0);
+  env.serve(s, {.adapter = 1}), env.serve(s, {.adapter = 3});
+  EXPECT_EQ(s.batch_models, 2);
+  o.max_batch = 60, o.requests.rate = 1000;
+  const AdapterRoute wide = made(o);
+  wide.reset(s, {1, 3});
+  for (const int64_t a : {0, 0, 5, 2}) wide.serve(s, {.adapter = a});
+  EXPECT_EQ(s.batch_models, 1 + 1 + 1 + 2);
 }
 
 TEST(AdapterRoute, OptionsThatCannotBeAreRefused) {
@@ -216,7 +282,7 @@ class Greedy final : public AgentFunction {
   void decide(const float*, const float* items, const uint8_t* mask, int count, float* action) override {
     int best = -1;
     for (int i = 0; i < count; ++i)
-      if (mask[i] && (best < 0 || (routes_ && items[i * 10 + 5] + items[i * 10 + 6] > items[best * 10 + 5] + items[best * 10 + 6]))) best = i;
+      if (mask[i] && (best < 0 || (routes_ && items[i * kItem + 5] + items[i * kItem + 6] > items[best * kItem + 5] + items[best * kItem + 6]))) best = i;
     *action = static_cast<float>(best);
   }
 
@@ -288,6 +354,12 @@ TEST(AdapterRouteEvaluation, ReplaysRecordedTables) {
   EXPECT_GT(quality_of("polar"), 0.8);
   EXPECT_GT(quality_of("linucb_lru"), 0.8);
   EXPECT_LT(quality_of("best_single"), 0.6);
+  // What was fitted beforehand is known from the first request.
+  const auto prior = evaluator("{type: adapter_route, mode: recorded, requests: {requests: 500, alpha: 1}, paging: {slots: 2}, prior: {tables: [" + file + "]}}", file);
+  for (const char* policy : {"prior_lru", "index_loss"}) EXPECT_GT(metric(*prior, prior->run(policy, {}, 0, test_seed(), false), "quality"), 0.89) << policy;
+  const auto by_task = evaluator("{type: adapter_route, mode: recorded, requests: {requests: 500, alpha: 1}, paging: {slots: 2}, prior: {by_task: true, tables: [" + file + "]}}", file);
+  for (const char* policy : {"prior_lru", "static_prior", "index_loss"}) EXPECT_NEAR(metric(*by_task, by_task->run(policy, {}, 0, test_seed(), false), "quality"), 0.9, 1e-6) << policy;
+  EXPECT_THROW(evaluator("{type: adapter_route, prior: {tables: [" + file + "]}}"), ConfigError);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ class AdapterRouteEvaluator final : public Evaluator {
 
   std::vector<MetricInfo> metrics() const override {
     return {{"quality", "", true},       {"quality_of_oracle", "%", true}, {"value", "", true},       {"ttft_ms", "ms", false},  {"ttft_p50_ms", "ms", false},
-            {"ttft_p95_ms", "ms", false}, {"ttft_p99_ms", "ms", false},     {"in_time", "", true},     {"hit_rate", "", true},    {"paged_gb", "GB", false},
+            {"ttft_p95_ms", "ms", false}, {"ttft_p99_ms", "ms", false},     {"in_time", "", true},     {"hit_rate", "", true},    {"paged_gb", "GB", false}, {"adapters_per_batch", "", false},
             {"regret", "", false},       {"routing_regret", "", false},    {"paging_regret", "", false}};
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
@@ -59,7 +59,7 @@ class AdapterRouteEvaluator final : public Evaluator {
     out.metrics = {quality, 100 * quality / mean_of(oracle.quality), quality - mean_of(routed.price), mean_of(ttft), percentile(ttft, 0.5), percentile(ttft, 0.95),
                    percentile(ttft, 0.99), static_cast<double>(end.in_time) / static_cast<double>(requests),
                    end.adapted > 0 ? static_cast<double>(end.hits) / static_cast<double>(end.adapted) : 1, static_cast<double>(end.paging.paged_bytes) / 1e9,
-                   regret.total(requests), regret.routing.back(), regret.paging.back()};
+                   static_cast<double>(end.batch_models) / static_cast<double>(requests), regret.total(requests), regret.routing.back(), regret.paging.back()};
     if (!with_series) return out;
     for (int64_t t = 0; t < requests; ++t) out.series["regret"].push_back(static_cast<float>(regret.total(t + 1)));
     out.series["routing_regret"].assign(regret.routing.begin(), regret.routing.end());

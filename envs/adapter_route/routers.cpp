@@ -96,7 +96,7 @@ class LinearRouter : public Router {
   explicit LinearRouter(const AdapterRoute& env)
       : env_(env), models_(env.adapters() + 1, RidgeModel(env.source().dimension(), env.options().routers.ridge)), counts_(env.adapters() + 1) {}
   int64_t route(const State& s) override {
-    x_ = s.prompt.x;
+    x_ = knows_ ? env_.prior().features(s.prompt.x) : s.prompt.x;
     return pick(s);
   }
   void learn(int64_t adapter, double quality) override { models_[adapter].learn(x_, quality), ++counts_[adapter]; }
@@ -106,12 +106,14 @@ class LinearRouter : public Router {
   int64_t size() const { return std::ssize(models_); }
   const RouterOptions& options() const { return env_.options().routers; }
   double bound(int64_t a) const { return models_[a].mean(x_) + options().alpha * models_[a].width(x_); }
+  void begin_from_prior() { models_ = env_.prior().models, knows_ = true; }
   double miss(const State& s, int64_t a) const { return env_.missing(s, a) ? env_.price(a) : 0; }
 
   const AdapterRoute& env_;
   std::vector<RidgeModel> models_;   // [N + 1]
   std::vector<int64_t> counts_;
   std::vector<float> x_;
+  bool knows_ = false;               // began from the prior, and sees its features
 };
 
 class LinUcbRouter : public LinearRouter {
@@ -125,6 +127,23 @@ class LinUcbRouter : public LinearRouter {
 
  private:
   bool aware_;
+};
+
+class PriorRouter final : public LinUcbRouter {
+ public:
+  explicit PriorRouter(const AdapterRoute& env) : LinUcbRouter(env, true) { begin_from_prior(); }
+};
+
+class IndexRouter final : public Router {
+ public:
+  explicit IndexRouter(const AdapterRoute& env) : env_(env) {}
+  int64_t route(const State& s) override {
+    return best_arm(env_.adapters() + 1, [&](int64_t a) { return env_.index(s, a); });
+  }
+  bool follows() const override { return true; }
+
+ private:
+  const AdapterRoute& env_;
 };
 
 class EpsilonGreedyRouter final : public LinearRouter {
@@ -152,7 +171,8 @@ class ThompsonRouter final : public LinearRouter {
 
 class StaticRouter final : public LinearRouter {
  public:
-  StaticRouter(const AdapterRoute& env, WorldKey key) : LinearRouter(env) {
+  StaticRouter(const AdapterRoute& env, WorldKey key, bool from_prior) : LinearRouter(env) {
+    if (from_prior) begin_from_prior();
     const std::vector<double> values = env.qualities(key);
     set_ = best_residents({values, env.prices(), std::vector<uint8_t>(env.adapters()), 1}, env.paging());
   }
@@ -284,9 +304,10 @@ struct Combination {
   bool future = false;
 };
 std::vector<Combination> combinations() {
-  std::vector<Combination> out = {{"oracle", "oracle", "", true}, {"best_single", "best_single", "lru", true}, {"static_k", "static_k", "", true}};
+  std::vector<Combination> out = {{"oracle", "oracle", "", true}, {"best_single", "best_single", "lru", true}, {"static_k", "static_k", "", true}, {"static_prior", "static_prior", "", true}};
   for (const char* name : {"base", "linucb", "polar", "polar_plus"}) out.push_back({name, name, ""});
-  for (const char* name : {"random", "classifier", "centroid", "epsilon_greedy", "thompson", "aware"}) out.push_back({std::string(name) + "_lru", name, "lru"});
+  for (const char* name : {"random", "classifier", "centroid", "epsilon_greedy", "thompson", "aware", "prior"}) out.push_back({std::string(name) + "_lru", name, "lru"});
+  out.push_back({"index_loss", "index", "lru"});
   for (const std::string& rule : eviction_names()) out.push_back({"linucb_" + rule, "linucb", rule, rule == "belady"});
   return out;
 }
@@ -306,7 +327,8 @@ Routed run(const AdapterRoute& env, Router& router, bool stays, Eviction rule, s
     double price = router.plan(s, wanted) ? env.set_residents(s, wanted) : 0;
     AdapterRoute::Choice choice{.adapter = router.route(s), .stays = stays, .eviction = rule};
     if (!routes.empty()) choice.future = routes.subspan(s.next + 1);
-    const AdapterRoute::Served served = env.serve(s, choice);
+    if (router.follows()) s.route = choice.adapter, s.victim = env.least_loss(s);
+    const AdapterRoute::Served served = router.follows() ? env.follow(s) : env.serve(s, choice);
     router.learn(choice.adapter, served.observed);
     out.adapters.push_back(static_cast<int32_t>(choice.adapter)), out.hit.push_back(served.hit);
     out.quality.push_back(served.quality), out.price.push_back(price + served.price), out.ttft_ms.push_back(served.ttft_ms());
@@ -336,11 +358,13 @@ bool knows_the_future(const std::string& name) { return combination_of(name).fut
 std::unique_ptr<Router> make_router(const std::string& name, const AdapterRoute& env, WorldKey key) {
   if (name == "oracle") return std::make_unique<OracleRouter>(env, key);
   if (name == "best_single") return std::make_unique<FixedRouter>(best_single(env, key));
-  if (name == "static_k") return std::make_unique<StaticRouter>(env, key);
+  if (name == "static_k" || name == "static_prior") return std::make_unique<StaticRouter>(env, key, name == "static_prior");
   if (name == "base") return std::make_unique<FixedRouter>(env.adapters());
   if (name == "random") return std::make_unique<RandomRouter>(env);
   if (name == "classifier" || name == "centroid") return std::make_unique<TaskRouter>(env, name == "centroid");
   if (name == "linucb" || name == "aware") return std::make_unique<LinUcbRouter>(env, name == "aware");
+  if (name == "prior") return std::make_unique<PriorRouter>(env);
+  if (name == "index") return std::make_unique<IndexRouter>(env);
   if (name == "epsilon_greedy") return std::make_unique<EpsilonGreedyRouter>(env);
   if (name == "thompson") return std::make_unique<ThompsonRouter>(env);
   if (name == "polar") return std::make_unique<PolarRouter>(env);

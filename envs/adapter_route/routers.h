@@ -4,6 +4,7 @@
 //                     each request to the best of quality less price. What regret is measured from
 //   best_single       the one model (an adapter or the base) of largest value in hindsight
 //   static_k          the best residents in hindsight, kept; LinUCB among them and the base
+//   static_prior      the same with the models of the prior tables
 //   base, random_lru  the base model; any model
 //   classifier_lru    knows the request's task and which model is best on average for it; what is missing is paged in over the LRU one
 //   centroid_lru      the same for the task of nearest centroid (LoraRetriever, 2402.09997, with top-1)
@@ -11,6 +12,9 @@
 //   linucb_E          the same, what is missing is paged in over what eviction E chooses (eviction.h); linucb_belady knows its own future
 //   epsilon_greedy_lru, thompson_lru   the same models with other exploration
 //   aware_lru         LinUCB less the price of what is missing, LRU
+//   prior_lru         the same from the models of the prior tables, where there are any: what a router knows that was fitted beforehand
+//   index_loss        routes by the index of adapter_route.h and evicts the least loss, from the prior too and with its plan: what learned agents
+//                     begin as
 //   polar             the same index with residents fixed for an epoch, chosen at its end for the next from the epoch's contexts and the
 //                     models' means (POLAR, 2604.16583)
 //   polar_plus        epochs that double; each begins with forced pulls of adapters that were used less than c d log t times, as many at a
@@ -35,6 +39,7 @@ class Router {
   virtual bool plan(const AdapterRoute::State& state, std::vector<uint8_t>& wanted) { return static_cast<void>(state), static_cast<void>(wanted), false; }
   virtual int64_t route(const AdapterRoute::State& state) = 0;   // 0 to N
   virtual void learn(int64_t adapter, double quality) { static_cast<void>(adapter), static_cast<void>(quality); }
+  virtual bool follows() const { return false; }   // goes by the State's own models, as agents do; who leaves is least_loss
 };
 
 std::vector<std::string> router_names();                     // of evaluation, as above

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "policies/bandits/best_arm.h"
 
 namespace trimtab {
 namespace {
@@ -128,6 +130,14 @@ struct QualityFile {
   }
 };
 
+// An embedding of any length as a context.
+std::vector<float> context_of(std::span<const float> embedding) {
+  std::vector<double> unit(embedding.begin(), embedding.end());
+  const double length = length_of(unit);
+  for (double& v : unit) v /= length;
+  return context_of(unit);
+}
+
 class RecordedQualities final : public QualitySource {
  public:
   explicit RecordedQualities(const std::vector<std::string>& files) {
@@ -166,11 +176,7 @@ class RecordedQualities final : public QualitySource {
     }
     qualities_.insert(qualities_.end(), file.qualities.begin(), file.qualities.end());
     for (int64_t r = 0; r < file.recording.rows(); ++r) {
-      const auto row = file.embeddings.subspan(r * embedding_, embedding_);
-      std::vector<double> unit(row.begin(), row.end());
-      const double length = length_of(unit);
-      for (double& v : unit) v /= length;
-      const std::vector<float> x = context_of(unit);
+      const std::vector<float> x = context_of(file.embeddings.subspan(r * embedding_, embedding_));
       contexts_.insert(contexts_.end(), x.begin(), x.end());
     }
   }
@@ -211,6 +217,53 @@ std::unique_ptr<QualitySource> synthetic_qualities(const SyntheticQualityOptions
 std::unique_ptr<QualitySource> recorded_qualities(const std::vector<std::string>& files) {
   if (files.empty()) throw ConfigError("adapter_route in mode recorded needs tables: name them under data: {train: [...]}");
   return std::make_unique<RecordedQualities>(files);
+}
+
+
+std::vector<float> QualityPrior::features(std::span<const float> x) const {
+  if (centroids.empty()) return {x.begin(), x.end()};
+  std::vector<float> out(centroids.size());
+  out[best_arm(std::ssize(centroids), [&](int64_t task) { return std::inner_product(x.begin(), x.end(), centroids[task].begin(), 0.0); })] = 1;
+  return out;
+}
+
+QualityPrior fit_qualities(const std::vector<std::string>& files, double ridge, double weight, int64_t count, bool by_task) {
+  QualityPrior out;
+  std::vector<std::vector<float>> contexts;
+  std::vector<float> qualities;
+  std::map<std::string, std::vector<float>> sums;   // of contexts by task
+  int64_t models = 0;
+  for (const std::string& name : files) {
+    const QualityFile file(name);
+    if (models == 0) models = file.models;
+    if (file.models != models || (!contexts.empty() && file.embedding + 1 != std::ssize(contexts[0])))
+      throw DataError(fmt::format("{} has {} models and embeddings of {}, {} has {} and {}: record them alike", name, file.models, file.embedding, files[0], models, contexts[0].size() - 1));
+    for (const RecordedEpisode& e : file.recording.episodes)
+      for (int64_t r = e.first; r < e.first + e.rows; ++r) {
+        contexts.push_back(context_of(file.embeddings.subspan(r * file.embedding, file.embedding)));
+        std::vector<float>& sum = sums[e.labels.at("task")];
+        sum.resize(file.embedding + 1);
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += contexts.back()[i];
+      }
+    qualities.insert(qualities.end(), file.qualities.begin(), file.qualities.end());
+  }
+  if (by_task)
+    for (auto& [task, sum] : sums) {
+      const auto length = static_cast<float>(std::sqrt(std::inner_product(sum.begin(), sum.end(), sum.begin(), 0.0)));
+      for (float& v : sum) v /= length;
+      out.centroids.push_back(std::move(sum));
+    }
+  const double scale = std::sqrt(weight);   // an observation scaled by it counts `weight` times
+  const int64_t rows = std::ssize(contexts);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<float> x = out.features(contexts[r]);
+    if (out.models.empty()) out.models.assign(models, RidgeModel(std::ssize(x), ridge));
+    for (float& v : x) v *= static_cast<float>(scale);
+    for (int64_t a = 0; a < models; ++a) out.models[a].learn(x, scale * qualities[r * models + a]);
+  }
+  count = std::min(count, rows);
+  for (int64_t i = 0; i < count; ++i) out.rows.push_back(out.features(contexts[i * rows / count]));
+  return out;
 }
 
 }  // namespace trimtab

@@ -12,6 +12,7 @@
 #include "core/archive.h"
 #include "core/options.h"
 #include "core/recording.h"
+#include "policies/bandits/ridge_model.h"
 
 namespace trimtab {
 
@@ -57,5 +58,16 @@ std::unique_ptr<QualitySource> synthetic_qualities(const SyntheticQualityOptions
 // whose episodes are the prompts of one task, named by the label "task". Tasks of the same name in several files are one. DataError where
 // a file is not that; ConfigError for no files.
 std::unique_ptr<QualitySource> recorded_qualities(const std::vector<std::string>& files);
+
+// What such tables tell before the first request: linear models of every adapter's quality and the base model's [N + 1], fitted to all rows, each
+// counting `weight` observations, and `count` rows, evenly spaced over all of them (fewer where there are not so many). Models see features of a
+// context: the context itself, or by_task an indicator of the task whose centroid is nearest by cosine, which has far less to estimate.
+struct QualityPrior {
+  std::vector<RidgeModel> models;
+  std::vector<std::vector<float>> rows;        // features
+  std::vector<std::vector<float>> centroids;   // [tasks] unit vectors; empty: features are the context
+  std::vector<float> features(std::span<const float> x) const;
+};
+QualityPrior fit_qualities(const std::vector<std::string>& files, double ridge, double weight, int64_t count, bool by_task);
 
 }  // namespace trimtab

@@ -123,6 +123,41 @@ TEST_F(QualityTables, FilesOfTheSameTasksAreOne) {
   EXPECT_EQ(rows, (std::set<int64_t>{3, 4, 5, 6, 7, 8, 9}));
 }
 
+// A row that counts w times is the row seen w times.
+TEST_F(QualityTables, FitLinearModelsToEveryRow) {
+  const std::string file = put(example());
+  const QualityPrior prior = fit_qualities({file}, 0.2, 2, 2, false);
+  const std::vector<RidgeModel> once = fit_qualities({file, file}, 0.2, 1, 0, false).models, twice = prior.models;
+  const auto source = recorded_qualities({file});
+  ASSERT_EQ(once.size(), 3u);
+  ASSERT_EQ(prior.rows.size(), 2u);
+  EXPECT_EQ(prior.rows[0].size(), 3u);
+  EXPECT_EQ(fit_qualities({file}, 0.2, 1, 99, false).rows.size(), 5u);
+  Prompt p;
+  for (int64_t i = 0; i < 20; ++i) {
+    source->prompt(test_seed(), i, i % 2, p);
+    for (int a = 0; a < 3; ++a) {
+      EXPECT_NEAR(once[a].mean(p.x), twice[a].mean(p.x), 1e-5);
+      EXPECT_NEAR(once[a].width(p.x), twice[a].width(p.x), 1e-5);
+    }
+    EXPECT_GT(once[i % 2].mean(p.x), once[1 - i % 2].mean(p.x)) << "each task's own adapter is the better one";
+  }
+  Recording wider = example();
+  wider.columns["embedding"].values = Tensor::f32({5, 3}, std::vector<float>(15, 1.0f));
+  EXPECT_THROW(fit_qualities({file, put(wider, "wider.safetensors")}, 0.2, 1, 0, false), DataError);
+}
+
+// By task a model is the task's mean quality, drawn towards 0 by the ridge; a context belongs to the nearest centroid.
+TEST_F(QualityTables, FitMeansOfTasks) {
+  const std::string file = put(example());
+  const QualityPrior prior = fit_qualities({file}, 0.5, 1, 5, true);
+  ASSERT_EQ(prior.centroids.size(), 2u);
+  for (int r = 0; r < 5; ++r) EXPECT_EQ(prior.rows[r], (r < 3 ? std::vector<float>{1, 0} : std::vector<float>{0, 1})) << r;
+  EXPECT_NEAR(prior.models[0].mean(prior.rows[0]), (1 + 0.9 + 0.8) / 3.5, 1e-6);
+  EXPECT_NEAR(prior.models[1].mean(prior.rows[4]), (1 + 0.9) / 2.5, 1e-6);
+  EXPECT_NEAR(prior.models[2].width(prior.rows[4]), std::sqrt(1 / 2.5), 1e-6);
+}
+
 TEST_F(QualityTables, ThatAreNoTablesAreRefused) {
   expect_refused([](Recording& r) { r.columns.erase("quality"); }, "column 'quality' is missing");
   expect_refused([](Recording& r) { r.columns.erase("embedding"); }, "column 'embedding' is missing");

@@ -12,10 +12,13 @@
 #include "core/checkpoint.h"
 #include "core/error.h"
 #include "core/run_folder.h"
+#include "engine/adapters/adapter_store.h"
 #include "engine/generation/generator.h"
+#include "engine/multi_lora/adapter_server.h"
 #include "engine/speculative/speculative.h"
 #include "envs/draft_length/rules.h"
 #include "policies/tokenizer/chat.h"
+#include "trainers/language/adapter_tables.h"
 #include "trainers/language/job.h"
 #include "trainers/language/prompt.h"
 
@@ -97,8 +100,29 @@ std::vector<Completion> complete_speculatively(const GenerateOrder& order, const
   return out;
 }
 
-std::vector<Completion> complete(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, Pool& pool) {
+// Of different adapters in one batch; says what was paged. `errors`: by prompt, where its adapter can't be read.
+std::vector<Completion> complete_with_adapters(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
+                                               Pool& pool, std::vector<std::string>& errors) {
+  constexpr int64_t kHostBytes = int64_t{1} << 30;
+  AdapterStore store(model.transformer->config(), "", adapters_in(order.adapters), kHostBytes);
+  AdapterPool adapters(store, {.bytes = order.adapter_bytes});
+  AdapterServer server(*model.transformer, adapters, {.max_sequences = 64}, pool);
+  std::vector<ServedRequest> named;
+  for (const GenerationRequest& r : requests) named.push_back({r, order.prompts[named.size()].adapter});
+  std::vector<Completion> out;
+  for (ServedReply& reply : server.serve(named, sampling, stop_rules(order, model), order.seed, pool)) {
+    std::move(reply.completions.begin(), reply.completions.end(), std::back_inserter(out));
+    errors.push_back(std::move(reply.error));
+  }
+  const AdapterPoolStatistics s = adapters.statistics();
+  fmt::print(stderr, "{} waves of {:.1f} adapters; {} adapters paged in, {:.1f} MB, {} there already, {} evicted\n", server.statistics().waves,
+             server.statistics().adapters_per_wave(), s.misses, static_cast<double>(s.bytes_paged) / (1 << 20), s.hits, s.evictions);
+  return out;
+}
+
+std::vector<Completion> complete(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, Pool& pool, std::vector<std::string>& errors) {
   const SamplingOptions sampling{.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p};
+  if (!order.adapters.empty()) return complete_with_adapters(order, model, requests, sampling, pool, errors);
   if (!order.draft.path.empty() || !order.drafter.empty()) return complete_speculatively(order, model, requests, sampling, pool);
   return Generator(*model.transformer)
       .generate(requests, sampling, stop_rules(order, model), order.seed, pool, reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
@@ -114,7 +138,8 @@ std::vector<GeneratedText> generate(const GenerateOrder& order) {
     requests.push_back({.prompt = std::move(ids), .samples = order.samples, .key = i, .max_tokens = limit});
   }
   Pool pool(thread_count(order.threads));
-  const std::vector<Completion> completions = complete(order, model, requests, pool);
+  std::vector<std::string> errors;
+  const std::vector<Completion> completions = complete(order, model, requests, pool, errors);
   std::vector<GeneratedText> out;
   for (const Completion& c : completions) {
     const PromptLine& prompt = order.prompts[c.request];
@@ -127,6 +152,11 @@ std::vector<GeneratedText> generate(const GenerateOrder& order) {
                    .logprobs = c.logprobs,
                    .text = model.tokenizer->decode(c.tokens, {.skip_special = true}),
                    .stopped = c.finish == Finish::kStop});
+  }
+  for (size_t i = 0; i < errors.size(); ++i) {
+    if (errors[i].empty()) continue;
+    GeneratedText& none = out.emplace_back();
+    none.prompt = static_cast<int64_t>(i), none.prompt_text = order.prompts[i].text, none.prompt_tokens = requests[i].prompt, none.error = errors[i];
   }
   return out;
 }
@@ -181,6 +211,7 @@ TT_REGISTER(LanguageTools, libtorch,
              .evaluate = evaluate_runs,
              .measure = measure_sensitivity,
              .record = record_pair,
+             .record_adapters = record_adapters,
              .score_recipe = score_recipe,
              .learners = learners,
              .trainer_help = trainer_help,

@@ -1,0 +1,145 @@
+#include "trainers/language/adapter_tables.h"
+
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "core/run_folder.h"
+#include "domain/tasks/jsonl.h"
+#include "trainers/language/job.h"
+#include "trainers/language/tools.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kProjectionKey = 20260401;
+constexpr int64_t kPassTokens = 4096;   // of a pass over prompts, about
+
+at::Tensor projection(int64_t hidden, int64_t size) {   // [hidden, size]
+  std::vector<float> out;
+  for (int64_t i = 0; i < hidden; ++i) {
+    Draws draws(kProjectionKey, Stream::kWorld, static_cast<uint32_t>(i));   // by row: fewer numbers are the first of more
+    for (int64_t k = 0; k < size; ++k) out.push_back(draws.normal() / std::sqrt(static_cast<float>(hidden)));
+  }
+  return at::tensor(out).view({hidden, size});
+}
+
+struct Questions {
+  std::vector<Problem> problems;
+  std::vector<RecordedEpisode> episodes;   // by category
+};
+
+Questions read_questions(const std::vector<std::string>& files) {
+  std::vector<std::string> categories;
+  std::map<std::string, std::vector<Problem>> by_category;
+  for (const std::string& file : files) {
+    const std::vector<PromptLine> lines = read_prompts(file);
+    std::vector<FileProblem> problems = read_jsonl(file);
+    for (size_t i = 0; i < problems.size(); ++i) {
+      const std::string category = lines[i].category.empty() ? fs::path(file).stem().string() : lines[i].category;
+      if (!by_category.contains(category)) categories.push_back(category);
+      by_category[category].push_back(std::move(problems[i].problem));
+    }
+  }
+  Questions out;
+  for (const std::string& c : categories) {
+    out.episodes.push_back({std::ssize(out.problems), std::ssize(by_category[c]), {{"task", c}}});
+    std::move(by_category[c].begin(), by_category[c].end(), std::back_inserter(out.problems));
+  }
+  return out;
+}
+
+// A run's environment knows what a right answer is; without one answers are compared as free text (domain/tasks/answers.h).
+std::unique_ptr<TextEnvironment> environment_of(const AdapterTableOrder& order) {
+  const fs::path file = fs::path(order.model.path) / "config.yaml";
+  if (!fs::exists(file)) return Registry<TextEnvironmentEntry>::instance().get("reasoning", "environment").make(Config::parse("type: reasoning", "free text"), {.train = order.prompts, .validation = {}});
+  const Config config = Config::load(file);
+  return LanguageJob(config).make_environment(config.at("env"));
+}
+
+fs::path adapter_folder(const std::string& path) { return fs::exists(fs::path(path) / "adapter") ? fs::path(path) / "adapter" : fs::path(path); }
+
+std::vector<double> scored(const LanguageModel& model, TextEnvironment& environment, const std::vector<Problem>& problems, const AdapterTableOrder& order, const std::string& label,
+                           Pool& pool) {
+  const LanguageEvaluation e = evaluate_language(model, environment,
+                                                 {.problems = problems, .samples = order.samples, .sampling = {.max_tokens = order.max_tokens, .temperature = order.temperature},
+                                                  .seed = order.seed, .progress = reply_progress(label, std::ssize(problems) * order.samples)}, pool);
+  std::vector<double> out(problems.size());
+  for (size_t i = 0; i < e.outcome.size(); ++i) out[i / order.samples] += std::clamp(e.outcome[i], 0.0, 1.0) / static_cast<double>(order.samples);
+  return out;
+}
+
+RecordedColumn column(const std::string& doc, int64_t rows, int64_t width, const std::vector<float>& values) {
+  RecordedColumn out;
+  out.doc = doc, out.values = Tensor::f32({rows, width}, values);
+  return out;
+}
+
+}  // namespace
+
+std::vector<float> embed_prompts(const Transformer& model, const std::vector<std::vector<int32_t>>& prompts, int64_t size) {
+  const torch::NoGradGuard no_grad;
+  const at::Tensor onto = projection(model.config().hidden_size, size);
+  std::vector<float> out;
+  for (size_t first = 0; first < prompts.size();) {
+    Trie trie;
+    std::vector<int64_t> tokens;
+    size_t end = first;
+    for (; end < prompts.size() && (end == first || std::ssize(tokens) + std::ssize(prompts[end]) <= kPassTokens); ++end) {
+      trie.add(-1, std::ssize(prompts[end]));
+      tokens.insert(tokens.end(), prompts[end].begin(), prompts[end].end());
+    }
+    const at::Tensor states = model.hidden(at::tensor(tokens, at::kLong), trie);
+    for (const Trie::Segment& s : trie.segments) {
+      const at::Tensor row = states.narrow(0, s.first, s.length).mean(0).matmul(onto).contiguous();
+      out.insert(out.end(), row.data_ptr<float>(), row.data_ptr<float>() + size);
+    }
+    first = end;
+  }
+  return out;
+}
+
+Recording record_adapters(const AdapterTableOrder& order) {
+  at::set_num_threads(1);   // threads are ours
+  LanguageModel model = load_model(order.model);
+  const std::unique_ptr<TextEnvironment> environment = environment_of(order);
+  const Questions asked = read_questions(order.prompts);
+  std::vector<std::vector<int32_t>> prompts;
+  for (const Problem& p : asked.problems) prompts.push_back(environment->prompt_tokens(*model.tokenizer, p));
+
+  const int64_t rows = std::ssize(prompts), models = std::ssize(order.adapters) + 1;
+  Pool pool(thread_count(order.threads));
+  std::vector<float> quality(rows * models);
+  std::vector<std::string> names, ranks;
+  const auto put = [&](int64_t number, const std::vector<double>& scores) {
+    for (int64_t r = 0; r < rows; ++r) quality[r * models + number] = static_cast<float>(scores[r]);
+  };
+  put(models - 1, scored(model, *environment, asked.problems, order, "base", pool));
+  const std::vector<float> embeddings = embed_prompts(*model.transformer, prompts, order.embedding);
+  const Transformer base = model.transformer->replica();
+  for (int64_t a = 0; a + 1 < models; ++a) {
+    model.transformer = std::make_unique<Transformer>(base.with_adapter(adapter_folder(order.adapters[a])));
+    names.push_back(fs::path(order.adapters[a]).lexically_normal().filename().string()), ranks.push_back(std::to_string(model.transformer->adapter()->rank));
+    put(a, scored(model, *environment, asked.problems, order, names.back(), pool));
+  }
+
+  Recording out;
+  out.environment = "adapter_route", out.episodes = asked.episodes;
+  out.facts = {{"producer", "trimtab record"}, {"base", order.model.path}, {"adapters", fmt::format("{}", fmt::join(names, " "))}, {"ranks", fmt::format("{}", fmt::join(ranks, " "))},
+               {"embedding", "mean of the base model's last hidden states over the prompt, fixed Gaussian projection"},
+               {"samples", std::to_string(order.samples)}, {"temperature", fmt::format("{}", order.temperature)}};
+  out.columns["embedding"] = column("of the prompt", rows, order.embedding, embeddings);
+  out.columns["quality"] = column("of the answer of each adapter, the base model's last", rows, models, quality);
+  out.columns["quality"].low = 0, out.columns["quality"].high = 1;
+  return out;
+}
+
+}  // namespace trimtab

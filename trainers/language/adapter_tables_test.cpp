@@ -1,0 +1,110 @@
+// Quality tables: what each adapter's own answers score, embeddings that are the prompt's own, and tables that adapter_route replays.
+#include "trainers/language/adapter_tables.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "envs/adapter_route/tables.h"
+#include "trainers/language/job.h"
+#include "trainers/language/test_support.h"
+#include "trainers/language/tools.h"
+
+namespace trimtab {
+namespace {
+
+const std::string kSft = "preset: sft, steps: 3, rows: 6, facts: 1, clean: 1, lr: 3e-2";
+
+class AdapterTables : public testing::Test {
+ protected:
+  AdapterTables() {
+    train_in(base, tiny_run("preset: sft, steps: 2, rows: 4"));
+    as_run(base, {});
+    const std::vector<std::string> lora = {"policy.model=" + base.string(), "policy.lora={rank: 3, alpha: 6}"};
+    train_in(folder.path() / "trained", tiny_run(kSft), lora);
+    std::vector<std::string> idle = lora;
+    idle.push_back("trainer.lr=0");
+    train_in(folder.path() / "idle", tiny_run(kSft), idle);
+    write_file_atomically(prompts, "{\"prompt\": \"1+2=\", \"answer\": \"3\", \"category\": \"short\"}\n{\"prompt\": \"4+5-1=\", \"answer\": \"8\", \"category\": \"long\"}\n"
+                                   "{\"prompt\": \"2*3=\", \"answer\": \"6\", \"category\": \"short\"}\n");
+  }
+  static void as_run(const std::filesystem::path& run, const std::vector<std::string>& overrides) {
+    Config config = Config::parse(tiny_run(kSft), "tiny");
+    for (const std::string& text : overrides) config.apply(text);
+    write_file_atomically(run / "config.yaml", LanguageJob(config).resolved());
+  }
+  AdapterTableOrder order() const {
+    return {.model = {base.string()}, .adapters = {(folder.path() / "trained").string(), (folder.path() / "idle" / "adapter").string()}, .prompts = {prompts.string()}, .max_tokens = 16,
+            .embedding = 5, .threads = 2};
+  }
+  void expect_refused(const AdapterTableOrder& wrong, const std::string& expected) const {
+    try {
+      record_adapters(wrong);
+      ADD_FAILURE() << "accepted: " << expected;
+    } catch (const DataError& error) {
+      EXPECT_NE(std::string(error.what()).find(expected), std::string::npos) << error.what();
+    }
+  }
+  TemporaryFolder folder;
+  const std::filesystem::path base = folder.path() / "base", prompts = folder.path() / "prompts.jsonl";
+};
+
+TEST_F(AdapterTables, AreGroupedByCategoryAndReadByTheEnvironment) {
+  const Recording table = record_adapters(order());
+  ASSERT_EQ(table.rows(), 3);
+  ASSERT_EQ(table.episodes.size(), 2u);
+  EXPECT_EQ(table.episodes[0].labels.at("task"), "short");
+  EXPECT_EQ(table.episodes[0].rows, 2);
+  EXPECT_EQ(table.episodes[1].labels.at("task"), "long");
+  EXPECT_EQ(table.fact("ranks"), "3 3");
+  const std::span<const float> quality = table.f32("quality", 3);
+  for (int64_t r = 0; r < 3; ++r) EXPECT_EQ(quality[r * 3 + 1], quality[r * 3 + 2]) << "an adapter that changes nothing answers as the base model";
+  const std::filesystem::path file = folder.path() / "table.safetensors";
+  write_recording(file, table);
+  const auto source = recorded_qualities({file.string()});
+  EXPECT_EQ(source->adapters(), 2);
+  EXPECT_EQ(source->dimension(), 6);
+}
+
+TEST_F(AdapterTables, QualityIsTheVerdictOnEachAdaptersAnswer) {
+  AdapterTableOrder sampled = order();
+  sampled.samples = 8, sampled.temperature = 1;
+  const Recording table = record_adapters(sampled);
+  const std::span<const float> quality = table.f32("quality", 3);
+  LanguageModel model = LanguageModel::load(base);
+  model.transformer = std::make_unique<Transformer>(model.transformer->with_adapter(folder.path() / "trained" / "adapter"));
+  const Config config = Config::load(base / "config.yaml");
+  const auto environment = LanguageJob(config).make_environment(config.at("env"));
+  const std::vector<Problem> problems = {{.id = "a", .prompt = "1+2=", .answer = "3"}, {.id = "b", .prompt = "2*3=", .answer = "6"}, {.id = "c", .prompt = "4+5-1=", .answer = "8"}};
+  Pool pool(1);
+  const LanguageEvaluation e = evaluate_language(model, *environment, {.problems = problems, .samples = 8, .sampling = {.max_tokens = 16, .temperature = 1}, .seed = 1, .progress = {}}, pool);
+  for (int64_t r = 0; r < 3; ++r) EXPECT_NEAR(quality[r * 3], std::accumulate(e.outcome.begin() + 8 * r, e.outcome.begin() + 8 * r + 8, 0.0) / 8, 1e-6);
+}
+
+TEST_F(AdapterTables, AnEmbeddingIsThePromptsOwn) {
+  const LanguageModel model = LanguageModel::load(base);
+  const std::vector<std::vector<int32_t>> asked = {{1, 2, 3}, {4, 5}, {1, 2, 3, 6}};
+  const std::vector<float> all = embed_prompts(*model.transformer, asked, 5), one = embed_prompts(*model.transformer, {asked[1]}, 5), narrow = embed_prompts(*model.transformer, {asked[0]}, 2);
+  ASSERT_EQ(all.size(), 15u);
+  for (int k = 0; k < 5; ++k) EXPECT_NEAR(all[5 + k], one[k], 1e-5);
+  for (int k = 0; k < 2; ++k) EXPECT_NEAR(all[k], narrow[k], 1e-5) << "fewer numbers are the first of more";
+}
+
+TEST_F(AdapterTables, MistakesAreNamed) {
+  AdapterTableOrder wrong = order();
+  wrong.adapters[0] = "/nowhere";
+  expect_refused(wrong, "/nowhere");
+  wrong = order();
+  wrong.adapters[0] = base.string();
+  expect_refused(wrong, base.string());
+  wrong = order();
+  const std::filesystem::path other = folder.path() / "other.jsonl";
+  write_file_atomically(other, "{\"prompt\": \"1+2=\"}\n");
+  wrong.prompts = {other.string()};
+  expect_refused(wrong, other.string());
+}
+
+}  // namespace
+}  // namespace trimtab
