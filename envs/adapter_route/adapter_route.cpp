@@ -80,6 +80,7 @@ std::unique_ptr<QualitySource> open_qualities(const AdapterRouteOptions& options
 
 AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source)
     : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
+  if (!options.requests.log.empty()) log_.emplace(options.requests.log, options.requests.requests, *source_);
   for (int64_t a = 0; a < adapters(); ++a) prices_.push_back(options.w_latency * paging_.load_ms(a) / 1000 + options.w_bytes * static_cast<double>(paging_.bytes(a)) / 1e9);
   if (!options.prior.tables.empty()) {
     prior_ = fit_qualities(options.prior.tables, options.routers.ridge, options.prior.weight, options.prior.contexts, options.prior.by_task);
@@ -107,12 +108,17 @@ AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<Q
   spec_.agents.push_back({"evict", evict, {.kind = HeadKind::kChoice, .size = models - 1}});
 }
 
+void AdapterRoute::requests(WorldKey key, std::vector<Request>& out) const {
+  if (log_) log_->episode(key, out);
+  else draw_requests(key, options_.requests, source_->tasks(), out);
+}
+
 void AdapterRoute::reset(State& s, WorldKey key) const {
   State fresh;
   fresh.requests = std::move(s.requests), fresh.models = std::move(s.models);
   s = std::move(fresh);
   s.key = key, s.world = world_of(key);
-  draw_requests(key, options_.requests, source_->tasks(), s.requests);
+  requests(key, s.requests);
   s.places_ms.assign(options_.max_batch, 0), s.places_model.assign(options_.max_batch, static_cast<int32_t>(adapters()));
   paging_.begin(s.paging);
   s.models = prior_.models;
@@ -190,7 +196,7 @@ double AdapterRoute::set_residents(State& s, std::span<const uint8_t> wanted) co
 
 std::vector<double> AdapterRoute::qualities(WorldKey key) const {
   std::vector<Request> requests;
-  draw_requests(key, options_.requests, source_->tasks(), requests);
+  this->requests(key, requests);
   std::vector<double> out;
   out.reserve(requests.size() * (adapters() + 1));
   Prompt prompt;

@@ -22,12 +22,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "envs/adapter_route/eviction.h"
 #include "envs/adapter_route/paging.h"
+#include "envs/adapter_route/request_log.h"
 #include "envs/adapter_route/requests.h"
 #include "envs/adapter_route/tables.h"
 #include "envs/environment.h"
@@ -141,6 +143,7 @@ class AdapterRoute {
   double price(int64_t adapter) const { return adapter < adapters() ? prices_[adapter] : 0; }
   std::span<const double> prices() const { return prices_; }   // [N]
   std::vector<double> qualities(WorldKey key) const;            // [requests, N + 1] expected: hindsight
+  void requests(WorldKey key, std::vector<Request>& out) const;   // of the episode
   const QualityPrior& prior() const { return prior_; }
   double loss(const State& s, int64_t adapter) const;           // of a resident; 0 for others
   double index(const State& s, int64_t adapter) const;          // of 0 to N
@@ -164,6 +167,7 @@ class AdapterRoute {
   std::unique_ptr<QualitySource> source_;
   Paging paging_;
   std::vector<double> prices_;
+  std::optional<RequestLog> log_;
   QualityPrior prior_;
   std::vector<double> prior_means_;   // [contexts, N + 1]
   Eviction eviction_;

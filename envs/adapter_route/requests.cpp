@@ -43,6 +43,7 @@ void RequestOptions::describe(Fields& f) {
   f.integer("output_high", output_high, {.low = 1, .high = 1 << 20, .unit = "tokens", .doc = "longest output"});
   f.choice("drift", drift, {"none", "abrupt", "slow"}, "how the popularity of tasks changes within an episode");
   f.integer("drift_period", drift_period, {.low = 1, .high = 1 << 20, .unit = "requests", .doc = "drift: until the next ranking of tasks"});
+  f.text("log", log, {.doc = "a log of requests, JSONL with time_s, task, input_tokens, output_tokens, in place of drawn ones; an episode is a stretch of it; empty: drawn"});
 }
 void RequestOptions::validate() const {
   if (input_high < input_low) throw ConfigError(fmt::format("input_high = {} is below input_low = {}", input_high, input_low));

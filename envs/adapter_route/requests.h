@@ -21,6 +21,7 @@ struct RequestOptions {
   int64_t input_low = 8, input_high = 512, output_low = 8, output_high = 512;   // tokens
   std::string drift = "none";
   int64_t drift_period = 128;   // requests
+  std::string log = {};         // a file of request_log.h in place of all this but `requests`; empty: drawn
   void describe(Fields& f);
   void validate() const;
 };

@@ -72,6 +72,11 @@ class SyntheticQualities final : public QualitySource {
   double noise() const override { return options_.noise; }
   std::span<const float> centroid(int64_t task) const override { return centroids_[task]; }
   int64_t home(int64_t task) const override { return homes_[task]; }
+  int64_t task_of(const std::string& name) const override {
+    for (int64_t k = 0; k < options_.tasks; ++k)
+      if (name == std::to_string(k)) return k;
+    return -1;
+  }
 
   void prompt(uint64_t world, int64_t request, int64_t task, Prompt& out) const override {
     Draws draws = prompt_draws(world, request);
@@ -157,6 +162,10 @@ class RecordedQualities final : public QualitySource {
   double noise() const override { return 0; }
   std::span<const float> centroid(int64_t task) const override { return centroids_[task]; }
   int64_t home(int64_t task) const override { return homes_[task]; }
+  int64_t task_of(const std::string& name) const override {
+    const auto found = names_.find(name);
+    return found == names_.end() ? -1 : found->second;
+  }
 
   void prompt(uint64_t world, int64_t request, int64_t task, Prompt& out) const override {
     Draws draws = prompt_draws(world, request);

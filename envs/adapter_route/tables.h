@@ -45,6 +45,7 @@ class QualitySource {
   virtual double quality(const Prompt& prompt, int64_t adapter) const = 0;   // expected
   virtual double noise() const = 0;          // standard deviation of what is observed
   virtual std::span<const float> centroid(int64_t task) const = 0;           // [d], mean context
+  virtual int64_t task_of(const std::string& name) const = 0;                // -1: unknown. Synthetic tasks are called "0", "1", ...
   virtual int64_t home(int64_t task) const = 0;                              // best on average over the task; N: the base model
 };
 
