@@ -23,6 +23,7 @@ std::vector<std::string> special_options(const FitArguments& a) {
   note("--batch", a.batch, none.batch), note("--seed", a.seed, none.seed), note("--threshold", a.threshold, none.threshold);
   note("--hidden", a.hidden, none.hidden), note("--attention", a.attention, none.attention), note("--items", a.items, none.items);
   note("--projected", a.projected, none.projected), note("--block", a.block, none.block);
+  note("--slots", a.slots, none.slots), note("--price", a.price, none.price);
   return out;
 }
 
@@ -47,7 +48,7 @@ int fit(const FitArguments& a) {
 
 TT_REGISTER(Verb, fit,
             {.name = "fit",
-             .doc = "Fit small supervised models to recorded decisions: acceptance heads, commit controllers",
+             .doc = "Fit small supervised models to recorded decisions: acceptance heads, commit controllers, resident adapters",
              .declare = [](Arguments& a) {
                auto o = std::make_shared<FitArguments>();
                a.words("WHAT", o->words, join(Registry<Fit>::instance().names(), ", "));
@@ -55,7 +56,7 @@ TT_REGISTER(Verb, fit,
                a.texts("--validation", o->validation, "recordings of other prompts");
                a.text("--out", o->out,
                       "acceptance: HEAD.safetensors, env.head=HEAD adds its rules to `trimtab eval`; commitment: CONTROLLER.ttc.safetensors, which "
-                      "`trimtab eval` decodes with; learn2pd: FILTER.safetensors, env.filter=FILTER adds its rules");
+                      "`trimtab eval` decodes with; learn2pd: FILTER.safetensors, env.filter=FILTER adds its rules; residents: RESIDENTS.json");
                a.integer("--epochs", o->epochs, "passes over the recordings, at most (0: acceptance 3, commitment 20, learn2pd 1000)");
                a.number("--learning-rate", o->learning_rate, "of Adam at its height (0: 0.001; learn2pd 0.003)");
                a.integer("--batch", o->batch, "acceptance: tokens of a step (0: 512); commitment: passes of a step (0: 64)");
@@ -72,6 +73,8 @@ TT_REGISTER(Verb, fit,
                a.number("--threshold", o->threshold, "commitment: probability from which on a proposal is committed, at which the checkpoint is chosen (0: 0.9)");
                a.text("--filter", o->filter, "commitment: a filter of `fit learn2pd` to compare with");
                a.integer("--block", o->block, "learn2pd: positions that are judged together");
+               a.integer("--slots", o->slots, "residents: adapters that can be resident at once");
+               a.number("--price", o->price, "residents: quality that one load costs");
                return [o] { return fit(*o); };
              }});
 

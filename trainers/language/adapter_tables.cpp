@@ -107,6 +107,14 @@ std::vector<float> embed_prompts(const Transformer& model, const std::vector<std
   return out;
 }
 
+// The folder's name; of RUN/adapter the run's.
+static std::string name_of_adapter(const std::string& folder) {
+  fs::path path = fs::path(folder).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  if (path.filename() == "adapter" && path.has_parent_path() && path.parent_path().has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
 Recording record_adapters(const AdapterTableOrder& order) {
   at::set_num_threads(1);   // threads are ours
   LanguageModel model = load_model(order.model);
@@ -127,7 +135,7 @@ Recording record_adapters(const AdapterTableOrder& order) {
   const Transformer base = model.transformer->replica();
   for (int64_t a = 0; a + 1 < models; ++a) {
     model.transformer = std::make_unique<Transformer>(base.with_adapter(adapter_folder(order.adapters[a])));
-    names.push_back(fs::path(order.adapters[a]).lexically_normal().filename().string()), ranks.push_back(std::to_string(model.transformer->adapter()->rank));
+    names.push_back(name_of_adapter(order.adapters[a])), ranks.push_back(std::to_string(model.transformer->adapter()->rank));
     put(a, scored(model, *environment, asked.problems, order, names.back(), pool));
   }
 
