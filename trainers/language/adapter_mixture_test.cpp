@@ -1,0 +1,94 @@
+// Runs that train a mixture over adapters: what they report and write, resuming, mistakes.
+#include <gtest/gtest.h>
+
+#include "core/checkpoint.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "policies/language/adapter_mixture/mixture.h"
+#include "policies/language/pretrained.h"
+#include "trainers/language/job.h"
+#include "trainers/language/test_support.h"
+
+namespace trimtab {
+namespace {
+
+// A base and two adapters of it, of other ranks and targets.
+class AdapterMixtureRun : public testing::Test {
+ protected:
+  AdapterMixtureRun() {
+    train_in(base(), tiny_run("preset: sft, steps: 2, rows: 4"));
+    as_run(base());
+    const std::string sft = tiny_run("preset: sft, steps: 2, rows: 4, lr: 5e-2");
+    train_in(root_.path() / "one", sft, {model(), "policy.lora={rank: 3, alpha: 6, targets: [q_proj, down_proj]}"});
+    train_in(root_.path() / "two", sft, {model(), "policy.lora={rank: 2, alpha: 2}", "run.seed=5"});
+    as_run(root_.path() / "one");
+  }
+  static void as_run(const std::filesystem::path& folder) { write_file_atomically(folder / "config.yaml", "run: {name: a-run}\n"); }
+  std::filesystem::path base() const { return root_.path() / "base"; }
+  std::string model() const { return "policy.model=" + base().string(); }
+  std::vector<std::string> options() const {
+    return {"policy={model: " + base().string() + "}",
+            "trainer.adapters=[" + (root_.path() / "one").string() + ", " + (root_.path() / "two" / "adapter").string() + "]"};   // a run and a folder
+  }
+  static std::string yaml() { return tiny_run("preset: adapter_mixture, steps: 4, rows: 6, episodes: 5, max_tokens: 9"); }
+  TemporaryFolder root_;
+};
+
+std::vector<uint8_t> routers(const std::filesystem::path& run) {
+  return CheckpointFolder(run / "checkpoints").load("latest").state.at("mixture.routers").bytes;
+}
+
+TEST_F(AdapterMixtureRun, TrainsTheRoutersAndReportsTheMixture) {
+  const TemporaryFolder run;
+  const MetricLines lines = train_in(run.path(), yaml(), options());
+  ASSERT_EQ(lines.front().at("step"), 0);   // before training
+  for (const char* name : {"mixture/adapter_1_alone", "mixture/adapter_2_alone", "mixture/any_adapter_alone", "mixture/accuracy", "eval/greedy_accuracy"}) EXPECT_TRUE(lines.front().contains(name)) << name;
+  EXPECT_FALSE(lines.back().contains("mixture/adapter_1_alone"));
+  EXPECT_TRUE(lines.back().contains("mixture/accuracy"));
+  EXPECT_GT(total(lines, "mixture/tokens"), 3 * 1.5);   // of three evaluations: an answer is no single token
+  EXPECT_GT(total(lines, "train/grad_norm"), 0);
+  EXPECT_EQ(lines[1].at("train/soft_share"), 1);   // even routers know nothing
+  EXPECT_NEAR(lines[1].at("train/weight_1") + lines[1].at("train/weight_2"), 1, 1e-5);
+  const LanguageModel base_model = LanguageModel::load(base());
+  const AdapterMixture mixture = AdapterMixture::read(*base_model.transformer, run.path() / "mixture");
+  EXPECT_EQ(mixture.experts(), 2);
+  as_run(run.path());
+  EXPECT_TRUE(LanguageModel::load(run.path()).transformer->flat().equal(base_model.transformer->flat()));   // frozen
+}
+
+TEST_F(AdapterMixtureRun, IsTheSameForAnyThreadsAndAfterAStop) {
+  const TemporaryFolder whole, cut, one;
+  std::vector<std::string> with = options();
+  train_in(whole.path(), yaml(), with);
+  train_in(cut.path(), yaml(), with);
+  std::filesystem::remove_all(cut.path() / "checkpoints" / "step-000003");
+  std::filesystem::remove_all(cut.path() / "checkpoints" / "step-000004");
+  std::filesystem::remove(cut.path() / "checkpoints" / "latest");
+  EXPECT_EQ(train_in(cut.path(), yaml(), with).front().at("step"), 3);
+  EXPECT_EQ(routers(whole.path()), routers(cut.path()));
+  with.push_back("run.threads=1");
+  train_in(one.path(), yaml(), with);
+  EXPECT_EQ(routers(whole.path()), routers(one.path()));
+}
+
+TEST_F(AdapterMixtureRun, MistakesAreNamed) {
+  const auto message = [&](std::vector<std::string> more) -> std::string {
+    const TemporaryFolder run;
+    std::vector<std::string> all = options();
+    all.insert(all.end(), more.begin(), more.end());
+    try {
+      train_in(run.path(), yaml(), all);
+    } catch (const std::exception& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_NE(message({"trainer.adapters=[]"}).find("adapters"), std::string::npos);
+  EXPECT_NE(message({"trainer.adapters=[/nowhere]"}).find("adapter_config.json"), std::string::npos);
+  EXPECT_NE(message({"trainer.routing.keep=0"}).find("keep"), std::string::npos);
+  EXPECT_NE(message({"policy.lora.rank=2"}).find("trainer.adapters"), std::string::npos);
+  EXPECT_NE(message({"trainer.max_tokens=500"}).find("positions"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace trimtab
