@@ -79,6 +79,38 @@ TEST_F(LoraRun, LearnsAndIsTheSameForAnyThreadsAndAfterAStop) {
   EXPECT_EQ(parameters(whole.path()), parameters(one.path()));
 }
 
+// `trimtab generate MODEL --adapters FOLDER`: each prompt by the adapter it names, all in the same batches.
+TEST_F(LoraRun, AnswersPromptsByTheAdaptersTheyName) {
+  TemporaryFolder run, adapters;
+  train_in(run.path(), tiny_run(kSft), lora());
+  as_run(run.path());
+  std::filesystem::copy(run.path() / "adapter", adapters.path() / "good", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(run.path() / "adapter", adapters.path() / "bad", std::filesystem::copy_options::recursive);
+  std::filesystem::resize_file(adapters.path() / "bad" / "adapter_model.safetensors", 100);
+  const auto& generate = Registry<LanguageTools>::instance().get("libtorch", "language tools").generate;
+  GenerateOrder order;
+  order.model.path = start.path().string(), order.samples = 2, order.max_tokens = 12, order.seed = 3;
+  const auto tokens = [&](const std::string& model) {
+    GenerateOrder plain = order;
+    plain.model.path = model, plain.prompts = {{.place = "p", .text = "1+2=", .tokens = {}}};
+    std::vector<std::vector<int32_t>> out;
+    for (const GeneratedText& t : generate(plain)) out.push_back(t.tokens);
+    return out;
+  };
+  for (const char* adapter : {"good", "", "bad"}) order.prompts.push_back({.place = "p", .text = "1+2=", .tokens = {}, .adapter = adapter});
+  order.prompts[1].text = "2+1=";   // draws belong to a prompt's number
+  order.adapters = adapters.path().string();
+  const std::vector<GeneratedText> texts = generate(order);
+  ASSERT_EQ(texts.size(), 5u);   // two samples each of two prompts, and what is wrong with the third
+  const auto merged = tokens(run.path().string());
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(texts[i].tokens, merged[i]);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(texts[i].error.empty() && texts[i].prompt == i / 2);
+  EXPECT_EQ(texts[4].prompt, 2);
+  EXPECT_NE(texts[4].error.find("bad"), std::string::npos) << texts[4].error;
+  order.prompts[0].adapter = "nobody";
+  EXPECT_THROW(generate(order), DataError);
+}
+
 TEST_F(LoraRun, GoesOnFromAnAdapterAsAFolderOrARun) {
   TemporaryFolder first, folder, run;
   train_in(first.path(), tiny_run(kSft), lora());
