@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/text.h"
+#include "core/filled_lines.h"
 
 namespace trimtab {
 namespace {
@@ -68,12 +68,7 @@ class PromptReader {
 
 std::vector<PromptLine> read_prompts(const std::string& file) {
   std::vector<PromptLine> out;
-  int64_t number = 0;
-  for (const std::string& line : split(read_file(file), '\n')) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    out.push_back(PromptReader(fmt::format("{}:{}", file, number)).read(line));
-  }
+  filled_lines(file, read_file(file), [&](std::string place, const std::string& line) { out.push_back(PromptReader(std::move(place)).read(line)); });
   if (out.empty())
     throw DataError(
         fmt::format("{}: no prompts in it; one JSON object per line, such as {{\"prompt\": "

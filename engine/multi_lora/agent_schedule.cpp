@@ -58,10 +58,7 @@ void AgentSchedule::add_row(Sequence& s) {
 
 void AgentSchedule::take(Sequence& s, const DrawnToken& drawn) {
   Completion& c = completions_[s.completion];
-  if (drawn.token < 0)
-    throw RunError(fmt::format("request {}, sample {}: the logits of token {} are not finite: are the adapter's numbers finite, has training diverged?",
-                               c.request, c.sample, c.tokens.size()));
-  c.tokens.push_back(drawn.token), c.logprobs.push_back(drawn.logprob);
+  add_drawn(drawn, c);
   ++made_;
   if (ending_.reached(c, s.tail, c.tokens.size() - 1, s.max_tokens)) free_slots_.push_back(std::exchange(s.slot, -1));
 }

@@ -22,6 +22,13 @@ constexpr int64_t kHalf = kPackedPanel / 2;     // gates, or values, of a panel
 
 }  // namespace
 
+void add_drawn(const DrawnToken& drawn, Completion& to) {
+  if (drawn.token < 0)
+    throw RunError(fmt::format("request {}, sample {}: the logits of token {} are not finite: are the adapter's numbers finite, has training diverged?",
+                               to.request, to.sample, to.tokens.size()));
+  to.tokens.push_back(drawn.token), to.logprobs.push_back(drawn.logprob);
+}
+
 LoraForward::LoraForward(const LoraForwardInputs& in) : in_(in), config_(in.model.config()), head_stride_(in.model.head_stride()),
                                                         group_(config_.num_heads / config_.num_kv_heads) {
   const PackedLayer& layer = in.model.layers().front();

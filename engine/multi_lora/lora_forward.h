@@ -35,6 +35,9 @@ struct LoraDraw {
   DrawnToken drawn;
 };
 
+// Puts it behind the completion's tokens; RunError where the logits were not finite.
+void add_drawn(const DrawnToken& drawn, Completion& to);
+
 struct LoraForwardInputs {
   const PackedModel& model;
   const RopeTable& rope;

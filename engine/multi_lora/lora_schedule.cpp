@@ -130,10 +130,7 @@ void LoraSchedule::take_draws() {
     Sequence& s = open_[drawn_[i]];
     Completion& c = completions_[s.completion];
     const DrawnToken& drawn = draws_[i].drawn;
-    if (drawn.token < 0)
-      throw RunError(fmt::format("request {}, sample {}: the logits of token {} are not finite: are the adapter's numbers finite, has training diverged?",
-                                 c.request, c.sample, c.tokens.size()));
-    c.tokens.push_back(drawn.token), c.logprobs.push_back(drawn.logprob);
+    add_drawn(drawn, c);
     ++made_;
     if (ending_.reached(c, s.tail, c.tokens.size() - 1, s.max_tokens)) close(s);
   }

@@ -1,6 +1,7 @@
 // What tests of adapters beside a base model share: random models, random adapters of them, and their weights as kernels/lora reads them.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <memory>
@@ -91,6 +92,32 @@ inline std::vector<int32_t> random_tokens(int64_t length, const TransformerConfi
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>(draws.below(static_cast<uint32_t>(c.vocab_size))));
   return ids;
+}
+
+// Bit for bit.
+inline void expect_same(const Completion& a, const Completion& b, const std::string& what) {
+  ASSERT_EQ(a.sample, b.sample) << what;
+  ASSERT_EQ(a.tokens, b.tokens) << what;
+  ASSERT_EQ(a.logprobs, b.logprobs) << what;
+  ASSERT_EQ(a.finish, b.finish) << what;
+}
+inline void expect_equal(const std::vector<Completion>& a, const std::vector<Completion>& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size()) << what;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].request, b[i].request) << what;
+    expect_same(a[i], b[i], fmt::format("{}, completion {}", what, i));
+  }
+}
+
+// [tokens, vocab]: log-probabilities of the whole model at the places of the completion.
+inline at::Tensor reference(const Transformer& model, const std::vector<int32_t>& prompt, const std::vector<int32_t>& tokens) {
+  std::vector<int64_t> ids(prompt.begin(), prompt.end());
+  ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
+  Trie trie;
+  trie.add(-1, static_cast<int64_t>(ids.size()));
+  const torch::NoGradGuard no_grad;
+  const at::Tensor logits = model.logits(at::tensor(ids, at::kLong), trie);
+  return at::log_softmax(logits.narrow(0, static_cast<int64_t>(prompt.size()) - 1, static_cast<int64_t>(tokens.size())).to(at::kDouble), -1);
 }
 
 }  // namespace trimtab

@@ -46,31 +46,6 @@ std::vector<Completion> generate(const World& w, std::span<const AdaptedRequest>
   return MultiLoraGenerator(w.base, options, pool).generate(requests, sampling, stop, 7, pool);
 }
 
-void expect_same(const Completion& a, const Completion& b, const std::string& what) {
-  ASSERT_EQ(a.sample, b.sample) << what;
-  ASSERT_EQ(a.tokens, b.tokens) << what;
-  ASSERT_EQ(a.logprobs, b.logprobs) << what;   // bit for bit
-  ASSERT_EQ(a.finish, b.finish) << what;
-}
-void expect_equal(const std::vector<Completion>& a, const std::vector<Completion>& b, const std::string& what) {
-  ASSERT_EQ(a.size(), b.size()) << what;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(a[i].request, b[i].request) << what;
-    expect_same(a[i], b[i], fmt::format("{}, completion {}", what, i));
-  }
-}
-
-// [tokens, vocab]: log-probabilities of the model at the places of the completion.
-at::Tensor reference(const Transformer& model, const std::vector<int32_t>& prompt, const std::vector<int32_t>& tokens) {
-  std::vector<int64_t> ids(prompt.begin(), prompt.end());
-  ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
-  Trie trie;
-  trie.add(-1, static_cast<int64_t>(ids.size()));
-  const torch::NoGradGuard no_grad;
-  const at::Tensor logits = model.logits(at::tensor(ids, at::kLong), trie);
-  return at::log_softmax(logits.narrow(0, static_cast<int64_t>(prompt.size()) - 1, static_cast<int64_t>(tokens.size())).to(at::kDouble), -1);
-}
-
 TEST(multi_lora, log_probabilities_are_those_of_the_merged_models) {
   for (uint32_t round = 0; round < 40; ++round) {
     const World w = random_world(round);

@@ -59,31 +59,6 @@ std::vector<Completion> generate(const World& w, std::span<const AgentRequest> r
   return agents.generate(requests, sampling, stop, 7, pool);
 }
 
-void expect_same(const Completion& a, const Completion& b, const std::string& what) {
-  ASSERT_EQ(a.sample, b.sample) << what;
-  ASSERT_EQ(a.tokens, b.tokens) << what;
-  ASSERT_EQ(a.logprobs, b.logprobs) << what;   // bit for bit
-  ASSERT_EQ(a.finish, b.finish) << what;
-}
-void expect_equal(const std::vector<Completion>& a, const std::vector<Completion>& b, const std::string& what) {
-  ASSERT_EQ(a.size(), b.size()) << what;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(a[i].request, b[i].request) << what;
-    expect_same(a[i], b[i], fmt::format("{}, completion {}", what, i));
-  }
-}
-
-// [tokens, vocab]: log-probabilities of the whole model at the places of the completion.
-at::Tensor merged_reference(const Transformer& model, const std::vector<int32_t>& text, const std::vector<int32_t>& tokens) {
-  std::vector<int64_t> ids(text.begin(), text.end());
-  ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
-  Trie trie;
-  trie.add(-1, static_cast<int64_t>(ids.size()));
-  const torch::NoGradGuard no_grad;
-  const at::Tensor logits = model.logits(at::tensor(ids, at::kLong), trie);
-  return at::log_softmax(logits.narrow(0, static_cast<int64_t>(text.size()) - 1, static_cast<int64_t>(tokens.size())).to(at::kDouble), -1);
-}
-
 // The definition, in float64: the base model reads the text but for its last token; the agent goes on over its K and V + scale Z B.
 class DenseAgent {
  public:
@@ -174,15 +149,19 @@ TEST(shared_agents, follow_their_definition) {
   }
 }
 
+void expect_merged(const World& w, uint32_t round) {
+  for (const Completion& c : generate(w, w.requests)) {
+    const int64_t agent = w.requests[c.request].agent;
+    const Transformer& model = agent == 0 ? w.base : w.adapters[agent - 1].merged;
+    ASSERT_LE(worst_difference(reference(model, w.text, c.tokens), c), 1e-4) << round;
+  }
+}
+
 // Of one layer all inputs of K, V and Z are embeddings: V + scale Z B is the merged model's V.
 TEST(shared_agents, one_layer_is_the_merged_model) {
   for (uint32_t round = 100; round < 120; ++round) {
     const World w = random_world(round, 1);
-    for (const Completion& c : generate(w, w.requests)) {
-      const int64_t agent = w.requests[c.request].agent;
-      const Transformer& model = agent == 0 ? w.base : w.adapters[agent - 1].merged;
-      ASSERT_LE(worst_difference(merged_reference(model, w.text, c.tokens), c), 1e-4) << round;
-    }
+    expect_merged(w, round);
   }
 }
 
@@ -190,11 +169,7 @@ TEST(shared_agents, a_text_of_one_token_is_the_merged_model) {
   for (uint32_t round = 150; round < 160; ++round) {
     World w = random_world(round, 3);
     w.text.resize(1);
-    for (const Completion& c : generate(w, w.requests)) {
-      const int64_t agent = w.requests[c.request].agent;
-      const Transformer& model = agent == 0 ? w.base : w.adapters[agent - 1].merged;
-      ASSERT_LE(worst_difference(merged_reference(model, w.text, c.tokens), c), 1e-4) << round;
-    }
+    expect_merged(w, round);
   }
 }
 
@@ -209,7 +184,7 @@ TEST(shared_agents, b_zero_is_the_base_to_the_bit_and_the_base_is_generators) {
     const auto base = generate(w, requests);
     for (auto& r : requests) r.agent = 1;
     expect_equal(generate(w, requests), base, fmt::format("round {}", round));
-    for (const Completion& c : base) ASSERT_LE(worst_difference(merged_reference(w.base, w.text, c.tokens), c), 1e-4) << round;
+    for (const Completion& c : base) ASSERT_LE(worst_difference(reference(w.base, w.text, c.tokens), c), 1e-4) << round;
   }
 }
 

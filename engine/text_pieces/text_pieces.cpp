@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/filled_lines.h"
 #include "core/run_folder.h"
 #include "core/text.h"
 
@@ -18,15 +19,12 @@ std::vector<std::string> documents_of(const std::string& file) {
   if (!is_utf8(contents)) throw DataError(fmt::format("{}: not UTF-8 text", file));
   if (!file.ends_with(".jsonl")) return {contents};
   std::vector<std::string> out;
-  int64_t number = 0;
-  for (const std::string& line : split(contents, '\n')) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+  filled_lines(file, contents, [&](const std::string& place, const std::string& line) {
     const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
     if (!object.is_object() || !object.contains("text") || !object["text"].is_string())
-      throw DataError(fmt::format("{}:{}: expected {{\"text\": \"...\"}}", file, number));
+      throw DataError(fmt::format("{}: expected {{\"text\": \"...\"}}", place));
     out.push_back(object["text"]);
-  }
+  });
   return out;
 }
 

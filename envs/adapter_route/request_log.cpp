@@ -4,8 +4,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/filled_lines.h"
 #include "core/random.h"
-#include "core/text.h"
 
 namespace trimtab {
 namespace {
@@ -47,16 +47,13 @@ class LineReader {
 }  // namespace
 
 RequestLog::RequestLog(const std::string& file, int64_t requests, const QualitySource& source) : requests_(requests) {
-  int64_t number = 0;
-  for (const std::string& line : split(read_file(file), '\n')) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const LineReader reader(fmt::format("{}:{}", file, number), line);
+  filled_lines(file, read_file(file), [&](std::string place, const std::string& line) {
+    const LineReader reader(std::move(place), line);
     Request& r = all_.emplace_back();
     r.arrival_ms = reader.time_ms(), r.task = reader.task(source);
     r.input_tokens = reader.tokens("input_tokens"), r.output_tokens = reader.tokens("output_tokens");
     if (all_.size() > 1 && r.arrival_ms < all_[all_.size() - 2].arrival_ms) reader.fail("'time_s' is before that of the request above: sort the log by time");
-  }
+  });
   if (std::ssize(all_) < requests)
     throw DataError(fmt::format("{}: {} requests, but an episode has {}: give a longer log, or lower env.requests.requests", file, all_.size(), requests));
 }

@@ -1,13 +1,13 @@
 // examples/adapter_router: the router in Python prints what it printed, and says what is wrong with its input.
 #include <gtest/gtest.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/test_command.h"
 #include "core/test_support.h"
 
 namespace trimtab {
@@ -23,13 +23,9 @@ class RouterExample : public testing::Test {
   // What it prints, errors included.
   std::string routed(const std::filesystem::path& residents, const std::filesystem::path& requests) {
     const std::string command = fmt::format("PYTHONDONTWRITEBYTECODE=1 python3 '{}' '{}' < '{}' 2>&1", (kFolder / "router.py").string(), residents.string(), requests.string());
-    FILE* pipe = popen(command.c_str(), "r");
-    TT_CHECK(pipe != nullptr);
-    std::string out;
-    char piece[4096];
-    for (size_t size; (size = fread(piece, 1, sizeof(piece), pipe)) > 0;) out.append(piece, size);
-    status = pclose(pipe);
-    return out;
+    Printed out = run_command(command);
+    status = out.status;
+    return std::move(out.text);
   }
   std::filesystem::path file(const std::string& text) {
     write_file_atomically(folder.path() / "file", text);

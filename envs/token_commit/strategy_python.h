@@ -1,7 +1,6 @@
 // For tests of examples/commit_strategy: Python runs it, with the runtime of this build.
 #pragma once
 
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +8,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/test_command.h"
 
 namespace trimtab {
 
@@ -25,20 +25,10 @@ inline std::string why_no_strategy() {
   return "";
 }
 
-// What Python prints, errors included, and its exit status.
-struct Printed {
-  std::string text;
-  int status = 0;
-};
+// Errors included.
 inline Printed run_python(const std::string& arguments) {
   const std::string runtime = fmt::format("PYTHONDONTWRITEBYTECODE=1 TRIMTAB_RUNTIME='{}'", shared_runtime().string());
-  FILE* pipe = popen(fmt::format("{} python3 {} 2>&1", runtime, arguments).c_str(), "r");
-  TT_CHECK(pipe != nullptr);
-  Printed out;
-  char piece[4096];
-  for (size_t size; (size = fread(piece, 1, sizeof(piece), pipe)) > 0;) out.text.append(piece, size);
-  out.status = pclose(pipe);
-  return out;
+  return run_command(fmt::format("{} python3 {} 2>&1", runtime, arguments));
 }
 
 // The JSON that a script prints. It has `case`, which is `input`, and can import from the example's folder; its files lie in `folder`.

@@ -75,10 +75,8 @@ class Router:
         self.planned = chosen
 
     def entry_price(self, a):
-        if a in self.resident:
+        if a in self.resident or a in self.planned:   # it is there, or to come anyway
             return 0
-        if a in self.planned:
-            return 0   # it is to come anyway
         return self.price * (1 if len(self.resident) < self.slots or self.resident - self.planned else 2)
 
     def route(self, request):

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/test_command.h"
 
 namespace trimtab {
 
@@ -31,14 +32,9 @@ inline std::string run_oracle(const std::string& script, const std::filesystem::
   std::ofstream(file) << script;
   const std::string command =
       fmt::format("'{}' '{}' '{}'", oracle_python().string(), file.string(), folder.string());
-  FILE* pipe = popen(command.c_str(), "r");
-  TT_CHECK(pipe != nullptr);
-  std::string out;
-  char piece[4096];
-  for (size_t size; (size = fread(piece, 1, sizeof(piece), pipe)) > 0;) out.append(piece, size);
-  const int status = pclose(pipe);
-  TT_CHECK(status == 0, "the oracle script ended with status {}", status);
-  return out;
+  Printed out = run_command(command);
+  TT_CHECK(out.status == 0, "the oracle script ended with status {}", out.status);
+  return std::move(out.text);
 }
 
 }  // namespace trimtab
