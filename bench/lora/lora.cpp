@@ -12,6 +12,7 @@
 //
 // L layers have weights of their own and take turns, so that many layers' weights come from farther away than one's.
 #include <bit>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -29,8 +30,22 @@ namespace {
 
 constexpr double kWhile = 0.1;   // seconds of one measurement
 
-std::vector<float> numbers(int64_t n, float scale = 1) {
-  std::vector<float> out(n);
+// Arrays begin at a cache line, as those of PyTorch do, ours in its memory and the peer's.
+template <class T>
+struct AtCacheLine {
+  using value_type = T;
+  AtCacheLine() = default;
+  template <class U>
+  AtCacheLine(const AtCacheLine<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
+  bool operator==(const AtCacheLine&) const { return true; }
+};
+template <class T>
+using Array = std::vector<T, AtCacheLine<T>>;
+
+Array<float> numbers(int64_t n, float scale = 1) {
+  Array<float> out(n);
   Draws draws(1, Stream::kTest, static_cast<uint32_t>(n));
   for (float& x : out) x = scale * draws.normal();
   return out;
@@ -48,9 +63,9 @@ void serve_repeated(const Call& call) {
 }
 
 void rows(const LoraSizes& s, int64_t layers, bool bfloat, Pool& pool) {
-  const std::vector<float> x = numbers(s.rows * s.hidden), weights = numbers(layers * s.adapters * 2 * s.hidden * s.rank, 0.01f);
-  std::vector<float> v(s.rows * s.rank), y(s.rows * s.hidden);
-  std::vector<uint16_t> halves;
+  const Array<float> x = numbers(s.rows * s.hidden), weights = numbers(layers * s.adapters * 2 * s.hidden * s.rank, 0.01f);
+  Array<float> v(s.rows * s.rank), y(s.rows * s.hidden);
+  Array<uint16_t> halves;
   for (const float w : weights) halves.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(w) >> 16));
   std::vector<LoraAdapter> adapters;
   for (int64_t i = 0; i < layers * s.adapters; ++i) {
@@ -74,8 +89,8 @@ void rows(const LoraSizes& s, int64_t layers, bool bfloat, Pool& pool) {
 }
 
 void dense(int64_t rows, int64_t rank, int64_t hidden, int64_t layers, Pool& pool) {
-  const std::vector<float> x = numbers(rows * hidden), weights = numbers(layers * 2 * hidden * rank, 0.01f);
-  std::vector<float> v(rows * rank), y(rows * hidden);
+  const Array<float> x = numbers(rows * hidden), weights = numbers(layers * 2 * hidden * rank, 0.01f);
+  Array<float> v(rows * rank), y(rows * hidden);
   serve_repeated([&](int64_t call) {
     const float* a = weights.data() + call % layers * 2 * hidden * rank;
     const int64_t parts = pool.threads();
@@ -101,7 +116,7 @@ class Agents {
   // Values of an agent for a head: made anew each time in a thread's own memory, or kept from before.
   void materialised(Pool& pool, bool anew) {
     const int64_t size = s_.context * s_.head_dim, kept = anew ? s_.agents : s_.agents * s_.kv_heads;
-    std::vector<float> made((anew ? s_.kv_heads : 1) * kept * size);
+    Array<float> made((anew ? s_.kv_heads : 1) * kept * size);
     const auto place = [&](int64_t head) { return made.data() + head * s_.agents * size; };
     for (int64_t head = 0; head < s_.kv_heads; ++head) make(head, place(head));
     serve_repeated([&](int64_t) {
@@ -141,7 +156,7 @@ class Agents {
   }
 
   AgentSizes s_;
-  std::vector<float> keys_, values_, z_, b_, q_, out_;
+  Array<float> keys_, values_, z_, b_, q_, out_;
 };
 
 int work(const Arguments& a) {

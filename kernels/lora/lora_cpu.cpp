@@ -29,7 +29,7 @@ using V = hn::Vec<D>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
 // AVX-512 has 32 registers: 6 x 4 sums, 4 of b, 1 of x. The others have 16: 6 x 2 sums, 2 of b, 1 of x.
 constexpr int kVectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
-constexpr int kMostRows = 6;
+constexpr int kMostRows = 6;           // of up to kVectors; 2 of up to twice as many
 constexpr int64_t kWindow = 64;       // rows, or queries, that are looked through for those that go together
 constexpr int64_t kChunk = 64;        // keys between two looks at the maximum
 constexpr int64_t kQueries = 32;      // that go through a cache together
@@ -64,54 +64,102 @@ HWY_INLINE V load(const uint16_t* p, int64_t lanes) {
 #endif
 }
 
+// Whole vectors of bfloat16 are widened two by two: halves with even places, and those with odd ones, which takes no permutation.
+template <class T>
+constexpr bool kByParity = HWY_TARGET != HWY_SCALAR && sizeof(T) == 2;
+#if HWY_TARGET != HWY_SCALAR
+HWY_INLINE void load_by_parity(const uint16_t* p, V& even, V& odd) {
+  const hn::RebindToUnsigned<D> word;
+  const auto both = hn::BitCast(word, hn::LoadU(hn::Repartition<uint16_t, D>(), p));
+  even = hn::BitCast(D(), hn::ShiftLeft<16>(both)), odd = hn::BitCast(D(), hn::And(both, hn::Set(word, 0xffff0000u)));
+}
+HWY_INLINE void in_order(V& even, V& odd) {
+  HWY_ALIGN float both[2 * kLanes];
+  hn::StoreInterleaved2(even, odd, D(), both);
+  even = hn::Load(D(), both), odd = hn::Load(D(), both + kLanes);
+}
+#else
+inline void load_by_parity(const void*, V&, V&) {}
+inline void in_order(V&, V&) {}
+#endif
+
+// In a register from here on: GCC reads memory anew for every use, and a decode step waits for loads.
+HWY_INLINE V kept(V v) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  asm("" : "+v"(v.raw));
+#endif
+  return v;
+}
+
 // Few vectors: several sums by turns, or each waits for the last. By the number of vectors alone, so that rows do not know of each other.
 template <int kR, int kV, bool kPartial, class T>
 HWY_NOINLINE void tile(const Product<T>& p, const float* const* x, float* const* y, int64_t column, int64_t lanes) {
   const D d;
-  constexpr int kTurns = kVectors / kV;
+  constexpr bool kPairs = kByParity<T> && !kPartial && kV % 2 == 0;
+  constexpr int kTurns = std::max(1, kVectors / kV);
   V sum[kTurns][kR][kV];
 #pragma GCC unroll 4
   for (int t = 0; t < kTurns; ++t)
 #pragma GCC unroll 6
     for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < kV; ++v) sum[t][r][v] = hn::Zero(d);
   const float* from[kR];
 #pragma GCC unroll 6
   for (int r = 0; r < kR; ++r) from[r] = x[r];
   const T* b = p.b + column;
-  const auto step = [&](int64_t k, V (&to)[kR][kV]) HWY_ATTR {
+  const auto step = [&](int t, V (&to)[kR][kV]) HWY_ATTR {
     V factor[kV];
+    if constexpr (kPairs) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kV; ++v) factor[v] = kPartial && v == kV - 1 ? load<kPartial>(b + v * kLanes, lanes) : load<false>(b + v * kLanes, lanes);
+      for (int v = 0; v < kV; v += 2) load_by_parity(b + v * kLanes, factor[v], factor[v + 1]);
+    } else {
+#pragma GCC unroll 8
+      for (int v = 0; v < kV; ++v) factor[v] = kept(kPartial && v == kV - 1 ? load<kPartial>(b + v * kLanes, lanes) : load<false>(b + v * kLanes, lanes));
+    }
     b += p.b_stride;
 #pragma GCC unroll 6
     for (int r = 0; r < kR; ++r) {
-      const V one = hn::Set(d, from[r][k]);
-#pragma GCC unroll 4
+      const V one = hn::Set(d, from[r][t]);
+#pragma GCC unroll 8
       for (int v = 0; v < kV; ++v) to[r][v] = hn::MulAdd(one, factor[v], to[r][v]);
     }
   };
-  int64_t k = 0;
-  for (; k + kTurns <= p.inner; k += kTurns)
+  int64_t left = p.inner;
+  for (; left >= kTurns; left -= kTurns) {
 #pragma GCC unroll 4
-    for (int t = 0; t < kTurns; ++t) step(k + t, sum[t]);
+    for (int t = 0; t < kTurns; ++t) step(t, sum[t]);
+#pragma GCC unroll 6
+    for (int r = 0; r < kR; ++r) from[r] += kTurns;
+  }
 #pragma GCC unroll 4
   for (int t = 0; t < kTurns; ++t)
-    if (k + t < p.inner) step(k + t, sum[t]);
+    if (t < left) step(t, sum[t]);
+  const bool add = p.add;
+  const V scale = hn::Set(d, p.scale);
+  float* into[kR];
 #pragma GCC unroll 6
-  for (int r = 0; r < kR; ++r)
+  for (int r = 0; r < kR; ++r) into[r] = y[r] + column;
+#pragma GCC unroll 6
+  for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kV; ++v)
 #pragma GCC unroll 4
+      for (int t = 1; t < kTurns; ++t) sum[0][r][v] = hn::Add(sum[0][r][v], sum[t][r][v]);
+    if constexpr (kPairs) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kV; v += 2) in_order(sum[0][r][v], sum[0][r][v + 1]);
+    }
+#pragma GCC unroll 8
     for (int v = 0; v < kV; ++v) {
-      float* to = y[r] + column + v * kLanes;
+      float* to = into[r] + v * kLanes;
       const bool part = kPartial && v == kV - 1;
       V total = sum[0][r][v];
-#pragma GCC unroll 4
-      for (int t = 1; t < kTurns; ++t) total = hn::Add(total, sum[t][r][v]);
-      if (p.add) total = hn::MulAdd(hn::Set(d, p.scale), total, part ? load<true>(to, lanes) : load<false>(to, lanes));
+      if (add) total = hn::MulAdd(scale, total, part ? load<true>(to, lanes) : load<false>(to, lanes));
       if (part) store_lanes(total, d, to, lanes);
       else hn::StoreU(total, d, to);
     }
+  }
 }
 
 template <int kV, bool kPartial, class T>
@@ -137,6 +185,12 @@ HWY_INLINE void last_panel(const Product<T>& p, int64_t rows, const float* const
 template <class T>
 void product(const Product<T>& p, int64_t rows, const float* const* x, float* const* y) {
   int64_t column = 0;
+  if (rows <= 2) {   // registers are left, and a matrix that is read once comes in longer pieces
+    for (; column + 2 * kVectors * kLanes <= p.columns; column += 2 * kVectors * kLanes) {
+      if (rows == 2) tile<2, 2 * kVectors, false>(p, x, y, column, kLanes);
+      else tile<1, 2 * kVectors, false>(p, x, y, column, kLanes);
+    }
+  }
   for (; column + kVectors * kLanes <= p.columns; column += kVectors * kLanes) panel<kVectors, false>(p, rows, x, y, column, kLanes);
   if (column < p.columns) last_panel<kVectors>(p, rows, x, y, column);
 }
@@ -171,11 +225,11 @@ void visit_rows(const LoraRows& a, const Visit& visit) {
     for (int64_t i = 0; i < n; ++i) left |= uint64_t{a.adapter[first + i] >= 0} << i;
     while (left != 0) {
       const int32_t adapter = a.adapter[first + std::countr_zero(left)];
+      uint64_t mine = 0;   // without branches on who has which adapter, which nobody foresees
+      for (int64_t i = 0; i < n; ++i) mine |= uint64_t{a.adapter[first + i] == adapter} << i;
+      left &= ~mine;
       int64_t count = 0;
-      for (uint64_t rest = left; rest != 0; rest &= rest - 1) {
-        const int i = std::countr_zero(rest);
-        if (a.adapter[first + i] == adapter) rows[count++] = first + i, left &= ~(uint64_t{1} << i);
-      }
+      for (; mine != 0; mine &= mine - 1) rows[count++] = first + std::countr_zero(mine);
       visit(a.adapters[adapter], rows, count);
     }
   }
