@@ -12,7 +12,8 @@ namespace trimtab {
 namespace {
 
 constexpr int64_t kItemSize = 14;   // of item_features
-enum Term { kQuality, kLatency, kBytes };
+enum Term { kQuality, kLatency, kBytes };   // additive
+enum GatedTerm { kForm, kOutcome, kCost };   // hierarchical
 
 float between(double value, float low, float high) { return std::clamp(static_cast<float>(value), low, high); }
 float log_count(int64_t n) { return std::log2(1 + static_cast<float>(n)); }
@@ -50,11 +51,18 @@ void PriorOptions::describe(Fields& f) {
   f.flag("by_task", by_task, "models are means of these tables' tasks, prompts belong to the nearest; else linear in the context");
 }
 
+void RouteRewardOptions::describe(Fields& f) {
+  f.choice("kind", kind, {"additive", "hierarchical"},
+           "additive: quality less cost; hierarchical: an answer in another form than asked for is -1 and nothing else, cost counts for right answers alone (Router-R1)");
+  f.number("cost_share", cost_share, {.low = 0, .high = 1, .doc = "hierarchical: share of a right answer's reward that costing nothing earns"});
+}
+
 void AdapterRouteOptions::describe(Fields& f) {
   f.choice("mode", mode, {"synthetic", "recorded"}, "synthetic: linear qualities with known truth; recorded: data are tables of real adapters");
   f.choice("eviction", eviction, {"lru", "lfu", "lfu_aged", "greedy_dual", "fifo", "learned"}, "who makes room; learned: an agent of its own");
   f.number("w_latency", w_latency, {.low = 0, .high = 1e6, .unit = "1/s", .doc = "quality that a second until the first token costs"});
   f.number("w_bytes", w_bytes, {.low = 0, .high = 1e6, .unit = "1/GB", .doc = "quality that a GB of paging costs"});
+  f.block("reward", reward, "how quality and cost become the reward");
   f.number("slo_ms", slo_ms, {.low = 1e-6, .high = 1e9, .unit = "ms", .doc = "a request is in time when its first token comes within this"});
   f.integer("max_batch", max_batch, {.low = 1, .high = 4096, .unit = "requests", .doc = "served at a time; the others wait"});
   f.number("prefill_ms", prefill_ms, {.low = 0, .high = 1e6, .unit = "ms", .doc = "of a prompt, beside its tokens"});
@@ -80,6 +88,9 @@ std::unique_ptr<QualitySource> open_qualities(const AdapterRouteOptions& options
 
 AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source)
     : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
+  const bool gated = options.reward.kind == "hierarchical";
+  if (gated && options.mode == "recorded" && !source_->tells_form())
+    throw ConfigError("env.reward.kind hierarchical asks for the form of answers, and the tables have no column 'well_formed': add it (envs/adapter_route/README.md), or set env.reward.kind to additive");
   if (!options.requests.log.empty()) log_.emplace(options.requests.log, options.requests.requests, *source_);
   for (int64_t a = 0; a < adapters(); ++a) prices_.push_back(options.w_latency * paging_.load_ms(a) / 1000 + options.w_bytes * static_cast<double>(paging_.bytes(a)) / 1e9);
   if (!options.prior.tables.empty()) {
@@ -99,8 +110,8 @@ AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<Q
   spec_ = {.name = "adapter_route",
            .agents = {{"route", route, {.kind = HeadKind::kChoice, .size = models}}},
            .critic = route,
-           .reward_terms = {"quality", "latency", "bytes"},
-           .time_limit = 0};
+           .reward_terms = gated ? std::vector<std::string>{"form", "outcome", "cost"} : std::vector<std::string>{"quality", "latency", "bytes"},
+           .time_limit = options.requests.requests};   // by then it has ended by itself; rollouts of whole episodes want to know
   spec_.critic.context.push_back({"requests_left", "", 0, 1});
   if (!learned) return;
   ObservationSpec evict{route.context, route.item, models - 1};
@@ -160,6 +171,7 @@ AdapterRoute::Served AdapterRoute::answer(State& s, const Choice& c) const {
   }
   out.queue_ms = s.now_ms - r.arrival_ms, out.prefill_ms = options_.prefill_ms + options_.prefill_token_ms * r.input_tokens;
   out.quality = source_->quality(s.prompt, c.adapter);
+  out.well_formed = source_->well_formed(s.prompt, c.adapter);
   Draws noise(s.world, Stream::kAck, static_cast<uint32_t>(s.next), static_cast<uint32_t>(c.adapter));
   out.observed = out.quality + source_->noise() * noise.normal();
   const auto place = std::min_element(s.places_ms.begin(), s.places_ms.end()) - s.places_ms.begin();
@@ -334,10 +346,21 @@ AdapterRoute::Served AdapterRoute::follow(State& s) const {
 
 StepOutcome AdapterRoute::step(State& s, float* terms) const {
   const Served served = follow(s);
-  terms[kQuality] = static_cast<float>(served.observed);
-  terms[kLatency] = static_cast<float>(-options_.w_latency * served.ttft_ms() / 1000);
-  terms[kBytes] = static_cast<float>(-options_.w_bytes * static_cast<double>(served.bytes) / 1e9);
+  reward(served, terms);
   return {.terminated = served.over};
+}
+
+void AdapterRoute::reward(const Served& served, float* terms) const {
+  const double latency = options_.w_latency * served.ttft_ms() / 1000, bytes = options_.w_bytes * static_cast<double>(served.bytes) / 1e9;
+  if (options_.reward.kind == "additive") {
+    terms[kQuality] = static_cast<float>(served.observed);
+    terms[kLatency] = static_cast<float>(-latency), terms[kBytes] = static_cast<float>(-bytes);
+    return;
+  }
+  const double share = options_.reward.cost_share;
+  terms[kForm] = static_cast<float>(served.well_formed - 1);
+  terms[kOutcome] = static_cast<float>((1 - share) * served.observed);
+  terms[kCost] = static_cast<float>(share * std::max(0.0, served.observed) * std::exp(-latency - bytes));
 }
 
 void AdapterRoute::serialise(State& s, Archive& a) const {

@@ -2,8 +2,13 @@
 // each in the order of arrival, when the server has a place for it:
 //
 //   time to first token = queueing (until one of `max_batch` places is free) + paging (until the adapter is there) + prefill
-//   reward = quality - w_latency * time to first token [s] - w_bytes * paged [GB]
+//   cost   = w_latency * time to first token [s] + w_bytes * paged [GB]
+//   reward = quality - cost                                                                       additive, or
+//          = (well_formed - 1) + quality ((1 - cost_share) + cost_share exp(-cost))               hierarchical
 //
+// The latter is Router-R1's order (arXiv 2506.09033): the form comes first, an answer in another one gets -1 and nothing else (its quality is 0); then
+// being right; and cost tells right answers apart, a wrong one has nothing to gain from being cheap. Shares of several answers are its mean over
+// them, where each is right or wrong. exp(-cost) is ours, in (0, 1]: there a cost is ranked among the last 1000.
 // Only the chosen adapter's quality is observed. What a miss costs by itself, `price`, is w_latency * load time + w_bytes * size.
 //
 // Agent `route` chooses one of N adapters or the base model (the last item). Agent `evict` (eviction: learned) chooses who makes room when what
@@ -55,9 +60,16 @@ struct PriorOptions {
   void describe(Fields& f);
 };
 
+struct RouteRewardOptions {
+  std::string kind = "additive";
+  double cost_share = 0.2;
+  void describe(Fields& f);
+};
+
 struct AdapterRouteOptions {
   std::string mode = "synthetic", eviction = "lru";
   double w_latency = 2, w_bytes = 0;     // per second, per GB
+  RouteRewardOptions reward;
   double slo_ms = 500;
   int64_t max_batch = 32;
   double prefill_ms = 15, prefill_token_ms = 0.1, decode_token_ms = 20;
@@ -128,6 +140,7 @@ class AdapterRoute {
     int64_t bytes = 0;
     double queue_ms = 0, paging_ms = 0, prefill_ms = 0;
     double quality = 0, observed = 0;      // expected, and with noise
+    double well_formed = 1;
     double price = 0;                      // of the miss
     bool over = false;
     double ttft_ms() const { return queue_ms + paging_ms + prefill_ms; }
@@ -156,6 +169,7 @@ class AdapterRoute {
   void advance(State& s) const;                              // to the next request
   Served answer(State& s, const Choice& choice) const;       // this one
   double bring(State& s, const Choice& choice) const;
+  void reward(const Served& served, float* terms) const;
   bool due(const State& s) const;   // an eviction
   void notice(State& s) const;      // the present prompt, in gains and means
   void plan(State& s) const;

@@ -68,6 +68,67 @@ TEST(AdapterRoute, TimeToFirstTokenIsQueueingPagingAndPrefill) {
   }
 }
 
+// Adapter 0 answers in no form that could be read, adapter 1 wrongly, adapter 2 rightly in half of its answers; the base model rightly.
+std::string table_of_forms(const TemporaryFolder& folder, bool told = true) {
+  Recording out;
+  out.environment = "adapter_route";
+  out.facts = {{"producer", "a test"}};
+  out.episodes = {{0, 1, {{"task", "code"}}}};
+  out.columns["embedding"].values = Tensor::f32({1, 2}, std::vector<float>{1, 0});
+  out.columns["quality"].values = Tensor::f32({1, 4}, std::vector<float>{0, 0, 0.5f, 1});
+  if (told) out.columns["well_formed"].values = Tensor::f32({1, 4}, std::vector<float>{0, 1, 0.75f, 1});
+  const std::filesystem::path file = folder.path() / "forms.safetensors";
+  write_recording(file, out);
+  return file.string();
+}
+
+// Form before being right, being right before cost, whatever the cost: a wrong answer neither gains nor loses by it.
+TEST(AdapterRoute, HierarchicalRewardGatesCostByTheAnswer) {
+  const TemporaryFolder folder;
+  const std::string file = table_of_forms(folder);
+  const double qualities[] = {0, 0, 0.5, 1};
+  const float form[] = {-1, 0, -0.25f, 0};
+  for (const double latency : {0.0, 2.0, 1000.0}) {
+    AdapterRouteOptions o = options_of("{type: adapter_route, mode: recorded, reward: {kind: hierarchical, cost_share: 0.3}, w_bytes: 0.5, requests: {requests: 10}, paging: {slots: 2}}");
+    o.w_latency = latency;
+    const AdapterRoute env(o, recorded_qualities({file}));
+    EXPECT_EQ(env.spec().reward_terms, (std::vector<std::string>{"form", "outcome", "cost"}));
+    State s;
+    env.reset(s, {test_seed(), 7});
+    std::vector<float> sums;
+    for (const int64_t adapter : {0, 1, 2, 3}) {
+      State t = s, again = s;
+      float terms[3];
+      act(env, t, 0, adapter), act(env, again, 0, adapter);
+      env.step(t, terms);
+      const AdapterRoute::Served served = env.follow(again);
+      const double quality = qualities[adapter], cost = latency * served.ttft_ms() / 1000 + 0.5 * static_cast<double>(served.bytes) / 1e9;
+      EXPECT_EQ(terms[0], form[adapter]);
+      EXPECT_NEAR(terms[1], 0.7 * quality, 1e-6);
+      EXPECT_NEAR(terms[2], 0.3 * quality * std::exp(-cost), 1e-6);
+      sums.push_back(terms[0] + terms[1] + terms[2]);
+    }
+    EXPECT_EQ(sums[0], -1);
+    EXPECT_EQ(sums[1], 0);
+    EXPECT_LT(sums[1], sums[2]);
+    EXPECT_LT(sums[2], sums[3]);
+  }
+}
+
+TEST(AdapterRoute, HierarchicalRewardAsksForTheForm) {
+  const TemporaryFolder folder;
+  const std::string file = table_of_forms(folder, false);
+  const AdapterRouteOptions o = options_of("{type: adapter_route, mode: recorded, reward: {kind: hierarchical}, paging: {slots: 2}}");
+  try {
+    AdapterRoute(o, recorded_qualities({file}));
+    ADD_FAILURE() << "accepted";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("'well_formed'"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(options_of("{type: adapter_route, reward: {kind: hierarchic}}"), ConfigError);
+  EXPECT_THROW(options_of("{type: adapter_route, reward: {cost_share: 1.5}}"), ConfigError);
+}
+
 TEST(AdapterRoute, TheBaseModelPagesNothing) {
   const AdapterRoute env = made(kSmall);
   State s;

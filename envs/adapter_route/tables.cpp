@@ -107,12 +107,13 @@ class SyntheticQualities final : public QualitySource {
 struct QualityFile {
   Recording recording;
   int64_t embedding = 0, models = 0;   // numbers in a row
-  std::span<const float> embeddings, qualities;
+  std::span<const float> embeddings, qualities, forms;   // forms: empty where they are not told
 
   explicit QualityFile(const std::string& file) : recording(read_recording(file, "adapter_route")) {
     embedding = width("embedding"), models = width("quality");
     if (models < 2) throw DataError(fmt::format("{}: column 'quality' has one number in a row: give one for each adapter and the base model's last", file));
     embeddings = recording.f32("embedding", embedding), qualities = recording.f32("quality", models);
+    if (recording.columns.contains("well_formed")) forms = recording.f32("well_formed", models);
     for (int64_t r = 0; r < recording.rows(); ++r) check_row(r);
     for (const RecordedEpisode& e : recording.episodes)
       if (const auto task = e.labels.find("task"); task == e.labels.end() || task->second.empty())
@@ -132,6 +133,9 @@ struct QualityFile {
       throw DataError(fmt::format("{}: column 'embedding', row {}: its length is {}, which has no direction: embed the prompt again", recording.file, r, std::sqrt(square)));
     for (const float v : qualities.subspan(r * models, models))
       if (!(v >= 0 && v <= 1)) throw DataError(fmt::format("{}: column 'quality', row {}: {} is not in [0, 1]: scale the scores", recording.file, r, v));
+    for (int64_t i = r * models; i < (r + 1) * models && !forms.empty(); ++i)
+      if (!(forms[i] >= qualities[i] - 1e-5f && forms[i] <= 1))
+        throw DataError(fmt::format("{}: column 'well_formed', row {}: {} is not between the quality {} and 1: answers in another form than asked for score 0", recording.file, r, forms[i], qualities[i]));
   }
 };
 
@@ -151,6 +155,8 @@ class RecordedQualities final : public QualitySource {
       if (models_ == 0) models_ = file.models, embedding_ = file.embedding;
       if (file.models != models_ || file.embedding != embedding_)
         throw DataError(fmt::format("{} has {} models and embeddings of {}, {} has {} and {}: record them alike", name, file.models, file.embedding, files[0], models_, embedding_));
+      if (&name != &files[0] && file.forms.empty() == tells_form())
+        throw DataError(fmt::format("one of {} and {} has a column 'well_formed', the other none: record them alike", files[0], name));
       add(file);
     }
     for (const auto& rows : rows_) summarise(rows);
@@ -160,6 +166,8 @@ class RecordedQualities final : public QualitySource {
   int64_t tasks() const override { return std::ssize(rows_); }
   int64_t dimension() const override { return embedding_ + 1; }
   double noise() const override { return 0; }
+  bool tells_form() const override { return !forms_.empty(); }
+  double well_formed(const Prompt& prompt, int64_t adapter) const override { return tells_form() ? forms_[prompt.row * models_ + adapter] : 1; }
   std::span<const float> centroid(int64_t task) const override { return centroids_[task]; }
   int64_t home(int64_t task) const override { return homes_[task]; }
   int64_t task_of(const std::string& name) const override {
@@ -184,6 +192,7 @@ class RecordedQualities final : public QualitySource {
       for (int64_t r = e.first; r < e.first + e.rows; ++r) rows_[found->second].push_back(before + r);
     }
     qualities_.insert(qualities_.end(), file.qualities.begin(), file.qualities.end());
+    forms_.insert(forms_.end(), file.forms.begin(), file.forms.end());
     for (int64_t r = 0; r < file.recording.rows(); ++r) {
       const std::vector<float> x = context_of(file.embeddings.subspan(r * embedding_, embedding_));
       contexts_.insert(contexts_.end(), x.begin(), x.end());
@@ -202,7 +211,7 @@ class RecordedQualities final : public QualitySource {
   int64_t models_ = 0, embedding_ = 0;
   std::map<std::string, int64_t> names_;
   std::vector<std::vector<int64_t>> rows_;        // of each task
-  std::vector<float> contexts_, qualities_;       // [rows, d], [rows, N + 1]
+  std::vector<float> contexts_, qualities_, forms_;   // [rows, d], [rows, N + 1], [rows, N + 1] or none
   std::vector<std::vector<float>> centroids_;
   std::vector<int64_t> homes_;
 };

@@ -44,6 +44,8 @@ class QualitySource {
   virtual void prompt(uint64_t world, int64_t request, int64_t task, Prompt& out) const = 0;
   virtual double quality(const Prompt& prompt, int64_t adapter) const = 0;   // expected
   virtual double noise() const = 0;          // standard deviation of what is observed
+  virtual bool tells_form() const { return false; }
+  virtual double well_formed(const Prompt&, int64_t) const { return 1; }   // share of an adapter's answers in the form asked for; 1 where it is not told
   virtual std::span<const float> centroid(int64_t task) const = 0;           // [d], mean context
   virtual int64_t task_of(const std::string& name) const = 0;                // -1: unknown. Synthetic tasks are called "0", "1", ...
   virtual int64_t home(int64_t task) const = 0;                              // best on average over the task; N: the base model
@@ -55,6 +57,7 @@ std::unique_ptr<QualitySource> synthetic_qualities(const SyntheticQualityOptions
 //
 //   embedding  [rows, e]            of the prompt, not zero; its length does not matter
 //   quality    [rows, N + 1] 0..1   of the answer of each adapter, the base model's last
+//   well_formed [rows, N + 1] 0..1  share of these answers in the form asked for, at least `quality`, since others score 0; may be left out
 //
 // whose episodes are the prompts of one task, named by the label "task". Tasks of the same name in several files are one. DataError where
 // a file is not that; ConfigError for no files.

@@ -123,6 +123,27 @@ TEST_F(QualityTables, FilesOfTheSameTasksAreOne) {
   EXPECT_EQ(rows, (std::set<int64_t>{3, 4, 5, 6, 7, 8, 9}));
 }
 
+// The column is read as it is, and told of no table that has none; files have it all or none.
+TEST_F(QualityTables, TellTheFormOfAnswersWhereItWasRecorded) {
+  Recording formed = example();
+  std::vector<float> share{1, 0, 0.5f, 1, 0.25f, 1, 0.9f, 0.5f, 0.75f, 0, 1, 1, 0.5f, 1, 0.5f};
+  formed.columns["well_formed"].values = Tensor::f32({5, 3}, share);
+  const std::string with = put(formed, "with.safetensors"), without = put(example());
+  const auto source = recorded_qualities({with});
+  EXPECT_TRUE(source->tells_form());
+  Prompt p;
+  for (int64_t i = 0; i < 50; ++i) {
+    source->prompt(test_seed(), i, i % 2, p);
+    for (int64_t a = 0; a < 3; ++a) EXPECT_EQ(source->well_formed(p, a), share[p.row * 3 + a]);
+  }
+  const auto silent = recorded_qualities({without});
+  EXPECT_FALSE(silent->tells_form());
+  EXPECT_EQ(silent->well_formed(p, 0), 1);
+  EXPECT_TRUE(recorded_qualities({with, with})->tells_form());
+  EXPECT_THROW(recorded_qualities({with, without}), DataError);
+  EXPECT_THROW(recorded_qualities({without, with}), DataError);
+}
+
 // A row that counts w times is the row seen w times.
 TEST_F(QualityTables, FitLinearModelsToEveryRow) {
   const std::string file = put(example());
@@ -164,6 +185,9 @@ TEST_F(QualityTables, ThatAreNoTablesAreRefused) {
   expect_refused([](Recording& r) { r.columns["quality"].values = Tensor::f32({5, 1}, std::vector<float>(5, 0.5f)); }, "one number in a row");
   expect_refused([](Recording& r) { r.columns["quality"].values = Tensor::i64({5, 3}, std::vector<int64_t>(15, 1)); }, "quality");
   expect_refused([](Recording& r) { r.columns["quality"].values = Tensor::f32({5, 3}, std::vector<float>(15, 1.5f)); }, "row 0: 1.5 is not in [0, 1]");
+  expect_refused([](Recording& r) { r.columns["well_formed"].values = Tensor::f32({5, 3}, std::vector<float>(15, 0.95f)); }, "row 0: 0.95 is not between the quality 1 and 1");
+  expect_refused([](Recording& r) { r.columns["well_formed"].values = Tensor::f32({5, 3}, std::vector<float>(15, 1.5f)); }, "row 0: 1.5 is not between");
+  expect_refused([](Recording& r) { r.columns["well_formed"].values = Tensor::f32({5, 2}, std::vector<float>(10, 1.0f)); }, "well_formed");
   expect_refused([](Recording& r) { r.columns["embedding"].values = Tensor::f32({5, 2}, std::vector<float>{1, 0, 0, 1, 0, 0, 1, 1, 1, 1}); }, "row 2: its length is 0");
   expect_refused([](Recording& r) { r.columns["embedding"].values = Tensor::f32({5, 2}, std::vector<float>(10, 3e37f)); }, "has no direction");
   expect_refused([](Recording& r) { r.episodes[1].labels.clear(); }, "rows 3 to 4 have no label 'task'");
