@@ -1,14 +1,12 @@
 #include "core/checkpoint.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 
+#include "core/disk.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
@@ -65,17 +63,26 @@ std::string manifest_of(const std::map<std::string, std::string>& files) {
   return manifest.dump() + "\n";
 }
 
+// Written by a later version than this one: not damaged, and not to be given up for an older checkpoint.
+struct NewerFormat : CheckpointError {
+  using CheckpointError::CheckpointError;
+};
+
 // The files a good manifest names; CheckpointError with the defect otherwise.
 Json read_manifest(const fs::path& folder) {
-  Json manifest = Json::parse(read_file(folder / kManifest), nullptr, /*allow_exceptions=*/false);
-  if (!manifest.is_object() || !manifest.contains("xxh3_128"))
+  const std::string text = read_file(folder / kManifest);
+  Json manifest = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto dump = [&] { return manifest.dump(-1, ' ', false, Json::error_handler_t::replace); };
+  // Exactly as written: a change that JSON does not mind is damage too.
+  if (!manifest.is_object() || !manifest.contains("xxh3_128") || dump() + "\n" != text)
     throw CheckpointError("its manifest.json is damaged");
   const Json own = manifest["xxh3_128"];
   manifest.erase("xxh3_128");
-  if (own != hash_bytes(manifest.dump(-1, ' ', false, Json::error_handler_t::replace)))
-    throw CheckpointError("its manifest.json is damaged");
-  if (manifest.value("format", 0) != kFormat)
-    throw CheckpointError("it was written by another version of trimtab");
+  if (own != hash_bytes(dump())) throw CheckpointError("its manifest.json is damaged");
+  const int64_t format = manifest.value("format", int64_t{0});
+  if (format > kFormat)
+    throw NewerFormat(fmt::format("it was written by a newer trimtab (checkpoint format {}, this one reads {})", format, kFormat));
+  if (format != kFormat) throw CheckpointError(fmt::format("it has the unknown checkpoint format {}", format));
   return manifest.at("files");
 }
 
@@ -101,7 +108,7 @@ Checkpoint read_checkpoint(const fs::path& folder) {
   return out;
 }
 
-// A checkpoint, or the sentence that says what is wrong with it.
+// A checkpoint, or the sentence that says what is wrong with it. CheckpointError for one of a later version.
 struct Attempt {
   std::optional<Checkpoint> checkpoint;
   std::string defect;
@@ -109,6 +116,9 @@ struct Attempt {
 Attempt try_read(const fs::path& folder) {
   try {
     return {read_checkpoint(folder), ""};
+  } catch (const NewerFormat& error) {
+    throw CheckpointError(fmt::format("{}: {}; go on with that version, or remove this step to go on from the one before it",
+                                      folder.string(), error.what()));
   } catch (const std::exception& error) {  // also JSON's and the map's: a manifest may be well hashed and still odd
     return {{}, error.what()};
   }
@@ -116,9 +126,9 @@ Attempt try_read(const fs::path& folder) {
 
 void move_link(const fs::path& folder, const std::string& link, const std::string& target) {
   const fs::path beside = folder / (link + ".tmp");
-  fs::remove(beside);
-  fs::create_symlink(target, beside);
-  fs::rename(beside, folder / link);
+  disk::must(disk::remove_tree(beside), beside);
+  disk::must(disk::make_link(target, beside), beside);
+  disk::must(disk::rename(beside, folder / link), folder / link);
   flush_folder(folder);
 }
 
@@ -126,18 +136,19 @@ void move_link(const fs::path& folder, const std::string& link, const std::strin
 // one step.
 void put_in_place(const fs::path& made, const fs::path& place) {
   if (fs::exists(place)) {
-    if (renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, place.c_str(), RENAME_EXCHANGE) == 0) return;
-    fs::remove_all(place);  // a file system without the exchange
+    if (disk::exchange(made, place) == 0) return;
+    if (errno != EINVAL && errno != ENOSYS) disk::must(-1, place);
+    disk::must(disk::remove_tree(place), place);  // a file system without the exchange
   }
-  fs::rename(made, place);
+  disk::must(disk::rename(made, place), place);
 }
 
 // Through the .tmp name, so that a kill in the middle leaves a folder nobody takes for a checkpoint.
 void remove_checkpoint(const fs::path& folder, int64_t step) {
   const fs::path doomed = folder / (folder_name(step) + ".tmp");
-  fs::remove_all(doomed);
-  fs::rename(folder / folder_name(step), doomed);
-  fs::remove_all(doomed);
+  disk::must(disk::remove_tree(doomed), doomed);
+  disk::must(disk::rename(folder / folder_name(step), doomed), doomed);
+  disk::must(disk::remove_tree(doomed), doomed);
 }
 
 std::optional<int64_t> linked_step(const fs::path& folder, const char* link) {
@@ -153,7 +164,7 @@ void remove_leftovers(const fs::path& folder) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(kStepPrefix) && name.ends_with(".tmp")) leftovers.push_back(entry.path());
   }
-  for (const fs::path& path : leftovers) fs::remove_all(path);
+  for (const fs::path& path : leftovers) disk::must(disk::remove_tree(path), path);
 }
 
 }  // namespace
@@ -183,9 +194,9 @@ void CheckpointFolder::save(const Checkpoint& checkpoint, int64_t keep) {
   const std::string name = folder_name(checkpoint.step);
   const fs::path made = folder_ / (name + ".tmp");
   with_checkpoint_errors([&] {
-    fs::create_directories(folder_);
+    disk::must(disk::make_folders(folder_), folder_);
     remove_leftovers(folder_);
-    fs::create_directory(made);
+    disk::must(disk::make_folder(made), made);
     try {
       for (const auto& [file, bytes] : files) write_file_flushed(made / file, bytes);
       flush_folder(made);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/disk.h"
 #include "core/error.h"
 #include "core/sha256.h"
 
@@ -29,17 +30,11 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  int close() { return ::close(std::exchange(fd_, -1)); }
+  int close() { return disk::close(std::exchange(fd_, -1)); }
 
  private:
   int fd_;
 };
-
-[[noreturn]] void write_failed(const std::filesystem::path& file, int error) {
-  const char* cure =
-      error == ENOSPC || error == EDQUOT || error == EFBIG ? "; free some space and resume the run" : "";
-  throw CheckpointError(fmt::format("{}: cannot write it: {}{}", file.string(), std::strerror(error), cure));
-}
 
 [[noreturn]] void read_failed(const std::filesystem::path& file, int error) {
   throw DataError(fmt::format("{}: cannot read it: {}", file.string(), std::strerror(error)));
@@ -64,21 +59,21 @@ std::string hex(const XXH128_hash_t& hash) { return fmt::format("{:016x}{:016x}"
 }  // namespace
 
 void flush_folder(const std::filesystem::path& folder) {
-  Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (fd.get() < 0 || ::fsync(fd.get()) != 0) write_failed(folder, errno);
+  Descriptor fd(disk::open(folder, O_RDONLY | O_DIRECTORY));
+  disk::must(fd.get() < 0 ? -1 : disk::fsync(fd.get()), folder);
 }
 
 void write_file_flushed(const std::filesystem::path& file, std::string_view contents) {
-  Descriptor fd(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (fd.get() < 0) write_failed(file, errno);
+  Descriptor fd(disk::open(file, O_WRONLY | O_CREAT | O_TRUNC));
+  disk::must(fd.get() < 0 ? -1 : 0, file);
   while (!contents.empty()) {
-    const ssize_t written = ::write(fd.get(), contents.data(), contents.size());
+    const ssize_t written = disk::write(fd.get(), contents);
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) write_failed(file, errno);
+    disk::must(written < 0 ? -1 : 0, file);
     contents.remove_prefix(static_cast<size_t>(written));
   }
-  if (::fsync(fd.get()) != 0) write_failed(file, errno);
-  if (fd.close() != 0) write_failed(file, errno);
+  disk::must(disk::fsync(fd.get()), file);
+  disk::must(fd.close(), file);
 }
 
 void write_file_atomically(const std::filesystem::path& file, std::string_view contents) {
@@ -86,15 +81,11 @@ void write_file_atomically(const std::filesystem::path& file, std::string_view c
   beside += ".tmp";
   try {
     write_file_flushed(beside, contents);
+    disk::must(disk::rename(beside, file), file);
   } catch (...) {
     std::error_code ignored;
     std::filesystem::remove(beside, ignored);
     throw;
-  }
-  if (::rename(beside.c_str(), file.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(beside.c_str());
-    write_failed(file, error);
   }
   flush_folder(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
 }

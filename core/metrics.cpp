@@ -5,9 +5,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "core/disk.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_folder.h"
@@ -29,7 +29,7 @@ double unix_time_s() {
 class AppendFile {
  public:
   explicit AppendFile(fs::path path) : path_(std::move(path)) {
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    fd_ = disk::open(path_, O_WRONLY | O_CREAT | O_APPEND);
     if (fd_ < 0) fail();
   }
   ~AppendFile() { ::close(fd_); }
@@ -38,29 +38,27 @@ class AppendFile {
 
   void append(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+      const ssize_t written = disk::write(fd_, bytes);
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) fail();
       bytes.remove_prefix(static_cast<size_t>(written));
     }
   }
   void flush() {
-    if (::fsync(fd_) != 0) fail();
+    if (disk::fsync(fd_) != 0) fail();
   }
 
  private:
-  [[noreturn]] void fail() const {
-    throw RunError(fmt::format("{}: cannot write it: {}; free some space and resume the run", path_.string(),
-                               std::strerror(errno)));
-  }
+  [[noreturn]] void fail() const { throw RunError(disk::problem(path_, errno)); }
   fs::path path_;
   int fd_;
 };
 
 // The lines of a metrics file up to `last_step`. A killed run can leave half a line at the end; it is
-// dropped.
+// dropped. A run that begins anew logs its start (step 0) again, so nothing is kept of one that never saved.
 std::vector<Line> kept_lines(const fs::path& file, int64_t last_step) {
   std::vector<Line> kept;
+  if (last_step == 0) return kept;
   for (const std::string& text : split(read_file(file), '\n')) {
     Line line = Line::parse(text, nullptr, /*allow_exceptions=*/false);
     const bool whole = line.is_object() && line.contains("step") && line["step"].is_number_integer() &&
@@ -87,7 +85,7 @@ void remove_event_files(const fs::path& folder) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("events.out.tfevents.") && name.ends_with(".trimtab")) old.push_back(entry.path());
   }
-  for (const fs::path& path : old) fs::remove(path);
+  for (const fs::path& path : old) disk::must(disk::remove_tree(path), path);
 }
 
 std::string event_file_name() {

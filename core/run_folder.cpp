@@ -1,11 +1,20 @@
 #include "core/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <ctime>
+#include <map>
+#include <mutex>
 #include <optional>
 
+#include "core/disk.h"
 #include "core/error.h"
 #include "core/files.h"
 
@@ -16,6 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfigName = "config.yaml";
 constexpr const char* kFinishedName = "finished";
+constexpr const char* kLockName = ".lock";
 constexpr const char* kProvenanceName = "provenance.json";
 constexpr size_t kStampLength = sizeof("20260101-120000") - 1;
 
@@ -59,6 +69,52 @@ std::optional<std::pair<std::string, int>> age_of(const std::string& folder, con
   return std::pair(std::string(stamp_text), number);
 }
 
+// flock on an open file; the kernel drops it when the process ends.
+class FolderLock {
+ public:
+  // Null where the file system has no locks. `cure` says what else the user may do.
+  static std::shared_ptr<const void> take(const fs::path& folder, const char* cure) {
+    const fs::path file = folder / kLockName;
+    auto made = std::make_shared<FolderLock>(disk::open(file, O_RDWR | O_CREAT));
+    struct stat facts{};
+    disk::must(made->fd_ < 0 || ::fstat(made->fd_, &facts) != 0 ? -1 : 0, file);
+    // Another copy in this process holds it for all.
+    static std::mutex mutex;
+    static std::map<std::pair<dev_t, ino_t>, std::weak_ptr<FolderLock>> held;
+    const std::lock_guard guard(mutex);
+    std::weak_ptr<FolderLock>& own = held[{facts.st_dev, facts.st_ino}];
+    if (auto there = own.lock()) return there;
+    if (::flock(made->fd_, LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK) return nullptr;
+      throw RunError(fmt::format("{}: another process ({}) trains into this folder; wait for its end, or {}", folder.string(), owner(file), cure));
+    }
+    made->sign(file);
+    own = made;
+    return made;
+  }
+  explicit FolderLock(int fd) : fd_(fd) {}
+  ~FolderLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  // Who holds it, for the message to others: the lock itself is the kernel's.
+  void sign(const fs::path& file) const {
+    char host[256] = "localhost";
+    gethostname(host, sizeof(host) - 1);
+    disk::must(::ftruncate(fd_, 0), file);
+    const std::string text = fmt::format("pid {} on {}", ::getpid(), host);
+    disk::must(disk::write(fd_, text) < 0 ? -1 : 0, file);
+  }
+  static std::string owner(const fs::path& file) {
+    const std::string text = read_file(file);
+    return text.empty() ? "just started" : text;
+  }
+  int fd_;
+};
+
 bool can_resume(const fs::path& folder, const std::string& resolved_config) {
   return fs::is_regular_file(folder / kConfigName) && !fs::exists(folder / kFinishedName) &&
          read_file(folder / kConfigName) == resolved_config;
@@ -79,12 +135,20 @@ std::optional<fs::path> newest_unfinished(const fs::path& out, const std::string
   return {};
 }
 
+// What a system call that did not return 0 means for who opens a run.
+void must_open(int result, const fs::path& path) {
+  if (result == 0) return;
+  const std::error_code error(errno, std::generic_category());
+  throw fs::filesystem_error("cannot make it", path, error);
+}
+
 // Makes BASE, or BASE-2, BASE-3, ... when two runs start in the same second. The one that makes the folder
 // owns it.
 fs::path make_new_folder(const fs::path& base) {
-  fs::create_directories(base.parent_path());
+  must_open(disk::make_folders(base.parent_path()), base.parent_path());
   fs::path folder = base;
-  for (int number = 2; !fs::create_directory(folder); ++number) {
+  for (int number = 2; disk::make_folder(folder) != 0; ++number) {
+    if (errno != EEXIST) must_open(-1, folder);
     folder = base;
     folder += fmt::format("-{}", number);
   }
@@ -99,7 +163,7 @@ void move_aside(const fs::path& folder) {
     aside = folder;
     aside += fmt::format("-{}-{}", stamp(now), number);
   }
-  fs::rename(folder, aside);
+  must_open(disk::rename(folder, aside), folder);
   std::fprintf(stderr, "%s held another run; it is now %s\n", folder.c_str(), aside.c_str());
 }
 
@@ -109,21 +173,30 @@ void write_head(const fs::path& folder, const std::string& config, const nlohman
   write_file_atomically(folder / kConfigName, config);
 }
 
+// Only what the making of a run leaves when it is killed before config.yaml: nothing that is anyone's work.
+bool only_begun(const fs::path& folder) {
+  return std::all_of(fs::directory_iterator(folder), fs::directory_iterator(), [](const fs::directory_entry& entry) {
+    const fs::path name = entry.path().filename();
+    return name == kLockName || name == kProvenanceName || name.extension() == ".tmp";
+  });
+}
+
 RunFolder open_exact(const fs::path& folder, const std::string& config, const nlohmann::json& provenance,
                      bool fresh) {
-  if (!fresh && can_resume(folder, config)) return {folder, true};
+  constexpr const char* kCure = "name another folder with --out";
   if (fs::exists(folder)) {
-    const bool is_run = fs::exists(folder / kConfigName) || fs::exists(folder / kProvenanceName);
-    if (is_run) {
-      move_aside(folder);
-    } else if (!fs::is_directory(folder) || !fs::is_empty(folder)) {
+    const bool is_run = fs::is_directory(folder) && fs::exists(folder / kConfigName);
+    if (!is_run && (!fs::is_directory(folder) || !only_begun(folder)))
       throw ConfigError(
           fmt::format("{}: holds something that is not a run; name another folder", folder.string()));
-    }
+    const auto lock = FolderLock::take(folder, kCure);  // also before a run is moved aside
+    if (!fresh && can_resume(folder, config)) return {folder, true, lock};
+    if (is_run) move_aside(folder);
   }
-  fs::create_directories(folder);
+  must_open(disk::make_folders(folder), folder);
+  RunFolder made{folder, false, FolderLock::take(folder, kCure)};
   write_head(folder, config, provenance);
-  return {folder, false};
+  return made;
 }
 
 }  // namespace
@@ -136,14 +209,17 @@ RunFolder RunFolder::open(const fs::path& out, const std::string& name, const st
   try {
     if (exact) return open_exact(base, resolved_config, provenance, fresh);
     if (!fresh) {
-      if (const auto path = newest_unfinished(base, name, resolved_config)) return {*path, true};
+      if (const auto path = newest_unfinished(base, name, resolved_config))
+        return {*path, true, FolderLock::take(*path, "start another run with --new")};
     }
     const fs::path folder = make_new_folder(base / (name + "-" + stamp(std::time(nullptr))));
+    RunFolder made{folder, false, FolderLock::take(folder, "start another run with --new")};
     write_head(folder, resolved_config, provenance);
-    return {folder, false};
+    return made;
   } catch (const fs::filesystem_error& error) {
-    throw ConfigError(
-        fmt::format("{}: cannot make or open a run here: {}", out.string(), error.code().message()));
+    const fs::path& where = error.path1().empty() ? out : error.path1();
+    throw ConfigError(fmt::format("{}: cannot make or open a run here: {}{}", where.string(), error.code().message(),
+                                  disk::cure(error.code().value())));
   }
 }
 

@@ -16,12 +16,15 @@ namespace trimtab {
 struct RunFolder {
   std::filesystem::path path;
   bool resumed = false;  // an unfinished run of the same resolved config was found and is being continued
+  // One process at a time trains into a folder: a lock of the kernel on its file `.lock`, held while a copy of this lives and let go
+  // at the process's death, however it dies. Null where the file system has no locks.
+  std::shared_ptr<const void> lock = nullptr;
 
   // Opens a run: the newest unfinished run under `out` with the same name and resolved config is resumed
   // (unless `fresh`); otherwise `out/NAME-YYYYMMDD-HHMMSS` is made with config.yaml and provenance.json.
   // `exact` uses `out` itself as the folder; a run there that cannot be resumed is moved aside to
   // `out-YYYYMMDD-HHMMSS`, and standard error says so. ConfigError when the name is no folder name, the
-  // folder cannot be made, or an exact folder holds something else.
+  // folder cannot be made, or an exact folder holds something else; RunError when another process trains into it.
   static RunFolder open(const std::filesystem::path& out, const std::string& name,
                         const std::string& resolved_config, const nlohmann::json& provenance, bool fresh,
                         bool exact);

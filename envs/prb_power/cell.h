@@ -27,7 +27,7 @@ class Cell {
   struct Process {
     int32_t tb_bits = 0, mcs = 0, prbs = 0, transmissions = 0;   // transmissions 0: free
     int32_t received = 0;                                        // PRBs received over all transmissions
-    bool waiting = false;                                        // failed, to be sent again
+    int32_t waiting = 0;                                         // 1: failed, to be sent again; no bool: padding would reach checkpoints
     PacketRange packets;                                         // what it carries, for delays
   };
   struct Flight {                                                // a block whose feedback is under way

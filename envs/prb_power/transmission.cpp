@@ -12,7 +12,7 @@ int Cell::pick_process(const State& s, int user, bool waiting) const {
   const auto n = static_cast<int>(options_.harq.processes);
   for (int p = 0; p < n; ++p) {
     const Process& block = process_of(s, user, p);
-    if (waiting ? block.waiting : block.transmissions == 0) return p;
+    if (waiting ? block.waiting != 0 : block.transmissions == 0) return p;
   }
   return -1;
 }
@@ -50,7 +50,7 @@ void Cell::receive_feedback(State& s) const {
     if (flight.ack || give_up)
       finish_block(s, u, flight.process, flight.ack != 0);
     else
-      block.waiting = true;
+      block.waiting = 1;
     flight.process = -1;
   }
 }
@@ -130,7 +130,7 @@ void Cell::adapt_links(State& s, SlotBlocks& blocks) const {
     const int u = blocks.user[k], n = blocks.begin[k + 1] - blocks.begin[k];
     Process& block = process_of(s, u, blocks.process[k]);
     if (block.waiting) {
-      block.waiting = false;
+      block.waiting = 0;
       block.received += n;
       s.totals.retransmissions += 1;
     } else {
