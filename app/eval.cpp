@@ -28,7 +28,7 @@ struct EvalOptions {
   // of language runs
   int64_t samples = 0, max_tokens = 0;  // 0: as the doc says
   double temperature = -1, bits = 0;
-  bool no_start = false;
+  bool no_start = false, untrusted = false;
 };
 
 // A run's own evaluation lies beside it unless another place is named; "-" is standard output.
@@ -121,6 +121,7 @@ int eval(EvalOptions options) {
                          .config_file = options.config,
                          .checkpoint = options.checkpoint};
   for (const std::string& text : take_overrides(options.data)) subject.overrides.push_back(text);
+  if (options.untrusted) subject.overrides.push_back("env.trace.untrusted=true");
   subject.names = options.words;
   const bool is_language = !options.words.empty() && is_language_run(options.words[0]);
   const bool on_text = !options.model.empty() || !options.texts.empty() || !options.table.empty() || options.bits != 0;
@@ -172,6 +173,7 @@ TT_REGISTER(
                 "language: of the sampled replies (default: that of training)");
        a.integer("--max-tokens", o->max_tokens, "language: longest reply; 0: that of the run's eval block");
        a.flag("--no-start", o->no_start, "language: leave out the model the run started from");
+       a.flag("--untrusted", o->untrusted, "traces: a child process of bounded memory and time reads each file first (env.trace.untrusted=true)");
        a.flag("--allow-validation", o->allow_validation,
               "accept the run's validation data (for tuning, not for claims)");
        return [o] { return eval(*o); };

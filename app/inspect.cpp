@@ -15,6 +15,7 @@
 #include "core/checkpoint.h"
 #include "core/config.h"
 #include "core/files.h"
+#include "core/json_shape.h"
 #include "core/safetensors.h"
 #include "domain/radio/trace.h"
 #include "trainers/language_tools.h"
@@ -27,7 +28,7 @@ using nlohmann::json;
 
 struct InspectOptions {
   std::vector<std::string> words;
-  bool json = false;
+  bool json = false, untrusted = false;
 };
 
 // Trace values may be given by their own name or as they stand in a run's configuration:
@@ -46,9 +47,11 @@ radio::TraceOptions trace_options(const std::vector<std::string>& overrides) {
   return options;
 }
 
-json inspect_trace_file(const fs::path& file, const std::vector<std::string>& overrides) {
+json inspect_trace_file(const fs::path& file, const std::vector<std::string>& overrides, bool untrusted) {
   json sanity;
-  const radio::TraceInfo info = radio::inspect_trace(file, trace_options(overrides), &sanity);
+  radio::TraceOptions options = trace_options(overrides);
+  options.untrusted = options.untrusted || untrusted;
+  const radio::TraceInfo info = radio::inspect_trace(file, options, &sanity);
   json out = info.to_json();
   out["kind"] = "trace";
   out["sanity"] = sanity;
@@ -73,6 +76,8 @@ json tensor_line(const std::string& name, const Tensor& tensor, const fs::path& 
 }
 
 json parsed_or_text(const std::string& text) {
+  constexpr size_t kDeepest = 64;  // deeper ones would end the process where they are printed
+  if (json_shape(text).depth > kDeepest) return text;
   json parsed = json::parse(text, nullptr, false);
   return parsed.is_discarded() ? json(text) : parsed;
 }
@@ -164,7 +169,7 @@ int inspect(InspectOptions options) {
   if (!fs::exists(file)) throw DataError(fmt::format("{}: no such file or folder", file.string()));
   const json out = is_language_model(file) ? language_tools("reading a language model").inspect(file.string())
                    : fs::is_directory(file) ? inspect_folder(file)
-                   : is_trace(file)         ? inspect_trace_file(file, overrides)
+                   : is_trace(file)         ? inspect_trace_file(file, overrides, options.untrusted)
                                             : inspect_tensors(file);
   if (options.json) {
     fmt::print("{}\n", out.dump(2));
@@ -182,6 +187,7 @@ TT_REGISTER(Verb, inspect,
                a.words("FILE", options->words,
                        "the file or folder, and a.b=c for values a trace's attributes lack");
                a.flag("--json", options->json, "machine-readable output");
+               a.flag("--untrusted", options->untrusted, "a trace: a child process of bounded memory and time reads it first");
                return [options] { return inspect(*options); };
              }});
 

@@ -61,7 +61,11 @@ struct Override {
 
 Override parse_override(const std::string& text) {
   Override out;
-  out.place = fmt::format("override '{}'", text);
+  // Every value of the override keeps a copy of its place.
+  constexpr size_t kLongestShown = 160;
+  out.place = fmt::format("override '{}'", text.size() <= kLongestShown ? text : text.substr(0, kLongestShown) + "...");
+  constexpr size_t kLongest = size_t{64} << 10;
+  if (text.size() > kLongest) out.fail(fmt::format("{} bytes; at most {} are read", text.size(), kLongest));
   std::string rest = text;
   if (rest.starts_with("+") || rest.starts_with("~")) {
     out.action = rest[0];

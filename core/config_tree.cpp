@@ -124,6 +124,8 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void add(ConfigNode node) {
+    if (++num_values_ > kConfigMaxValues)
+      throw PlacedConfigError(node.place, fmt::format("more than {} values; is this a configuration?", kConfigMaxValues));
     if (open_.empty()) {
       root_ = std::move(node);
       return;
@@ -176,8 +178,16 @@ class TreeBuilder final : public YAML::EventHandler {
   const std::string& name_;
   PlaceStyle style_;
   std::vector<Open> open_;
+  size_t num_values_ = 0;
   ConfigNode root_;
 };
+
+// Every value but the first has one of these before it, or a dash on a line of its own; nested dashes are counted by the builder.
+size_t most_values(const std::string& yaml) {
+  return 1 + static_cast<size_t>(std::count_if(yaml.begin(), yaml.end(), [](char c) {
+           return c == ',' || c == ':' || c == '[' || c == '{' || c == '?' || c == '\n';
+         }));
+}
 
 // yaml-cpp takes a tab in the indentation for part of a word or fails far from it, so it is looked for here.
 void refuse_tabs(const std::string& yaml, const std::string& name) {
@@ -237,6 +247,8 @@ ConfigNode parse_yaml(const std::string& yaml, const std::string& name, PlaceSty
   if (!is_utf8(yaml)) throw PlacedConfigError(name, "not UTF-8 text; is this a configuration?");
   if (yaml.find('\0') != std::string::npos)
     throw PlacedConfigError(name, "holds a zero byte; is this a configuration?");
+  if (most_values(yaml) > kConfigMaxValues)
+    throw PlacedConfigError(name, fmt::format("more than {} lines, commas, colons and brackets; is this a configuration?", kConfigMaxValues));
   if (style == PlaceStyle::kLineAndColumn) refuse_tabs(yaml, name);
   TreeBuilder builder(name, style);
   try {

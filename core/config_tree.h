@@ -57,6 +57,8 @@ struct Config::Tree {
 
 inline constexpr size_t kConfigMaxBytes = size_t{1} << 20;
 inline constexpr size_t kConfigMaxDepth = 64;
+// yaml-cpp and the tree take some hundred bytes for what may be two bytes of text ("a,").
+inline constexpr size_t kConfigMaxValues = 32768;
 
 // How places are written while parsing: "name:line:col", or `name` alone for an override (it has one line,
 // which it shows).

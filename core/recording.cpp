@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/error.h"
+#include "core/json_shape.h"
 #include "core/registry.h"
 #include "core/text.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr int64_t kVersion = 1;
-constexpr int kDeepest = 3;                             // brackets around the labels' own: document, episodes, episode
+constexpr size_t kDeepest = 4;                          // brackets: document, episodes, episode, labels
 constexpr const char* kMetadataKey = "recording";
 constexpr const char* kReservedName = "__metadata__";   // safetensors keeps it for itself
 
@@ -65,28 +65,16 @@ class Index {
     return printable(value.dump(-1, ' ', true));
   }
 
-  // nlohmann's parser keeps the last of two equal keys and takes any depth, so both are looked at as it goes.
   Json parse(const std::string& text) const {
-    std::vector<std::set<std::string>> known;
-    const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
-      const bool opens = event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
-      if (opens && depth > kDeepest) bad("the index", fmt::format("has more than {} levels of brackets", kDeepest + 1), "none needs that");
-      if (event == Json::parse_event_t::object_start) known.emplace_back();
-      if (event == Json::parse_event_t::object_end) known.pop_back();
-      if (event == Json::parse_event_t::key && !known.back().insert(value.get<std::string>()).second)
-        bad("the index", fmt::format("has the key '{}' twice in one object", printable(value.get<std::string>())), "remove one");
-      return true;
-    };
     // The parser takes a zero byte for the end of its input and would ignore what follows.
     if (text.find('\0') != std::string::npos) bad("the index", "holds a zero byte", "record it again");
-    try {
-      return Json::parse(text, watch);
-    } catch (const Json::exception& error) {
-      bad("the index", "is not JSON: " + printable(error.what()), "record it again");
-    }
+    return parse_checked_json(text, kDeepest, [&](JsonFault fault, const std::string& detail) {
+      if (fault == JsonFault::kTooDeep) bad("the index", fmt::format("has more than {} levels of brackets", kDeepest), "none needs that");
+      if (fault == JsonFault::kKeyTwice) bad("the index", fmt::format("has the key '{}' twice in one object", printable(detail)), "remove one");
+      bad("the index", "is not JSON: " + printable(detail), "record it again");
+    });
   }
 
-  // An object with exactly these keys.
   void keys(const Json& value, const std::string& place, const std::vector<std::string>& known) const {
     if (!value.is_object()) expected(place, "an object", value);
     for (const auto& [key, unused] : value.items()) {

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_shape.h"
 #include "core/text.h"
 
 namespace trimtab {
@@ -83,23 +83,17 @@ class Parser {
     return parse_json(text);
   }
 
-  // nlohmann's parser keeps the last of two equal keys and takes any depth, so both are looked at as it goes.
   Json parse_json(std::string_view text) const {
-    constexpr int kMaxDepth = 3;  // header, tensor, shape
-    std::vector<std::set<std::string>> keys;
-    const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
-      if (depth > kMaxDepth) fail("the header is nested too deeply");
-      if (event == Json::parse_event_t::object_start) keys.emplace_back();
-      if (event == Json::parse_event_t::object_end) keys.pop_back();
-      if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-        fail(fmt::format("key '{}' appears twice in the header", value.get<std::string>()));
-      return true;
-    };
-    try {
-      return Json::parse(text, watch);
-    } catch (const Json::exception& error) {
-      fail(fmt::format("the header is not valid JSON: {}", error.what()));
-    }
+    constexpr size_t kMaxDepth = 3;  // header, tensor, shape
+    // What a value of the header takes at most while it is read, and how much of it a file can justify.
+    constexpr size_t kBytesPerValue = 320, kAlways = size_t{12} << 20;
+    if (json_shape(text).values > (bytes_.size() + kAlways) / kBytesPerValue)
+      fail("the header describes more than a file of this size can hold");
+    return parse_checked_json(text, kMaxDepth, [&](JsonFault fault, const std::string& detail) {
+      if (fault == JsonFault::kTooDeep) fail("the header is nested too deeply");
+      if (fault == JsonFault::kKeyTwice) fail(fmt::format("key '{}' appears twice in the header", detail));
+      fail(fmt::format("the header is not valid JSON: {}", detail));
+    });
   }
 
   void read_metadata(const Json& value) {

@@ -67,6 +67,9 @@ class KvTunerReader {
 }  // namespace
 
 std::string write_kvtuner(const KvRecipe& recipe) {
+  constexpr size_t kMostPairs = 5000;   // what is written must be read again, and YAML is read up to kConfigMaxValues (core/config_tree.h)
+  if (recipe.bits.size() > kMostPairs)
+    cannot_write("kvtuner", fmt::format("{} pairs of widths, more than {}", recipe.bits.size(), kMostPairs), "search a recipe per layer");
   std::string out;
   for (int64_t layer = 0; layer < recipe.model.layers; ++layer) {
     out += fmt::format("{}:\n", layer);

@@ -8,6 +8,11 @@
 #include "domain/kv_recipe/format_functions.h"
 
 namespace trimtab {
+namespace {
+
+constexpr size_t kMostFormatBytes = size_t{512} << 10;   // their words are taken apart: some thirty times the bytes
+
+}  // namespace
 
 const std::vector<KvRecipeFormat>& kv_recipe_formats() {
   static const std::vector<KvRecipeFormat> formats = {
@@ -48,7 +53,7 @@ std::string write_kv_format(const std::string& format, const KvRecipe& recipe) {
 
 KvRecipe read_kv_format(const std::string& format, const std::string& text, const std::string& file, const KvRecipe& rest) {
   const KvRecipeFormat& found = kv_recipe_format(format);
-  if (text.size() > KvRecipe::kMaxBytes) throw DataError(fmt::format("{}: {} bytes; a recipe has at most {}", file, text.size(), KvRecipe::kMaxBytes));
+  if (text.size() > kMostFormatBytes) throw DataError(fmt::format("{}: {} bytes; a recipe in this format has at most {}", file, text.size(), kMostFormatBytes));
   KvRecipe any_bits = rest;   // what reading leans on: a model whose counts are sane
   any_bits.bits.assign(std::max<int64_t>(0, std::min<int64_t>(rest.model.layers, 1 << 20)), KvBits{});
   check_recipe(any_bits, "the recipe that supplies model and quantiser");

@@ -26,7 +26,7 @@ const KvRecipeFormat& kv_recipe_format(const std::string& name);   // ConfigErro
 // DataError when the recipe is faulty or the format cannot represent it.
 std::string write_kv_format(const std::string& format, const KvRecipe& recipe);
 // All but the bits (and ik_llama's rotations) is that of `rest`, whose own bits do not matter; its measured facts stay only where the
-// bits turn out the same. DataError "FILE: ..." on anything malformed and on layers that are missing or too many. At most 4 MiB.
+// bits turn out the same. DataError "FILE: ..." on anything malformed and on layers that are missing or too many. At most 512 KiB.
 KvRecipe read_kv_format(const std::string& format, const std::string& text, const std::string& file, const KvRecipe& rest);
 
 }  // namespace trimtab

@@ -12,7 +12,7 @@ namespace trimtab {
 namespace {
 
 constexpr int64_t kMostLayers = 4096, kMostHeads = 1024, kMostTokens = int64_t{1} << 30;
-constexpr int64_t kMostPairs = int64_t{1} << 18;   // what is written must stay below KvRecipe::kMaxBytes
+constexpr int64_t kMostPairs = int64_t{1} << 15;   // what is written must be read again: parse_recipe_json bounds the values
 constexpr size_t kLongestText = 1000;
 
 bool is_hash(const std::string& text) {

@@ -169,12 +169,12 @@ TEST(KvRecipe, AFaultyRecipeIsNotWritten) {
 // The largest recipe that can be written can be read.
 TEST(KvRecipe, TheLargestFits) {
   KvRecipe recipe = sample();
-  recipe.model.layers = 256;
-  recipe.model.kv_heads = 1024;
-  recipe.bits.assign(256 * 1024, {16, 16});
+  recipe.model.layers = 128;
+  recipe.model.kv_heads = 256;
+  recipe.bits.assign(128 * 256, {16, 16});
   EXPECT_EQ(parse_kv_recipe(kv_recipe_json(recipe), "r.json"), recipe);
-  recipe.model.layers = 257;
-  recipe.bits.assign(257 * 1024, {16, 16});
+  recipe.model.layers = 129;
+  recipe.bits.assign(129 * 256, {16, 16});
   EXPECT_THROW(kv_recipe_json(recipe), DataError);
 }
 

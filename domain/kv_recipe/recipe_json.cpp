@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json_shape.h"
 #include "core/registry.h"
 #include "core/text.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr size_t kDeepest = 16;
+constexpr size_t kMostValues = 131072;   // a document of them takes up to 16 MiB
 
 std::string line_and_column(std::string_view text, size_t bytes_read) {
   const std::string_view before = text.substr(0, std::min(text.size(), bytes_read == 0 ? 0 : bytes_read - 1));
@@ -102,6 +104,8 @@ Json parse_recipe_json(const std::string& text, const std::string& file) {
   // The parser takes a zero byte for the end of its input and would ignore what follows.
   if (const size_t zero = text.find('\0'); zero != std::string::npos)
     throw DataError(fmt::format("{}:{}: not JSON: a zero byte", file, line_and_column(text, zero + 1)));
+  if (const JsonShape shape = json_shape(text); shape.depth <= kDeepest && shape.values > kMostValues)
+    throw DataError(fmt::format("{}: {} values; no recipe needs more than {}", file, shape.values, kMostValues));
   Watch watch(text, file);
   Json::sax_parse(text, &watch);
   return Json::parse(text);

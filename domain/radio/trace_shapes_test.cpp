@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "domain/radio/trace.h"
+#include "domain/radio/trace_untrusted.h"
 
 namespace trimtab::radio {
 namespace {
@@ -292,6 +293,33 @@ TEST_F(TraceFile, DamagedBytesNeverEndTheProcess) {
     EXPECT_TRUE(message.empty() || message.find(path.string()) != std::string::npos) << message;
   }
   EXPECT_GT(refused, 0);
+}
+
+TEST_F(TraceFile, FilesCutShortAndFlippedBitsAreRefusedByTheChild) {
+  Draws draws(test_seed(), Stream::kTest);
+  Trace trace;
+  trace.fill(draws);
+  std::ifstream in(write(trace, "whole.h5"), std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  const std::filesystem::path path = folder_ / "damaged.h5";
+  const ChildLimits limits{.memory_bytes = uint64_t{1} << 30, .cpu_seconds = 20, .wall_seconds = 60};
+  const auto check = [&](const std::string& damaged, bool must_refuse) {
+    std::ofstream(path, std::ios::binary) << damaged;
+    try {
+      parse_in_child(path, {}, limits);
+      EXPECT_FALSE(must_refuse) << damaged.size() << " of " << bytes.size() << " bytes";
+    } catch (const DataError& error) {
+      EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos) << error.what();
+    }
+  };
+  for (const size_t part : {0, 1, 2, 4, 6, 7}) check(bytes.substr(0, bytes.size() * part / 8), true);
+  check(bytes.substr(0, bytes.size() - 1), true);
+  for (int trial = 0; trial < 10; ++trial) {
+    std::string damaged = bytes;
+    damaged[draws.below(static_cast<uint32_t>(bytes.size()))] ^= static_cast<char>(1 << draws.below(8));
+    check(damaged, false);
+  }
+  check(bytes, false);
 }
 
 TEST(BundledTraces, AreWhatTheyAreTakenFor) {

@@ -1,6 +1,7 @@
 // A sandbox of modest means (no privilege needed): fork, resource limits, a pipe for the verdict.
 #include "domain/radio/trace_untrusted.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,11 +19,13 @@
 namespace trimtab::radio {
 namespace {
 
-constexpr rlim_t kMemoryBytes = rlim_t{4} << 30;  // beyond what the process holds already
-constexpr rlim_t kCpuSeconds = 300;
-constexpr unsigned kWallSeconds = 900;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#define TRIMTAB_HAS_FEATURE(name) __has_feature(name)
+#else
+#define TRIMTAB_HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || TRIMTAB_HAS_FEATURE(address_sanitizer) || \
+    TRIMTAB_HAS_FEATURE(thread_sanitizer)
 constexpr bool kLimitMemory = false;  // the shadow memory alone takes terabytes of addresses
 #else
 constexpr bool kLimitMemory = true;
@@ -51,12 +54,16 @@ void write_all(int pipe, const std::string& text) {
 }
 
 // The child's whole life; its exit code is 0 when the file is good.
-[[noreturn]] void child(int pipe, const std::filesystem::path& file, TraceOptions options) {
+[[noreturn]] void child(int pipe, const std::filesystem::path& file, TraceOptions options,
+                        const ChildLimits& limits) {
+  // The parent's handlers (a fuzzer's, a program's own) would report a crash as theirs.
+  for (const int sign : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGALRM}) signal(sign, SIG_DFL);
   hdf5::renew_lock_in_child();
-  if (kLimitMemory) lower_limit(RLIMIT_AS, address_space_bytes() + kMemoryBytes);
-  lower_limit(RLIMIT_CPU, kCpuSeconds);
+  if (kLimitMemory) lower_limit(RLIMIT_AS, address_space_bytes() + limits.memory_bytes);
+  lower_limit(RLIMIT_CPU, limits.cpu_seconds);
   lower_limit(RLIMIT_CORE, 0);
-  alarm(kWallSeconds);
+  lower_limit(RLIMIT_FSIZE, 0);
+  alarm(limits.wall_seconds);
   options.untrusted = false;
   try {
     inspect_trace(file, options);
@@ -67,7 +74,7 @@ void write_all(int pipe, const std::string& text) {
         fmt::format(
             "{}: reading this file takes more than {} GiB of memory; it is damaged or not meant for this "
             "machine",
-            file.string(), kMemoryBytes >> 30));
+            file.string(), static_cast<double>(limits.memory_bytes) / (uint64_t{1} << 30)));
   } catch (const std::exception& error) {
     write_all(pipe, error.what());
   }
@@ -87,7 +94,7 @@ std::string read_all(int pipe) {
 
 }  // namespace
 
-void parse_in_child(const std::filesystem::path& file, const TraceOptions& options) {
+void parse_in_child(const std::filesystem::path& file, const TraceOptions& options, const ChildLimits& limits) {
   options.validate();
   std::array<int, 2> ends{};
   if (pipe(ends.data()) != 0)
@@ -98,7 +105,7 @@ void parse_in_child(const std::filesystem::path& file, const TraceOptions& optio
     process = fork();
     if (process == 0) {
       close(ends[0]);
-      child(ends[1], file, options);
+      child(ends[1], file, options, limits);
     }
   }
   close(ends[1]);

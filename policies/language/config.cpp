@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_shape.h"
 
 namespace trimtab {
 namespace {
@@ -156,7 +157,10 @@ TransformerConfig TransformerConfig::read(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
   Json json;
   try {
-    json = Json::parse(read_file(file));
+    const std::string text = read_file(file);
+    constexpr size_t kDeepest = 32;   // deeper ones would end the process where a value is shown
+    if (json_shape(text).depth > kDeepest) throw DataError(fmt::format("{}: more than {} levels of brackets; no model needs that", file.string(), kDeepest));
+    json = Json::parse(text);
   } catch (const Json::exception& e) {
     throw DataError(fmt::format("{}: not JSON: {}", file.string(), e.what()));
   }

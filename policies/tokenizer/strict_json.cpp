@@ -1,16 +1,15 @@
 #include "policies/tokenizer/strict_json.h"
 
 #include <algorithm>
-#include <set>
-#include <vector>
 
 #include "core/error.h"
+#include "core/json_shape.h"
 
 namespace trimtab {
 namespace {
 
 using Json = nlohmann::json;
-constexpr int kDeepest = 32;
+constexpr size_t kDeepest = 32;
 
 // Text of a file as it may stand in a message: short and printable.
 std::string shown(std::string_view text) {
@@ -22,23 +21,15 @@ std::string shown(std::string_view text) {
 }  // namespace
 
 Json parse_strict_json(const std::string& text, const std::string& file) {
-  std::vector<std::set<std::string>> open;  // keys of the objects that are open
-  const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kDeepest)
-      throw DataError(
-          fmt::format("{}: more than {} levels of brackets; no tokenizer needs that", file, kDeepest));
-    if (event == Json::parse_event_t::object_start) open.emplace_back();
-    if (event == Json::parse_event_t::object_end) open.pop_back();
-    if (event == Json::parse_event_t::key && !open.back().insert(parsed.get_ref<const std::string&>()).second)
-      throw DataError(fmt::format("{}: the key {} is there twice in one object; remove one", file,
-                                  shown(parsed.get_ref<const std::string&>())));
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::exception& e) {
-    throw DataError(fmt::format("{}: this is not JSON ({}); fetch or write the file again", file, e.what()));
-  }
+  // The parser takes a zero byte for the end of its input and would ignore what follows.
+  if (text.find('\0') != std::string::npos) throw DataError(fmt::format("{}: this is not JSON (a zero byte); fetch or write the file again", file));
+  return parse_checked_json(text, kDeepest, [&](JsonFault fault, const std::string& detail) {
+    if (fault == JsonFault::kTooDeep)
+      throw DataError(fmt::format("{}: more than {} levels of brackets; no tokenizer needs that", file, kDeepest));
+    if (fault == JsonFault::kKeyTwice)
+      throw DataError(fmt::format("{}: the key {} is there twice in one object; remove one", file, shown(detail)));
+    throw DataError(fmt::format("{}: this is not JSON ({}); fetch or write the file again", file, detail));
+  });
 }
 
 void JsonPlace::fail(const std::string& what) const {

@@ -34,9 +34,16 @@ void check_model_options(const JsonPlace& model) {
   model.flag("fuse_unk", false);
 }
 
+// Ids may leave holes (models that were resized), but an entry is taken for every one of them: not for what a few tokens claim.
+constexpr size_t kMostHoles = 65536;
+int32_t highest_id(size_t num_tokens) { return static_cast<int32_t>(std::min<size_t>(2 * num_tokens + kMostHoles, Vocabulary::kMaxId)); }
+
 void read_vocabulary(const JsonPlace& place, Vocabulary& vocabulary) {
+  const int32_t highest = highest_id(place.object().size());
   for (const auto& [token, id] : place.object().items()) {
     const int32_t number = place.member(token).integer(0, Vocabulary::kMaxId);
+    if (number > highest)
+      place.member(token).fail(fmt::format("the id {} is far beyond the {} tokens of this vocabulary; is the file damaged?", number, place.object().size()));
     if (token.empty()) place.fail("the empty text cannot be a token");
     if (!vocabulary.add(number, token, byte_level_bytes(token).value_or(token), false))
       place.member(token).fail(

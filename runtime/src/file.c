@@ -16,9 +16,11 @@ enum { kMaxTensors = 4096, kMaxHeader = 100000000, kChecksumDigits = 16 };
 void* tt_take(tt_memory* memory, size_t size) {
   const size_t header = 64;
   if (size > SIZE_MAX / 2) return NULL;
-  tt_block* block = aligned_alloc(64, (size + header + 63) / 64 * 64);
+  const size_t whole = (size + header + 63) / 64 * 64;
+  tt_block* block = whole <= memory->left ? aligned_alloc(64, whole) : NULL;
   if (!block) return NULL;
-  memset(block, 0, (size + header + 63) / 64 * 64);
+  memory->left -= whole;
+  memset(block, 0, whole);
   block->next = memory->blocks;
   memory->blocks = block;
   return (char*)block + header;

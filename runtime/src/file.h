@@ -13,8 +13,10 @@ typedef struct tt_block {
 } tt_block;
 typedef struct tt_memory {
   tt_block* blocks;
+  size_t left; /* bytes that may still be taken: what a file of its size can justify */
 } tt_memory;
-void* tt_take(tt_memory* memory, size_t size); /* zeroed, aligned to 64 bytes; null when out of memory */
+/* zeroed, aligned to 64 bytes; null when out of memory, or when it is more than what is left */
+void* tt_take(tt_memory* memory, size_t size);
 void tt_free_all(tt_memory* memory);
 
 typedef struct tt_tensor {

@@ -150,7 +150,7 @@ static int scan_value(Parser* p) {
   return ok ? index : -1;
 }
 
-static int duplicate_key(const Parser* p, int object) {
+static int duplicate_key(const Parser* p, int object) { /* in quadratic time: see TT_JSON_KEYS */
   for (int a = p->nodes[object].first; a >= 0; a = p->nodes[p->nodes[a].next].next) {
     const size_t n = p->nodes[a].end - p->nodes[a].begin;
     for (int b = p->nodes[p->nodes[a].next].next; b >= 0; b = p->nodes[p->nodes[b].next].next)
@@ -175,6 +175,7 @@ static int next_in_container(Parser* p, int parent) {
     node->end = (uint32_t)++p->at;
     return object && duplicate_key(p, parent) ? -1 : 0;
   }
+  if (object && node->count >= 2 * TT_JSON_KEYS) return -1;
   if (node->count > 0 && c != ',') return -1;
   if (node->count > 0) {
     ++p->at;

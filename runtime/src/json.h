@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TT_JSON_DEPTH = 16 };
+enum { TT_JSON_DEPTH = 16, TT_JSON_KEYS = 4100 }; /* of one object: the tensors of a file and its metadata */
 typedef enum tt_json_kind { TT_JSON_OBJECT, TT_JSON_ARRAY, TT_JSON_STRING, TT_JSON_NUMBER, TT_JSON_WORD } tt_json_kind;
 
 /* In an object keys and values alternate as children. first/next: indices of nodes, -1 for none. */

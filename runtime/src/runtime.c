@@ -17,6 +17,9 @@
 #include "simd.h"
 
 static const float kSelfTestTolerance = 1e-5f;
+/* What a file may make the library take: a small one can refer to one tensor many times, or ask for wide scratch memory. Scratch
+ * memory for more items than the file states is the caller's own wish and comes on top. */
+enum { kTakenPerByte = 3, kTakenAtLeast = 12 << 20 };
 
 struct tt_controller {
   tt_memory memory;
@@ -81,7 +84,13 @@ static tt_status check_versions(tt_file* file) {
   return TT_OK;
 }
 
+static size_t allowance(const tt_file* file, const tt_open_options* options) {
+  const size_t wished = (size_t)options->max_items * TT_MAX_WIDTH * 5 * sizeof(float);
+  return file->size > (SIZE_MAX - wished - kTakenAtLeast) / kTakenPerByte ? SIZE_MAX : file->size * kTakenPerByte + kTakenAtLeast + wished;
+}
+
 static tt_status build(tt_controller* c, tt_file* file, const tt_open_options* options) {
+  c->memory.left = allowance(file, options);
   tt_status status = tt_file_check(file, &c->memory);
   if (status == TT_OK) status = check_versions(file);
   if (status != TT_OK) return status;

@@ -9,7 +9,7 @@ const char* tt_status_text(tt_status status) {
     case TT_TOO_MANY_ITEMS: return "more items than the maximum given at open; the safe action was given";
     case TT_NO_ITEMS: return "no item is present; the output is zero";
     case TT_DEADLINE_MISSED: return "the answer came after the deadline; the safe action was given";
-    case TT_OUT_OF_MEMORY: return "out of memory";
+    case TT_OUT_OF_MEMORY: return "out of memory, or the file asks for more than one of its size may take";
     case TT_IO_ERROR: return "the file cannot be opened or read";
     case TT_BAD_FILE: return "the file is damaged or not a controller artefact";
     case TT_VERSION_MISMATCH: return "made for another version of the runtime";
