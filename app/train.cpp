@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/command.h"
 #include "app/document.h"
 #include "app/statistics.h"
 #include "core/files.h"
+#include "core/launch.h"
 #include "core/run_folder.h"
 
 namespace trimtab {
@@ -79,31 +81,52 @@ bool is_done(const fs::path& folder, const std::string& resolved) {
          fs::exists(folder / "config.yaml") && read_file(folder / "config.yaml") == resolved;
 }
 
-// Trains one configuration; `folder` names the run's folder, empty: a new one under run.out.
-json train_one(const Config& config, const fs::path& folder, bool fresh) {
-  const std::string resolved = resolve_config(config);
-  const RunOptions run = RunOptions::of(config);
-  if (!folder.empty() && !fresh && is_done(folder, resolved)) {
-    fmt::print("{}: already finished with this configuration; --new trains again\n", folder.string());
-    return json::parse(read_file(folder / kSummaryName));
+// What one rank alone does for a run: its folder, and the summary at the end.
+class RunOwner {
+ public:
+  RunOwner(const Config& config, const fs::path& folder, const std::string& resolved, const json& data, bool fresh) : facts_(hardware_and_version()) {
+    json provenance = facts_;
+    provenance["data"] = data;
+    const RunOptions run = RunOptions::of(config);
+    opened_ = RunFolder::open(folder.empty() ? fs::path(run.out) : folder, run.name, resolved, provenance, fresh, !folder.empty());
+    fmt::print("{} {}\n", opened_.resumed ? "Resuming" : "Training into", opened_.path.string());
+    std::fflush(stdout);
   }
-  const json facts = hardware_and_version();
-  json provenance = facts;
-  provenance["data"] = data_manifest(config);
-  const RunFolder opened = RunFolder::open(folder.empty() ? fs::path(run.out) : folder, run.name, resolved,
-                                           provenance, fresh, !folder.empty());
-  fmt::print("{} {}\n", opened.resumed ? "Resuming" : "Training into", opened.path.string());
-  std::fflush(stdout);
-  TrainHooks hooks{.run_folder = opened.path, .progress = true, .score = {}, .on_metrics = {}};
-  hooks.on_start = [&](int64_t step) {
-    if (opened.resumed) opened.record_resume(step, facts);
-  };
+  const fs::path& path() const { return opened_.path; }
+  void on_start(int64_t step) const {
+    if (opened_.resumed) opened_.record_resume(step, facts_);
+  }
+  void finish(const json& summary, const TrainResult& result) const {
+    write_file_atomically(opened_.path / kSummaryName, summary.dump(2) + "\n");
+    opened_.mark_finished();
+    fmt::print("Finished: {} steps in {:.1f} s ({:.0f} steps/s), best validation score {:.4f} at step {}\n", result.steps, result.seconds, result.steps_per_second,
+               result.best_score, result.best_step);
+  }
+
+ private:
+  json facts_;
+  RunFolder opened_;
+};
+
+// Trains one configuration; `folder` names the run's folder, empty: a new one under run.out. All ranks of a run do so together, and
+// the main one owns the folder.
+json train_one(const Config& config, const fs::path& folder, bool fresh, Ranks& ranks) {
+  const std::string resolved = resolve_config(config);
+  const json data = data_manifest(config);
+  expect_same_on_all(ranks, "configuration", resolved);
+  expect_same_on_all(ranks, "data", data.dump(1));
+  const auto finished = [&] { return !folder.empty() && !fresh && is_done(folder, resolved) ? read_file(folder / kSummaryName) : std::string(); };
+  if (const std::string summary = ranks.from_main(finished); !summary.empty()) {
+    if (ranks.is_main()) fmt::print("{}: already finished with this configuration; --new trains again\n", folder.string());
+    return json::parse(summary);
+  }
+  std::optional<RunOwner> owner;
+  if (ranks.is_main()) owner.emplace(config, folder, resolved, data, fresh);
+  const fs::path path = ranks.from_main([&] { return owner->path().string(); });
+  const TrainHooks hooks{.run_folder = path, .progress = ranks.is_main(), .score = {}, .on_start = [&](int64_t step) { owner->on_start(step); }, .on_metrics = {}, .ranks = &ranks};
   const TrainResult result = train(config, hooks);
-  const json summary = summary_of(result, run.seed, opened.path);
-  write_file_atomically(opened.path / kSummaryName, summary.dump(2) + "\n");
-  opened.mark_finished();
-  fmt::print("Finished: {} steps in {:.1f} s ({:.0f} steps/s), best validation score {:.4f} at step {}\n",
-             result.steps, result.seconds, result.steps_per_second, result.best_score, result.best_step);
+  const json summary = summary_of(result, RunOptions::of(config).seed, path);
+  if (owner) owner->finish(summary, result);
   return summary;
 }
 
@@ -128,7 +151,7 @@ Interval score_over_seeds(const json& runs) {
   return out;
 }
 
-int train_seeds(const Config& config, const TrainOptions& options) {
+int train_seeds(const Config& config, const TrainOptions& options, Ranks& ranks) {
   const SeedRange range = parse_seeds(options.seeds);
   const RunOptions run = RunOptions::of(config);
   const fs::path parent = options.out.empty() ? fs::path(run.out) : fs::path(options.out);
@@ -136,8 +159,9 @@ int train_seeds(const Config& config, const TrainOptions& options) {
   for (int64_t seed = range.first; seed <= range.last; ++seed) {
     Config seeded = config;
     seeded.apply(fmt::format("run.seed={}", seed));
-    runs.push_back(train_one(seeded, parent / fmt::format("{}-seed{}", run.name, seed), options.fresh));
+    runs.push_back(train_one(seeded, parent / fmt::format("{}-seed{}", run.name, seed), options.fresh, ranks));
   }
+  if (!ranks.is_main()) return 0;
   const Interval score = score_over_seeds(runs);
   const json document = {{"name", run.name},
                          {"runs", runs},
@@ -175,8 +199,10 @@ int train_verb(TrainOptions options) {
   Config config = Config::load(options.words[0]);
   for (const std::string& text : overrides) config.apply(text);
   if (options.dry_run) return show_plan(config, options);
-  if (!options.seeds.empty()) return train_seeds(config, options);
-  train_one(config, options.out, options.fresh);
+  const std::unique_ptr<Ranks> several = open_ranks();
+  Ranks& ranks = several ? *several : one_process();
+  if (!options.seeds.empty()) return train_seeds(config, options, ranks);
+  train_one(config, options.out, options.fresh, ranks);
   return 0;
 }
 

@@ -23,9 +23,21 @@ function(trimtab_cuda_settings target)
 endfunction()
 
 file(GLOB trimtab_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/*_cuda.cu)
+# Sums over ranks need NCCL, which not every toolkit has.
+get_filename_component(trimtab_cuda_root ${TRIMTAB_NVCC}/../.. ABSOLUTE)
+find_path(TRIMTAB_NCCL_INCLUDE nccl.h HINTS ${trimtab_cuda_root}/include ${CMAKE_CURRENT_SOURCE_DIR}/.deps/cuda/include)
+find_library(TRIMTAB_NCCL NAMES nccl libnccl.so.2 HINTS ${trimtab_cuda_root}/lib64 ${trimtab_cuda_root}/lib ${CMAKE_CURRENT_SOURCE_DIR}/.deps/cuda/lib)
+if(NOT TRIMTAB_NCCL OR NOT TRIMTAB_NCCL_INCLUDE)
+  list(FILTER trimtab_cuda_sources EXCLUDE REGEX "/rank_sum/")
+  message(STATUS "NCCL was not found: kernels/rank_sum is left out")
+endif()
 add_library(trimtab_cuda_kernels STATIC ${trimtab_cuda_sources})
 add_library(trimtab::cuda_kernels ALIAS trimtab_cuda_kernels)
 trimtab_cuda_settings(trimtab_cuda_kernels)
+if(TRIMTAB_NCCL AND TRIMTAB_NCCL_INCLUDE)
+  target_include_directories(trimtab_cuda_kernels SYSTEM PRIVATE ${TRIMTAB_NCCL_INCLUDE})
+  target_link_libraries(trimtab_cuda_kernels PUBLIC ${TRIMTAB_NCCL})
+endif()
 
 # With TRIMTAB_KERNELS_ONLY the top-level file adds the tests itself and stops there.
 if(TRIMTAB_TESTS AND NOT TRIMTAB_KERNELS_ONLY)

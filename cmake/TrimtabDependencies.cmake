@@ -17,6 +17,15 @@ target_include_directories(trimtab_third_party SYSTEM INTERFACE ${HDF5_C_INCLUDE
 target_link_libraries(trimtab_third_party INTERFACE Threads::Threads fmt::fmt nlohmann_json::nlohmann_json yaml-cpp
                       ${HDF5_C_LIBRARIES} PkgConfig::hwy PkgConfig::xxhash)
 
+if(TRIMTAB_MPI)
+  find_package(MPI QUIET COMPONENTS C)
+  if(TRIMTAB_MPI STREQUAL "AUTO")
+    set(TRIMTAB_MPI ${MPI_C_FOUND})
+  elseif(NOT MPI_C_FOUND)
+    message(FATAL_ERROR "TRIMTAB_MPI is ON, but there is no MPI: scripts/setup --ranks installs Open MPI")
+  endif()
+endif()
+
 if(TRIMTAB_TORCH)
   include(TrimtabTorch)
 endif()

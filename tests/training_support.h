@@ -237,9 +237,13 @@ struct Echo {
   }
 };
 
-// Pays NaN from the third step on.
+// Numbers that are none: a reward from the third step on, or a reward or an observation in one world alone.
+enum class Fault { kReward, kRewardOnce, kObservationOnce };
+template <Fault kFault>
 struct Broken {
+  static constexpr uint64_t kWorld = 20;
   struct State {
+    WorldKey key;
     int32_t step = 0;
   };
   EnvSpec description{.name = "toy_broken",
@@ -249,13 +253,17 @@ struct Broken {
                       .critic = {.context = toy_features(1), .item = {}, .max_items = 0},
                       .reward_terms = {"pay"},
                       .time_limit = 8};
+  static bool once(const State& s) { return s.key.episode == kWorld && s.step == 2; }
   const EnvSpec& spec() const { return description; }
-  void reset(State& s, WorldKey) const { s = {}; }
-  void observe(const State&, int, ObservationRows out) const { out.context[0] = 1; }
+  void reset(State& s, WorldKey key) const { s = {.key = key}; }
+  void observe(const State& s, int, ObservationRows out) const {
+    out.context[0] = kFault == Fault::kObservationOnce && once(s) ? std::nanf("") : 1;
+  }
   void observe_critic(const State&, ObservationRows out) const { out.context[0] = 1; }
   void act(State&, int, const float*) const {}
   StepOutcome step(State& s, float* terms) const {
-    terms[0] = ++s.step >= 3 ? std::nanf("") : 1.0f;
+    terms[0] = kFault == Fault::kRewardOnce && once(s) ? HUGE_VALF : 1.0f;
+    if (++s.step >= 3 && kFault == Fault::kReward) terms[0] = std::nanf("");
     return {};
   }
 };
@@ -285,7 +293,9 @@ inline void register_toys() {
   static const bool once = all.add(toy_entry<Bandit>("toy_bandit")) &&
                            all.add(toy_entry<Chain>("toy_chain")) &&
                            all.add(toy_entry<Allocation>("toy_allocation")) &&
-                           all.add(toy_entry<Echo>("toy_echo")) && all.add(toy_entry<Broken>("toy_broken"));
+                           all.add(toy_entry<Echo>("toy_echo")) && all.add(toy_entry<Broken<Fault::kReward>>("toy_broken")) &&
+                           all.add(toy_entry<Broken<Fault::kRewardOnce>>("toy_bad_reward")) &&
+                           all.add(toy_entry<Broken<Fault::kObservationOnce>>("toy_bad_observation"));
   ASSERT_TRUE(once);
 }
 

@@ -44,9 +44,8 @@ struct TrainHooks {
   std::function<void(int64_t step)> on_start = {};
   // After each update: everything logged. For tests and benchmarks.
   std::function<void(int64_t step, const std::vector<std::pair<std::string, double>>& metrics)> on_metrics;
-  // The processes that train together, one call of train() in each, with the same configuration and folder.
-  // Each has num_envs instances; minibatch_size counts rows of all together. The main one alone scores,
-  // writes and logs, of train/ and reward/ what its own instances did.
+  // The processes that train together, one call of train() in each, with the same configuration and folder. They share
+  // the instances, or the prompts, of the configuration and take the same steps. The main one alone writes and logs.
   Ranks* ranks = &one_process();
 };
 

@@ -208,9 +208,29 @@ TEST(Training, NonFiniteNumbersStopTheRunAndLeaveTheBatch) {
   for (const auto& file : std::filesystem::directory_iterator(folder.path())) {
     if (!file.path().filename().string().starts_with("nonfinite")) continue;
     found = true;
-    EXPECT_TRUE(read_safetensors(file.path()).tensors.contains("context"));
+    EXPECT_TRUE(read_safetensors(file.path()).tensors.contains("context.player"));
   }
   EXPECT_TRUE(found);
+}
+
+// One world gives a number that is none: found in its update, named, and learned from by nobody.
+TEST(Training, ABadNumberIsNamedOrItsUpdateLeftOut) {
+  register_toys();
+  for (const auto& [environment, name] : {std::pair<std::string, std::string>{"toy_bad_reward", "the reward"}, {"toy_bad_observation", "the observation 'x0' of agent 'player'"}}) {
+    const TemporaryFolder stopped, skipped;
+    const std::string yaml = "env: {type: " + environment + "}\ntrainer: {preset: ppo, steps: 2048, num_envs: 8, horizon: 16}\n";
+    try {
+      train_in(stopped.path(), yaml);
+      ADD_FAILURE() << environment << " was learned from";
+    } catch (const RunError& error) {
+      EXPECT_NE(std::string(error.what()).find("update 1: " + name), std::string::npos) << error.what();
+    }
+    const TestRun run = train_in(skipped.path(), yaml, {"+trainer.guard.non_finite=skip"});
+    EXPECT_EQ(run.result.steps, 2048);
+    EXPECT_EQ(run.last.at("guard/not_finite/player"), 1);
+    for (const auto& [metric, value] : run.last) EXPECT_TRUE(std::isfinite(value)) << metric;
+    EXPECT_TRUE(std::filesystem::exists(skipped.path() / "nonfinite-rollout.safetensors"));
+  }
 }
 
 // The message must name the place and what is wrong.

@@ -3,69 +3,16 @@
 #include "core/ranks.h"
 
 #include <algorithm>
-#include <barrier>
 #include <cmath>
 #include <set>
-#include <thread>
 
 #include "envs/classic/classic.h"
+#include "core/thread_ranks.h"
 #include "tests/training_support.h"
 #include "trainers/policy_gradient/learner.h"
 
 namespace trimtab {
 namespace {
-
-// What the threads that stand for ranks share.
-struct Meeting {
-  explicit Meeting(int size) : arrive(size), doubles(size), floats(size) {}
-  std::barrier<> arrive;
-  std::vector<std::span<double>> doubles;
-  std::vector<std::span<float>> floats;
-};
-
-class ThreadRanks final : public Ranks {
- public:
-  ThreadRanks(int rank, Meeting& meeting) : rank_(rank), meeting_(meeting) {}
-  int rank() const override { return rank_; }
-  int size() const override { return static_cast<int>(meeting_.doubles.size()); }
-  void sum(std::span<double> values) override { sum(values, meeting_.doubles); }
-  void sum(std::span<float> values) override { sum(values, meeting_.floats); }
-  void broadcast(std::span<float> values, int root) override {
-    if (rank_ != root) std::fill(values.begin(), values.end(), 0.0f);
-    sum(values);
-  }
-  void barrier() override { meeting_.arrive.arrive_and_wait(); }
-
- private:
-  template <class T>
-  void sum(std::span<T> values, std::vector<std::span<T>>& all) {
-    all[rank_] = values;
-    barrier();
-    std::vector<T> total(values.size());
-    for (const std::span<T> part : all) {
-      EXPECT_EQ(part.size(), total.size()) << "ranks meet in different sums";
-      for (size_t i = 0; i < std::min(total.size(), part.size()); ++i) total[i] += part[i];
-    }
-    barrier();
-    std::copy(total.begin(), total.end(), values.begin());
-  }
-
-  int rank_;
-  Meeting& meeting_;
-};
-
-template <class Body>
-void on_ranks(int size, Body&& body) {
-  Meeting meeting(size);
-  std::vector<std::thread> threads;
-  for (int r = 0; r < size; ++r) {
-    threads.emplace_back([&, r] {
-      ThreadRanks ranks(r, meeting);
-      body(ranks);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 constexpr int64_t kInstances = 16;  // of all ranks
 
@@ -102,7 +49,7 @@ Checkpoint state_after(const std::string& preset, Ranks& ranks) {
                    .controller_options = [](const std::string&) { return ControllerOptions{}; },
                    .dump_stem = "unused",
                    .ranks = &ranks});
-  learner.begin_phase({.options = one_step_of(preset, kInstances / ranks.size()),
+  learner.begin_phase({.options = one_step_of(preset, kInstances),
                        .learn = {},
                        .make_environment = [](int64_t size) { return make_cartpole({30}, size); },
                        .first_episode = 0});
@@ -172,14 +119,14 @@ std::vector<TestRun> train_on(int size, const std::filesystem::path& folder, int
   return runs;
 }
 
-TEST(Ranks, OnlyTheMainOneEvaluatesAndWrites) {
+TEST(Ranks, EvaluateTogetherAndOnlyTheMainOneWrites) {
   register_toys();
   const TemporaryFolder folder;
   const std::vector<TestRun> runs = train_on(2, folder.path());
-  EXPECT_EQ(runs[0].updates, 4096 / (2 * 32 * 8));
+  EXPECT_EQ(runs[0].updates, 4096 / (32 * 8));
   EXPECT_EQ(runs[1].updates, runs[0].updates);
-  EXPECT_TRUE(runs[0].last.contains("eval/return"));
-  EXPECT_FALSE(runs[1].last.contains("eval/return"));
+  EXPECT_EQ(runs[0].last.at("eval/return"), runs[1].last.at("eval/return"));
+  EXPECT_EQ(runs[0].last.at("train/return"), runs[1].last.at("train/return"));
   EXPECT_EQ(runs[0].result.best_score, runs[1].result.best_score);
   // Steps of one optimiser: the same loss and the same norm everywhere.
   for (const char* name : {"loss/speaker", "grad_norm/listener", "grad_norm/critic", "kl/listener"})

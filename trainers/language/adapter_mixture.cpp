@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "core/error.h"
 #include "core/registry.h"
@@ -64,13 +65,16 @@ class AdapterMixtureLearner final : public LanguageLearner {
     const std::vector<MicroBatch> batches = batches_of(examples);
     int64_t scored = 0, tokens = 0;
     for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size()), tokens += b.tokens.numel();
-    std::vector<Sums> sums(batches.size());
-    context_.pool->run(options_.shards, [&](int64_t shard) {
+    std::vector<std::optional<Sums>> sums(batches.size());
+    const auto [first, end] = piece_of(options_.shards, context_.ranks->rank(), context_.ranks->size());
+    context_.pool->run(end - first, [&](int64_t own) {
       at::set_num_threads(1);
-      for (size_t i = shard; i < batches.size(); i += static_cast<size_t>(options_.shards)) sums[i] = learn(batches[i], scored, tokens);
+      for (size_t i = first + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) sums[i] = learn(batches[i], scored, tokens);
     });
-    Sums all = std::move(sums[0]);   // added in the order of the micro-batches, whoever computed them
-    for (size_t i = 1; i < sums.size(); ++i) all.add(sums[i]);
+    Sums all{.gradient = at::zeros_like(mixture_.routers()), .weights = at::zeros({mixture_.experts()}, at::kDouble)};
+    for (const auto& sum : sums)   // in the order of the micro-batches, whoever computed them
+      if (sum) all.add(*sum);
+    sum_over_ranks(all);
     const double lr = options_.schedule.at(options_.lr, progress), norm = step(all.gradient, lr);
     const double decisions = static_cast<double>(tokens * mixture_.config().num_layers);
     Metrics out = {{"train/loss", all.loss / static_cast<double>(scored)}, {"train/router_loss", all.router_loss}, {"train/soft_share", static_cast<double>(all.soft) / decisions},
@@ -91,14 +95,14 @@ class AdapterMixtureLearner final : public LanguageLearner {
     for (const auto& [tier, accuracy] : found.by_tier) out.push_back({fmt::format("mixture/accuracy_tier_{}", tier), accuracy});
     if (found.accuracy >= best_) {
       best_ = found.accuracy;
-      mixture_.write(context_.run_folder / "mixture");
+      if (context_.ranks->is_main()) mixture_.write(context_.run_folder / "mixture");
     }
     return out;
   }
   std::string judged_by() const override { return "mixture/accuracy"; }
 
   void save(Checkpoint& checkpoint) override {
-    if (best_ < 0) mixture_.write(context_.run_folder / "mixture");   // nothing is evaluated: the latest
+    if (best_ < 0 && context_.ranks->is_main()) mixture_.write(context_.run_folder / "mixture");   // nothing is evaluated: the latest
     checkpoint.state.tensors["mixture.routers"] = Tensor::f32(mixture_.routers().sizes().vec(), floats(mixture_.routers()));
     checkpoint.state.tensors["adam.m"] = Tensor::f32({mixture_.routers().numel()}, adam_.first_moment());
     checkpoint.state.tensors["adam.v"] = Tensor::f32({mixture_.routers().numel()}, adam_.second_moment());
@@ -135,6 +139,16 @@ class AdapterMixtureLearner final : public LanguageLearner {
     std::map<int, double> by_tier;   // where problems are of several
     std::vector<char> solved;        // by problem
   };
+
+  void sum_over_ranks(Sums& all) const {
+    std::vector<double> numbers(all.weights.data_ptr<double>(), all.weights.data_ptr<double>() + all.weights.numel());
+    numbers.insert(numbers.end(), {all.loss, all.router_loss, static_cast<double>(all.soft)});
+    context_.ranks->sum(std::span<double>(numbers));
+    context_.ranks->sum(floats(all.gradient));
+    std::copy_n(numbers.begin(), all.weights.numel(), all.weights.data_ptr<double>());
+    const double* rest = numbers.data() + all.weights.numel();
+    all.loss = rest[0], all.router_loss = rest[1], all.soft = static_cast<int64_t>(rest[2]);
+  }
 
   AdapterMixture make() const {
     const Transformer& base = *context_.model->transformer;

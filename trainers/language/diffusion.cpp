@@ -55,8 +55,8 @@ class DiffusionLearner final : public LanguageLearner {
   DiffusionLearner(DiffusionOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        scorer_(transformer(), {.shards = options_.shards, .forward = {.causal = false, .recompute_layers = options_.checkpoint_activations}, .compute = context.compute}),
-        optimiser_(transformer(), options_.adam.options()) {
+        scorer_(transformer(), {.shards = options_.shards, .forward = {.causal = false, .recompute_layers = options_.checkpoint_activations}, .compute = context.compute, .ranks = context.ranks}),
+        optimiser_(transformer(), options_.adam.options(), options_.guard, *context.ranks) {
     TT_CHECK(transformer().config().diffusion.enabled(), "prepare() comes first");
   }
 
@@ -75,14 +75,15 @@ class DiffusionLearner final : public LanguageLearner {
         r.d_logp[k] = static_cast<float>(-weight);
       }
     }, *context_.pool);
+    scorer_.share(losses);
     double loss = 0;
     for (const double l : losses) loss += l;
     const double lr = options_.schedule.at(options_.lr, progress);
-    const double norm = optimiser_.step(lr, options_.max_grad_norm);
+    const double norm = optimiser_.step(lr, options_.max_grad_norm, loss, [&] { return dump(context_.run_folder, packed.batches); });
     Metrics out{{"train/loss", loss}, {"train/grad_norm", norm}, {"train/lr", lr}, {"train/tokens", all},
                 {"train/masked", static_cast<double>(packed.weight.size()) / all}};
     if (options_.block > 0) out.push_back({"train/block", static_cast<double>(block)});
-    return out;
+    return optimiser_.with_guard(std::move(out));
   }
 
   // The bound on the negative log-likelihood per token, of texts that are in no update, always with the same masks.
@@ -95,6 +96,7 @@ class DiffusionLearner final : public LanguageLearner {
     scorer_.score(packed.batches, 1.0, [&](int64_t i, const Scorer::Rows& r) {
       for (size_t k = 0; k < r.logp.size(); ++k) losses[i] -= packed.weight[r.row[k]] * r.logp[k];
     }, *context_.pool);
+    scorer_.share(losses);
     double loss = 0;
     for (const double l : losses) loss += l / static_cast<double>(packed.answer_tokens);
     return {{"eval/diffusion_loss", loss}};

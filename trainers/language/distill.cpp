@@ -8,7 +8,6 @@
 //                       Decoding, arXiv 2310.07177)
 //
 // Replies are the target's own, sampled anew in every update (texts: target), or those of the environment's corpus.
-#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -19,7 +18,9 @@
 #include "engine/generation/generator.h"
 #include "engine/speculative/token_distribution.h"
 #include "trainers/language/learner.h"
+#include "trainers/language/gradient_shards.h"
 #include "trainers/language/packing.h"
+#include "trainers/language/shared_work.h"
 #include "trainers/language/tools.h"
 #include "trainers/policy_gradient/options.h"
 
@@ -32,6 +33,7 @@ struct DistillOptions {
   double share = 0.4, temperature = 1, lr = 1e-3, max_grad_norm = 1;
   ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.03};
   AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
+  GuardBlock guard;
 
   void describe(Fields& f) {
     f.text("teacher", teacher, {.doc = "the target: a run or a Hugging Face folder with the same tokenizer"});
@@ -45,6 +47,7 @@ struct DistillOptions {
     f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
     f.block("schedule", schedule, "the step size over a phase");
     f.block("adam", adam, "the optimiser");
+    f.block("guard", guard, "bad numbers and spikes");
     f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
     f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch"});
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
@@ -60,9 +63,8 @@ at::Tensor kl_rows(const at::Tensor& log_p, const at::Tensor& log_q) { return (l
 class DistillLearner final : public LanguageLearner {
  public:
   DistillLearner(DistillOptions options, const LanguageContext& context)
-      : options_(std::move(options)), context_(context), teacher_(read_teacher()), generator_(*teacher_.transformer), optimiser_(student(), options_.adam.options()) {
+      : options_(std::move(options)), context_(context), teacher_(read_teacher()), generator_(*teacher_.transformer), shards_(student(), options_.shards, *context.ranks), optimiser_(student(), options_.adam.options(), options_.guard, *context.ranks) {
     if (options_.tokens == "selective") reference_ = std::make_unique<LanguageModel>(context_.load_start());
-    for (int64_t i = 0; i < options_.shards; ++i) replicas_.push_back(student().replica());
   }
 
   Metrics update(int64_t update, double progress) override {
@@ -70,20 +72,14 @@ class DistillLearner final : public LanguageLearner {
     std::vector<Sums> sums(batches.size());
     int64_t scored = 0;
     for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size());
-    context_.pool->run(options_.shards, [&](int64_t shard) {
-      at::set_num_threads(1);
-      replicas_[shard].flat_gradient().zero_();
-      for (size_t i = shard; i < batches.size(); i += replicas_.size()) sums[i] = learn(replicas_[shard], batches[i], update, static_cast<int64_t>(i), scored);
-    });
-    for (const Transformer& replica : replicas_) {
-      const torch::NoGradGuard no_grad;
-      student().flat_gradient().add_(replica.flat_gradient());
-    }
+    shards_.backward(static_cast<int64_t>(batches.size()), [&](const Transformer& replica, int64_t i) { sums[i] = learn(replica, batches[i], update, i, scored); }, *context_.pool);
+    shards_.share(sums);
     Sums all;
     for (const Sums& s : sums) all.kl += s.kl, all.acceptance += s.acceptance, all.learned += s.learned;
-    const double lr = options_.schedule.at(options_.lr, progress), norm = optimiser_.step(lr, options_.max_grad_norm), n = static_cast<double>(scored);
-    return {{"train/loss", all.kl / n}, {"train/acceptance", all.acceptance / n}, {"train/learned_share", all.learned / n}, {"train/grad_norm", norm}, {"train/lr", lr},
-            {"train/tokens", n}};
+    const double lr = options_.schedule.at(options_.lr, progress), n = static_cast<double>(scored),
+                 norm = optimiser_.step(lr, options_.max_grad_norm, all.kl / n, [&] { return dump(context_.run_folder, batches); });
+    return optimiser_.with_guard({{"train/loss", all.kl / n}, {"train/acceptance", all.acceptance / n}, {"train/learned_share", all.learned / n}, {"train/grad_norm", norm},
+                                  {"train/lr", lr}, {"train/tokens", n}});
   }
   // What it is for: how many of its tokens the target would take, in replies to problems that no update draws.
   Metrics evaluate() override {
@@ -143,7 +139,9 @@ class DistillLearner final : public LanguageLearner {
     }
     const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(), context_.model->tokenizer.get()};
     std::vector<TokenExample> out;
-    for (Completion& c : generator_.generate(requests, {.max_tokens = options_.max_tokens, .temperature = options_.temperature}, stop, context_.seed, *context_.pool)) {
+    const SamplingOptions sampling{.max_tokens = options_.max_tokens, .temperature = options_.temperature};
+    const auto generate = [&](std::span<const GenerationRequest> own) { return generator_.generate(own, sampling, stop, context_.seed, *context_.pool); };
+    for (Completion& c : complete_over_ranks(requests, *context_.ranks, generate)) {
       const int64_t size = static_cast<int64_t>(c.tokens.size());
       out.push_back({std::move(requests[c.request].prompt), std::move(c.tokens), 0, size});
     }
@@ -191,7 +189,7 @@ class DistillLearner final : public LanguageLearner {
   std::unique_ptr<LanguageModel> reference_;
   std::vector<MicroBatch> validation_;
   Generator generator_;
-  std::vector<Transformer> replicas_;
+  GradientShards shards_;
   FlatOptimiser optimiser_;
 };
 

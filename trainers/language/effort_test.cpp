@@ -70,9 +70,9 @@ Rolled roll(const std::string& more, GroupOptions options, const Checkpoint* fro
   Pool pool(2);
   options.prompts = 6, options.group_size = 6, options.sampling.max_tokens = 24, options.prompt_pool = 6;
   const LanguageContext context{.model = &model, .environment = &environment, .pool = &pool, .seed = 3, .phase = 0, .run_folder = {}, .compute = at::kFloat, .load_start = {}};
-  LanguageRollout rollout(options, context);
+  LanguageRollout rollout(options, context, *context.model->transformer, *context.pool);
   if (from != nullptr) rollout.load(*from);
-  Rolled out{rollout.collect(update).groups, {}};
+  Rolled out{rollout.collect(update, update).groups, {}};
   rollout.save(out.state);
   return out;
 }

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "trainers/language/diffusion_decode.h"
 #include "trainers/language/prompt.h"
+#include "trainers/language/shared_work.h"
 
 namespace trimtab {
 namespace {
@@ -27,8 +28,10 @@ std::vector<GenerationRequest> requests_of(const LanguageModel& model, const Tex
 std::vector<Completion> complete(const LanguageModel& model, const TextEnvironment& environment, const LanguageEvaluationRequest& r, Pool& pool) {
   const StopRules stop{environment.stop_ids(*model.tokenizer), environment.stop_strings(), model.tokenizer.get()};
   const std::vector<GenerationRequest> requests = requests_of(model, environment, r);
-  if (!model.transformer->config().diffusion.enabled()) return Generator(*model.transformer).generate(requests, r.sampling, stop, r.seed, pool, r.progress);
-  return decode_one_token_per_pass(*model.transformer, requests, r.sampling, stop.ids, r.seed, pool, r.progress);
+  return complete_over_ranks(requests, *r.ranks, [&](std::span<const GenerationRequest> own) {
+    if (!model.transformer->config().diffusion.enabled()) return Generator(*model.transformer).generate(own, r.sampling, stop, r.seed, pool, r.progress);
+    return decode_one_token_per_pass(*model.transformer, own, r.sampling, stop.ids, r.seed, pool, r.progress);
+  });
 }
 
 }  // namespace
@@ -52,7 +55,7 @@ LanguageEvaluation evaluate_language(const LanguageModel& model, TextEnvironment
     out.tokens.push_back(static_cast<int64_t>(c.tokens.size()));
     out.truncated.push_back(c.finish != Finish::kStop);
   }
-  for (const Verdict& verdict : environment.score(problems, out.text)) {
+  for (const Verdict& verdict : score_over_ranks(environment, problems, out.text, *request.ranks)) {
     out.outcome.push_back(verdict.outcome);
     out.solved.push_back(verdict.outcome >= 1);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/pool.h"
+#include "core/ranks.h"
 #include "engine/generation/generator.h"
 #include "envs/text_environment.h"
 #include "policies/language/pretrained.h"
@@ -20,7 +21,8 @@ struct LanguageEvaluationRequest {
   int64_t samples = 1;        // per problem
   SamplingOptions sampling;   // temperature 0: greedy, one sample is enough
   uint64_t seed = 1;
-  std::function<void(int64_t tokens, int64_t finished)> progress;
+  std::function<void(int64_t tokens, int64_t finished)> progress;   // of this rank
+  Ranks* ranks = &one_process();   // share the problems; every rank gets all replies
 };
 
 // All per reply, [problems, samples] row by row.

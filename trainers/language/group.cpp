@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -19,6 +21,7 @@
 #include "core/text.h"
 #include "policies/language/verify_prefix.h"
 #include "trainers/advantage/smooth.h"
+#include "trainers/language/async_rollouts.h"
 #include "trainers/language/rollout.h"
 #include "trainers/language/scorer.h"
 #include "trainers/language/tree.h"
@@ -74,19 +77,34 @@ double resident_gib() {
   return static_cast<double>(usage.ru_maxrss) / (1 << 20);
 }
 
+// Keeps the whole lines of samples.jsonl from before an update of a phase.
+void drop_later_samples(const std::filesystem::path& file, uint64_t phase, int64_t update) {
+  std::string kept;
+  if (std::filesystem::exists(file)) {
+    std::istringstream lines(read_file(file));
+    for (std::string line; std::getline(lines, line);) {
+      const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
+      if (!json.is_object() || !json.contains("phase") || !json.contains("update")) continue;   // cut short by a kill
+      if (std::pair(json["phase"].get<uint64_t>(), json["update"].get<int64_t>()) < std::pair(phase, update)) kept += line + "\n";
+    }
+  }
+  write_file_atomically(file, kept);
+}
+
 class GroupLearner final : public LanguageLearner {
  public:
   GroupLearner(GroupOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        rollout_(options_, context_),
-        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute}),
-        optimiser_(*context.model->transformer, options_.adam.options()) {
+        rollout_(options_, context_, *context.model->transformer, *context.pool),
+        async_(options_.async.staleness > 0 ? std::make_unique<AsyncRollouts>(options_, context_) : nullptr),
+        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute, .ranks = context.ranks}),
+        optimiser_(*context.model->transformer, options_.adam.options(), options_.guard, *context.ranks) {
     if (options_.seams.reference_kl > 0) reference_ = std::make_unique<LanguageModel>(context.load_start());
   }
 
   Metrics update(int64_t update, double progress) override {
-    LanguageRollout::Result rollout = rollout_.collect(update);
+    LanguageRollout::Result rollout = async_ ? async_->collect(update) : rollout_.collect(update, update);
     log_samples(update, rollout.groups);
     const auto start = std::chrono::steady_clock::now();
     UpdateRows rows = rows_of(rollout.groups, options_.reward.filter_truncated);
@@ -103,16 +121,19 @@ class GroupLearner final : public LanguageLearner {
 
   void save(Checkpoint& checkpoint) override {
     optimiser_.save(checkpoint);
-    rollout_.save(checkpoint);
+    async_ ? async_->save(checkpoint) : rollout_.save(checkpoint);
     checkpoint.counters["smooth"] = smooth_.to_json();
     checkpoint.counters["idle"] = idle_;
   }
   void load(const Checkpoint& checkpoint) override {
     optimiser_.load(checkpoint);
-    rollout_.load(checkpoint);
+    async_ ? async_->load(checkpoint) : rollout_.load(checkpoint);
     smooth_ = SmoothStatistics::from_json(checkpoint.counters.at("smooth"));
     idle_ = checkpoint.counters.at("idle").get<int64_t>();
     verified_ = true;
+  }
+  void settle() override {
+    if (async_) async_->settle();
   }
   int64_t steps() const override { return options_.steps; }
   double temperature() const override { return options_.sampling.temperature; }
@@ -123,6 +144,7 @@ class GroupLearner final : public LanguageLearner {
     MismatchSums mismatch;
     double grad_norm = 0, tokens = 0;
     int64_t steps = 0;
+    int64_t bad_row = -1;   // whose log-probability is not finite
   };
 
   // Advantage of every row: that of its reply, or of its segment. Returns the share of replies that have one.
@@ -181,6 +203,7 @@ class GroupLearner final : public LanguageLearner {
       into.assign(rows.rows(), 0);
       scorer.score(pack(packed(groups, all, rows, false), packing()), options_.sampling.temperature,
                    [&](int64_t, const Scorer::Rows& r) { for (size_t k = 0; k < r.row.size(); ++k) into[r.row[k]] = r.logp[k]; }, *context_.pool);
+      context_.ranks->sum(std::span<float>(into));   // zero where it is another rank's
     };
     if (options_.seams.mismatch.kind != "none") {
       score_with(scorer_, rows.logp_old);
@@ -188,7 +211,7 @@ class GroupLearner final : public LanguageLearner {
                        rows.surrogate_weight.data());
     }
     if (!reference_) return;
-    Scorer reference(*reference_->transformer, {.compute = context_.compute});
+    Scorer reference(*reference_->transformer, {.shards = options_.shards, .compute = context_.compute, .ranks = context_.ranks});
     score_with(reference, rows.logp_reference);
   }
 
@@ -246,28 +269,37 @@ class GroupLearner final : public LanguageLearner {
     verify(chosen);
     const std::vector<float> weight = weights(part, rows);
     std::vector<Sums> each(batches.size());
-    const bool measure = sums.steps == 0;   // the weights are still those that sampled
+    const bool measure = sums.steps == 0;   // the weights are still those that sampled (async: staleness updates later)
     scorer_.backward(batches, options_.sampling.temperature,
                      [&](int64_t i, const Scorer::Rows& r) { each[i] = loss_of(r, rows, weight, measure); }, *context_.pool);
+    scorer_.share(each);
     for (size_t i = 0; i < each.size(); ++i) {
       sums.loss.add(each[i].loss), sums.mismatch.add(each[i].mismatch);
       sums.tokens += static_cast<double>(batches[i].tokens.numel());
     }
-    sums.grad_norm += take_step(lr, part, groups);
+    double loss = 0;
+    int64_t bad = -1;
+    for (const Sums& s : each) {
+      loss += s.loss.loss;
+      if (bad < 0) bad = s.bad_row;
+    }
+    if (bad >= 0) loss = NAN;   // a clipped ratio may hide it
+    sums.grad_norm += optimiser_.step(lr, options_.max_grad_norm, loss, [&] { return dump_groups(part, groups, rows, bad); });
     ++sums.steps;
   }
 
-  double take_step(double lr, const std::vector<int64_t>& part, const std::vector<SampledGroup>& groups) {
-    try {
-      return optimiser_.step(lr, options_.max_grad_norm);
-    } catch (const RunError&) {
-      nlohmann::json dump = nlohmann::json::array();
-      for (const int64_t g : part)
-        for (const SampledReply& r : groups[g].replies)
-          dump.push_back({{"prompt", groups[g].prompt}, {"tokens", r.tokens}, {"logprobs", r.logprobs}, {"reward", r.reward}});
-      write_file_atomically(context_.run_folder / "nonfinite.json", dump.dump(1));
-      throw;
-    }
+  // The minibatch, to RUN/nonfinite.json; its name, and the token whose log-probability is not finite where that is what is wrong.
+  std::string dump_groups(const std::vector<int64_t>& part, const std::vector<SampledGroup>& groups, const UpdateRows& rows, int64_t bad) const {
+    nlohmann::json dump = nlohmann::json::array();
+    for (const int64_t g : part)
+      for (const SampledReply& r : groups[g].replies)
+        dump.push_back({{"prompt", groups[g].prompt}, {"tokens", r.tokens}, {"logprobs", r.logprobs}, {"reward", r.reward}});
+    const std::filesystem::path file = context_.run_folder / "nonfinite.json";
+    write_file_atomically(file, dump.dump(1));
+    if (bad < 0) return file.string();
+    const int64_t reply = rows.sequence[bad];
+    return fmt::format("{} (the log-probability of token {} of reply {} to '{}')", file.string(), bad - rows.sequence_begin[reply], reply % options_.group_size,
+                       groups[rows.group[reply]].problem.id);
   }
 
   Sums loss_of(const Scorer::Rows& r, const UpdateRows& rows, const std::vector<float>& weight, bool measure) const {
@@ -284,6 +316,8 @@ class GroupLearner final : public LanguageLearner {
     const auto sequences = static_cast<int64_t>(begin.size());
     begin.push_back(static_cast<int64_t>(n));
     Sums out;
+    for (size_t k = n; k-- > 0;)
+      if (!std::isfinite(r.logp[k])) out.bad_row = r.row[k];
     out.loss = policy_loss<float>({.rows = static_cast<int64_t>(n), .logp = r.logp.data(), .logp_old = old.data(), .entropy = r.entropy.data(),
                                    .advantage = advantage.data(), .weight = w.data(), .logp_ref = reference.empty() ? nullptr : reference.data(),
                                    .surrogate_weight = surrogate.data(), .sequence_begin = begin.data(), .num_sequences = sequences},
@@ -317,7 +351,7 @@ class GroupLearner final : public LanguageLearner {
     add("time/train_s", seconds);
     add("time/train_tokens_per_s", sums.tokens / std::max(seconds, 1e-9));
     add("memory/peak_gib", resident_gib());
-    return out;
+    return optimiser_.with_guard(std::move(out));
   }
 
   void log_samples(int64_t update, const std::vector<SampledGroup>& groups);
@@ -325,22 +359,30 @@ class GroupLearner final : public LanguageLearner {
   GroupOptions options_;
   LanguageContext context_;
   LanguageRollout rollout_;
+  std::unique_ptr<AsyncRollouts> async_;   // in place of it
   Scorer scorer_;
   FlatOptimiser optimiser_;
   std::unique_ptr<LanguageModel> reference_;
   SmoothStatistics smooth_;
   int64_t idle_ = 0;       // updates in a row without anything to learn from
   bool verified_ = false;
+  bool logged_ = false;    // samples, since this process began
 };
 
-// Samples people read: the first two replies of an update's first group, in samples.jsonl.
+// Samples people read: the first two replies of an update's first group, in samples.jsonl. A run that goes on drops what it had logged of
+// updates that it makes again.
 void GroupLearner::log_samples(int64_t update, const std::vector<SampledGroup>& groups) {
-  if (context_.run_folder.empty() || groups.empty()) return;
+  if (context_.run_folder.empty() || groups.empty() || !context_.ranks->is_main()) return;
   const std::filesystem::path file = context_.run_folder / "samples.jsonl";
-  std::ofstream out(file, update == 0 && context_.phase == 0 ? std::ios::trunc : std::ios::app);
+  if (!logged_) drop_later_samples(file, context_.phase, update);
+  logged_ = true;
+  std::ofstream out(file, std::ios::app);
   const SampledGroup& g = groups[0];
+  std::string lines;
   for (size_t i = 0; i < std::min<size_t>(2, g.replies.size()); ++i)
-    out << nlohmann::json({{"phase", context_.phase}, {"update", update}, {"prompt", g.problem.prompt}, {"reply", g.replies[i].text}, {"reward", g.replies[i].reward}}).dump() << "\n";
+    lines += nlohmann::json({{"phase", context_.phase}, {"update", update}, {"prompt", g.problem.prompt}, {"reply", g.replies[i].text}, {"reward", g.replies[i].reward}}).dump() + "\n";
+  out << lines << std::flush;
+  if (!out) throw RunError(fmt::format("{}: cannot write it; free some space and resume the run", file.string()));
 }
 
 // Both forwards of the first group, compared (policies/language/verify_prefix.h).

@@ -63,6 +63,11 @@ int64_t TreeBlock::branching_point(int64_t level, int64_t limit) const {
   return std::clamp<int64_t>(std::llround(tokens), 1, limit);
 }
 
+void AsyncBlock::describe(Fields& f) {
+  f.integer("staleness", staleness, {.low = 0, .high = 64, .unit = "updates", .doc = "updates that a rollout's weights are behind, made while the learner learns; 0: in turn"});
+  f.integer("threads", threads, {.low = 1, .high = 1024, .doc = "of the rollouts, beside those of run.threads"});
+}
+
 void GroupOptions::describe(Fields& f) {
   f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
   f.integer("prompts", prompts, {.low = 1, .high = 1e6, .doc = "prompts per update"});
@@ -73,6 +78,7 @@ void GroupOptions::describe(Fields& f) {
             {.low = 0, .high = 1000, .doc = "drop groups whose verdicts are all equal and draw others, up to so many batches per update (DAPO); 0: keep all"});
   f.integer("patience", patience, {.low = 1, .high = 1e6, .unit = "updates", .doc = "stop with an error after so many updates in a row without anything to learn from"});
   f.block("carry_over", carry_over, "rollouts that end at a number of tokens");
+  f.block("async", async, "rollouts beside learning");
   f.block("tree", tree, "replies that branch");
   f.block("reward", reward, "from verdicts to rewards");
   f.block("difficulty", difficulty, "a token limit for each prompt");
@@ -82,6 +88,7 @@ void GroupOptions::describe(Fields& f) {
   f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
   f.block("schedule", schedule, "the step size over a phase");
   f.block("adam", adam, "the optimiser");
+  f.block("guard", guard, "bad numbers and spikes");
   f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
   f.flag("shared_prefix", shared_prefix, "compute a group's prompt once; false: once per reply, the same result for more time");
   f.choice("verify_shared_prefix", verify_shared_prefix, {"first", "never", "always"}, "compare the shared with the repeated forward: at the first update, never, at every one");
@@ -96,6 +103,8 @@ void GroupOptions::validate() const {
     throw ConfigError(fmt::format("advantage '{}' compares the replies of a group; set group_size to 2 or more (or advantage: none)", seams.advantage));
   if (minibatches > prompts) throw ConfigError(fmt::format("minibatches {} is more than prompts {}: every part needs a group", minibatches, prompts));
   if (sampling.temperature <= 0) throw ConfigError("sampling.temperature must be above 0: replies that are all the same teach nothing");
+  if (async.staleness > 0 && seams.mismatch.kind == "none")
+    throw ConfigError("async.staleness above 0 learns from replies of older weights; set mismatch.kind to icepop, truncate or sequence_mask, which weigh or mask what is too far off");
   if (tree.enabled()) {
     if (group_size % tree.leaves(tree.depth) != 0)
       throw ConfigError(fmt::format("group_size {} is no multiple of tree.branches ^ tree.depth = {}: every stem needs all of its branches", group_size, tree.leaves(tree.depth)));

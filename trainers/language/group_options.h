@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/generation/generator.h"
+#include "trainers/fit/guard.h"
 #include "trainers/reward/shaping.h"
 #include "trainers/seams/options.h"
 
@@ -50,11 +51,18 @@ struct TreeBlock {
   int64_t branching_point(int64_t level, int64_t limit) const;   // tokens, 1 to limit
 };
 
+// Rollouts that a thread of its own makes while the learner learns, with weights that are some updates old.
+struct AsyncBlock {
+  int64_t staleness = 0, threads = 1;
+  void describe(Fields& f);
+};
+
 struct GroupOptions {
   int64_t steps = 0, prompts = 32, group_size = 8, prompt_pool = 0;
   SamplingOptions sampling;
   int64_t dynamic_sampling = 0, patience = 20;
   CarryOverBlock carry_over;
+  AsyncBlock async;
   TreeBlock tree;
   ShapingBlock reward;
   DifficultyBlock difficulty;
@@ -63,6 +71,7 @@ struct GroupOptions {
   double lr = 2e-4, max_grad_norm = 1;
   ScheduleBlock schedule;
   AdamBlock adam{.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0};
+  GuardBlock guard;
   bool shared_prefix = true;
   std::string verify_shared_prefix = "first";
   int64_t token_budget = 8192, shards = 4;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,10 @@
 #include "core/pool.h"
 #include "envs/text_environment.h"
 #include "policies/language/pretrained.h"
-#include "trainers/fit/adam.h"
+#include "core/ranks.h"
+#include "trainers/fit/guard.h"
+#include "trainers/fit/sharded_adam.h"
+#include "trainers/language/packing.h"
 
 namespace trimtab {
 
@@ -28,6 +32,9 @@ struct LanguageContext {
   std::filesystem::path run_folder;    // sample completions and dumps go here
   at::TensorOptions compute = at::TensorOptions().dtype(at::kFloat);   // where forward and backward run, and in which format (run.device, run.precision)
   std::function<LanguageModel()> load_start;   // the model the run started from, read again: a reference
+  // Those that train together: each makes the same calls and draws the same batches, and computes its share of replies and micro-batches
+  // (shared_work.h, gradient_shards.h). Only the main one writes files.
+  Ranks* ranks = &one_process();
 };
 
 class LanguageLearner {
@@ -39,6 +46,7 @@ class LanguageLearner {
   // Everything but the model's parameters that the next update depends on.
   virtual void save(Checkpoint& checkpoint) = 0;
   virtual void load(const Checkpoint& checkpoint) = 0;
+  virtual void settle() {}                       // what runs beside the updates comes to rest: an evaluation or a checkpoint follows
   virtual int64_t steps() const = 0;             // of the phase
   virtual double until_accuracy() const { return 0; }   // greedy validation accuracy that ends the phase early; 0: none
   virtual double temperature() const { return 1; }      // what evaluation samples at
@@ -69,19 +77,30 @@ struct LanguageLearnerEntry {
   std::function<void(LanguageModel& model, const Config& trainer, bool fresh)> prepare = {};
 };
 
-// AdamW over what of a model trains (Transformer::trainable), with clipping by the global norm and a check that everything is finite.
+// AdamW over what of a model trains (Transformer::trainable), with clipping by the global norm and a guard (trainers/fit/guard.h). Every
+// rank calls everything here; moments are spread over them.
 class FlatOptimiser {
  public:
-  FlatOptimiser(const Transformer& model, const AdamOptions& options);
-  // One step with the model's flat_gradient(), which is zero afterwards. Returns the gradient's norm before clipping. RunError
-  // naming the parameter when the gradient is not finite; the batch is the caller's to dump.
-  double step(double lr, double max_grad_norm);
-  void save(Checkpoint& checkpoint) const;
+  FlatOptimiser(const Transformer& model, const AdamOptions& options, const GuardBlock& guard, Ranks& ranks);
+  // One step with the model's flat_gradient(), of which this rank's piece is the sum over ranks (gradient_shards.h); zero afterwards. `loss`
+  // is the same on all ranks. Returns the gradient's norm before clipping. When one of them is not finite `dump` writes the batch, called on
+  // the main rank alone, and returns the file's name or more; RunError, or the step is left out.
+  double step(double lr, double max_grad_norm, double loss, const std::function<std::string()>& dump);
+  // `metrics` and the guard's counts.
+  LanguageLearner::Metrics with_guard(LanguageLearner::Metrics metrics) const;
+  void save(Checkpoint& checkpoint);
   void load(const Checkpoint& checkpoint);
 
  private:
+  std::string explain(double loss, const std::function<std::string()>& dump);
+
   const Transformer& model_;
-  mutable Adam adam_;
+  Ranks& ranks_;
+  ShardedAdam adam_;
+  StepGuard guard_;
 };
+
+// The tokens of an update's micro-batches, to RUN/nonfinite.safetensors; the file's name.
+std::string dump(const std::filesystem::path& run_folder, std::span<const MicroBatch> batches);
 
 }  // namespace trimtab

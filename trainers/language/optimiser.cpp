@@ -7,49 +7,81 @@
 namespace trimtab {
 namespace {
 
-std::string first_not_finite(const Transformer& model) {
-  for (const auto& [name, parameter] : model.trainable_parameters()) {
-    if (!parameter.grad().isfinite().all().item<bool>()) return name;
-  }
-  return "?";
-}
+bool finite(const at::Tensor& t) { return t.isfinite().all().item<bool>(); }
 
 }  // namespace
 
-FlatOptimiser::FlatOptimiser(const Transformer& model, const AdamOptions& options)
-    : model_(model), adam_(model.trainable().numel(), options) {}
+FlatOptimiser::FlatOptimiser(const Transformer& model, const AdamOptions& options, const GuardBlock& guard, Ranks& ranks)
+    : model_(model), ranks_(ranks), adam_(model.trainable().numel(), options, ranks), guard_(guard) {}
 
-double FlatOptimiser::step(double lr, double max_grad_norm) {
+// The first thing that is wrong: a weight, then a gradient, then the loss.
+std::string FlatOptimiser::explain(double loss, const std::function<std::string()>& dump) {
+  std::string what = std::isfinite(loss) ? "the gradient's norm" : "the loss";
+  for (const auto& [name, parameter] : model_.trainable_parameters()) {
+    if (finite(parameter.detach())) continue;
+    what = fmt::format("the weight '{}'", name);
+    break;
+  }
+  if (!what.starts_with("the weight") && std::isfinite(loss)) {
+    for (const auto& [name, parameter] : model_.trainable_parameters()) {
+      if (finite(parameter.grad())) continue;
+      what = fmt::format("the gradient of '{}'", name);
+      break;
+    }
+  }
+  return fmt::format("{} is not finite; lower trainer.lr, or look at the batch{}", what, ranks_.is_main() ? ": " + dump() : " that rank 0 has dumped");
+}
+
+double FlatOptimiser::step(double lr, double max_grad_norm, double loss, const std::function<std::string()>& dump) {
   const std::span<float> gradient = floats(model_.flat_gradient());
-  double squares = 0;
-  for (const float g : gradient) squares += double{g} * g;
-  const double norm = std::sqrt(squares);
-  if (!std::isfinite(norm))
-    throw RunError(fmt::format("the gradient of '{}' is not finite; lower trainer.lr, or look at the batch in the run's folder",
-                               first_not_finite(model_)));
-  const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / norm : 1;
-  adam_.step(floats(model_.trainable()), gradient, scale, lr);
+  const double norm = std::sqrt(adam_.squares(gradient));
+  const bool take = guard_.take(loss, norm, [&] {
+    ranks_.gather_pieces(gradient);
+    return explain(loss, dump);
+  });
+  if (take) {
+    const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / norm : 1;
+    adam_.step(floats(model_.trainable()), gradient, scale, lr);
+  }
   model_.flat_gradient().zero_();
   return norm;
 }
 
-void FlatOptimiser::save(Checkpoint& checkpoint) const {
+LanguageLearner::Metrics FlatOptimiser::with_guard(LanguageLearner::Metrics metrics) const {
+  for (auto& count : guard_.metrics()) metrics.push_back(std::move(count));
+  return metrics;
+}
+
+void FlatOptimiser::save(Checkpoint& checkpoint) {
   const std::vector<int64_t> shape = {model_.trainable().numel()};
-  checkpoint.state.tensors["adam.m"] = Tensor::f32(shape, adam_.first_moment());
-  checkpoint.state.tensors["adam.v"] = Tensor::f32(shape, adam_.second_moment());
+  const ShardedAdam::Moments moments = adam_.moments();
+  checkpoint.state.tensors["adam.m"] = Tensor::f32(shape, moments.first);
+  checkpoint.state.tensors["adam.v"] = Tensor::f32(shape, moments.second);
   checkpoint.counters["adam_steps"] = adam_.steps();
+  checkpoint.counters["guard"] = guard_.to_json();
 }
 
 void FlatOptimiser::load(const Checkpoint& checkpoint) {
-  const auto take = [&](const char* name, std::span<float> into) {
+  const auto saved = [&](const char* name) {
     const std::span<const float> from = checkpoint.state.at(name).as_f32();
-    if (from.size() != into.size())
-      throw CheckpointError(fmt::format("'{}' has {} numbers, the model has {}", name, from.size(), into.size()));
-    std::copy(from.begin(), from.end(), into.begin());
+    if (static_cast<int64_t>(from.size()) != model_.trainable().numel())
+      throw CheckpointError(fmt::format("'{}' has {} numbers, the model has {}", name, from.size(), model_.trainable().numel()));
+    return from;
   };
-  take("adam.m", adam_.first_moment());
-  take("adam.v", adam_.second_moment());
-  adam_.set_steps(checkpoint.counters.at("adam_steps").get<int64_t>());
+  adam_.restore(saved("adam.m"), saved("adam.v"), checkpoint.counters.at("adam_steps").get<int64_t>());
+  if (checkpoint.counters.contains("guard")) guard_.restore(checkpoint.counters.at("guard"));
+}
+
+std::string dump(const std::filesystem::path& run_folder, std::span<const MicroBatch> batches) {
+  if (run_folder.empty()) return "the run has no folder";
+  TensorFile file;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const at::Tensor tokens = batches[i].tokens.contiguous();
+    file.tensors[fmt::format("tokens.{:04}", i)] = Tensor::i64({tokens.numel()}, {tokens.data_ptr<int64_t>(), static_cast<size_t>(tokens.numel())});
+  }
+  const std::filesystem::path to = run_folder / "nonfinite.safetensors";
+  write_safetensors(to, file);
+  return to.string();
 }
 
 }  // namespace trimtab

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "trainers/language/prompt.h"
+#include "trainers/language/shared_work.h"
 
 namespace trimtab {
 namespace {
@@ -39,6 +40,9 @@ double shared_share(const std::vector<SampledGroup>& groups) {
   return shared / std::max(tokens, 1.0);
 }
 
+// A token budget is of all ranks together.
+int64_t share_of(int64_t tokens, const Ranks& ranks) { return (tokens + ranks.size() - 1) / ranks.size(); }
+
 }  // namespace
 
 bool SampledGroup::finished() const {
@@ -53,10 +57,11 @@ double SampledGroup::solved_share() const {
   return solved / static_cast<double>(replies.size());
 }
 
-LanguageRollout::LanguageRollout(const GroupOptions& options, const LanguageContext& context)
+LanguageRollout::LanguageRollout(const GroupOptions& options, const LanguageContext& context, const Transformer& sampler, Pool& pool)
     : options_(options),
       context_(context),
-      generator_(*context.model->transformer, {.max_sequences = 256, .token_budget = options.carry_over.tokens}),
+      pool_(pool),
+      generator_(sampler, {.max_sequences = 256, .token_budget = share_of(options.carry_over.tokens, *context.ranks)}),
       limits_({.start = options.sampling.max_tokens, .low = std::min(options.difficulty.low, options.sampling.max_tokens),
                .high = options.sampling.max_tokens, .factor = options.difficulty.factor, .decay = options.difficulty.decay}) {}
 
@@ -120,7 +125,9 @@ void LanguageRollout::sample(std::vector<SampledGroup>& groups) {
 std::vector<Completion> LanguageRollout::generate(std::span<const GenerationRequest> requests) {
   const StopRules stop{context_.environment->stop_ids(*context_.model->tokenizer), context_.environment->stop_strings(),
                        context_.model->tokenizer.get()};
-  return generator_.generate(requests, options_.sampling, stop, context_.seed, *context_.pool);
+  return complete_over_ranks(requests, *context_.ranks, [&](std::span<const GenerationRequest> own) {
+    return generator_.generate(own, options_.sampling, stop, context_.seed, pool_);
+  });
 }
 
 // Level by level: the first reply of every branch is sampled up to the next branching point, and the others of the branch take over its
@@ -154,7 +161,7 @@ void LanguageRollout::score(std::vector<SampledGroup>& groups) {
       problems.push_back(g.problem), texts.push_back(r.text);
     }
   }
-  const std::vector<Verdict> verdicts = context_.environment->score(problems, texts);
+  const std::vector<Verdict> verdicts = score_over_ranks(*context_.environment, problems, texts, *context_.ranks);
   size_t i = 0;
   for (SampledGroup& g : groups) {
     record(g);
@@ -193,18 +200,19 @@ double LanguageRollout::reward_of(const SampledGroup& group, const SampledReply&
 }
 
 // One batch of groups whose replies are all finished; those with open ones go to waiting_, the stale ones are dropped.
-std::vector<SampledGroup> LanguageRollout::batch(int64_t update) {
+std::vector<SampledGroup> LanguageRollout::batch(int64_t update, int64_t version) {
   std::vector<SampledGroup> groups = std::move(waiting_), done;
   waiting_.clear();
   std::erase_if(groups, [&](const SampledGroup& g) { return update - g.update > options_.carry_over.staleness; });
   while (static_cast<int64_t>(groups.size()) < options_.prompts) groups.push_back(begin_group(update));
   options_.tree.enabled() ? sample_tree(groups) : sample(groups);
+  for (SampledGroup& g : groups) g.version = version;
   for (SampledGroup& g : groups) (g.finished() ? done : waiting_).push_back(std::move(g));
   score(done);
   return done;
 }
 
-LanguageRollout::Result LanguageRollout::collect(int64_t update) {
+LanguageRollout::Result LanguageRollout::collect(int64_t update, int64_t version) {
   const auto start = std::chrono::steady_clock::now();
   Result out;
   std::vector<SampledGroup> all;
@@ -212,7 +220,7 @@ LanguageRollout::Result LanguageRollout::collect(int64_t update) {
   const int64_t tries = std::max<int64_t>(1, options_.dynamic_sampling);
   int64_t batches = 0;
   while (batches < tries && static_cast<int64_t>(out.groups.size()) < options_.prompts) {
-    for (SampledGroup& g : batch(update)) {
+    for (SampledGroup& g : batch(update, version)) {
       for (const SampledReply& r : g.replies) tokens += static_cast<double>(static_cast<int64_t>(r.tokens.size()) - r.shared);
       const bool keep = (options_.dynamic_sampling == 0 || g.has_spread()) && static_cast<int64_t>(out.groups.size()) < options_.prompts;
       if (keep) out.groups.push_back(g);
@@ -235,14 +243,37 @@ LanguageRollout::Result LanguageRollout::collect(int64_t update) {
   return out;
 }
 
+nlohmann::json to_json(const SampledGroup& g) {
+  nlohmann::json replies = nlohmann::json::array();
+  for (const SampledReply& r : g.replies)
+    replies.push_back({{"tokens", r.tokens}, {"logprobs", r.logprobs}, {"shared", r.shared}, {"finish", static_cast<int>(r.finish)}, {"text", r.text},
+                       {"outcome", r.verdict.outcome}, {"well_formed", r.verdict.well_formed}, {"reward", r.reward}});
+  return {{"id", g.problem.id}, {"prompt", g.problem.prompt}, {"answer", g.problem.answer}, {"tier", g.problem.tier}, {"effort", g.problem.effort}, {"budget", g.problem.budget},
+          {"tokens", g.prompt}, {"key", g.key}, {"limit", g.limit}, {"update", g.update}, {"version", g.version}, {"replies", replies}};
+}
+
+SampledGroup sampled_group_from(const nlohmann::json& json) {
+  SampledGroup g;
+  g.problem = {.id = json.at("id"), .prompt = json.at("prompt"), .answer = json.at("answer"), .tier = json.at("tier"), .effort = json.value("effort", 0.0), .budget = json.value("budget", int64_t{0})};
+  g.prompt = json.at("tokens").get<std::vector<int32_t>>();
+  g.key = json.at("key"), g.limit = json.at("limit"), g.update = json.at("update"), g.version = json.value("version", g.update);
+  for (const nlohmann::json& r : json.at("replies")) {
+    SampledReply reply;
+    reply.tokens = r.at("tokens").get<std::vector<int32_t>>();
+    reply.logprobs = r.at("logprobs").get<std::vector<float>>();
+    reply.shared = r.value("shared", int64_t{0});
+    reply.finish = static_cast<Finish>(r.at("finish").get<int>());
+    reply.text = r.value("text", "");
+    reply.verdict = {.outcome = r.value("outcome", 0.0), .well_formed = r.value("well_formed", false)};
+    reply.reward = r.value("reward", 0.0);
+    g.replies.push_back(std::move(reply));
+  }
+  return g;
+}
+
 void LanguageRollout::save(Checkpoint& checkpoint) const {
   nlohmann::json waiting = nlohmann::json::array();
-  for (const SampledGroup& g : waiting_) {
-    nlohmann::json replies = nlohmann::json::array();
-    for (const SampledReply& r : g.replies) replies.push_back({{"tokens", r.tokens}, {"logprobs", r.logprobs}, {"finish", static_cast<int>(r.finish)}});
-    waiting.push_back({{"id", g.problem.id}, {"prompt", g.problem.prompt}, {"answer", g.problem.answer}, {"tier", g.problem.tier}, {"effort", g.problem.effort}, {"budget", g.problem.budget},
-                       {"tokens", g.prompt}, {"key", g.key}, {"limit", g.limit}, {"update", g.update}, {"replies", replies}});
-  }
+  for (const SampledGroup& g : waiting_) waiting.push_back(to_json(g));
   checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}, {"efforts", efforts_.to_json()}};
 }
 
@@ -253,20 +284,7 @@ void LanguageRollout::load(const Checkpoint& checkpoint) {
   costs_ = CostHistory::from_json(json.at("costs"));
   efforts_ = EffortControl::from_json(json.value("efforts", nlohmann::json::object()));
   waiting_.clear();
-  for (const nlohmann::json& w : json.at("waiting")) {
-    SampledGroup g;
-    g.problem = {.id = w.at("id"), .prompt = w.at("prompt"), .answer = w.at("answer"), .tier = w.at("tier"), .effort = w.value("effort", 0.0), .budget = w.value("budget", int64_t{0})};
-    g.prompt = w.at("tokens").get<std::vector<int32_t>>();
-    g.key = w.at("key"), g.limit = w.at("limit"), g.update = w.at("update");
-    for (const nlohmann::json& r : w.at("replies")) {
-      SampledReply reply;
-      reply.tokens = r.at("tokens").get<std::vector<int32_t>>();
-      reply.logprobs = r.at("logprobs").get<std::vector<float>>();
-      reply.finish = static_cast<Finish>(r.at("finish").get<int>());
-      g.replies.push_back(std::move(reply));
-    }
-    waiting_.push_back(std::move(g));
-  }
+  for (const nlohmann::json& w : json.at("waiting")) waiting_.push_back(sampled_group_from(w));
 }
 
 }  // namespace trimtab

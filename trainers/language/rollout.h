@@ -26,21 +26,26 @@ struct SampledGroup {
   uint64_t key = 0;              // of its draws: one per visit of a prompt
   int64_t limit = 0;             // tokens
   int64_t update = 0;            // whose policy began it
+  int64_t version = 0;           // updates that the weights had seen which sampled it last
   std::vector<SampledReply> replies;
   bool finished() const;
   bool has_spread() const;       // not all verdicts are equal
   double solved_share() const;
 };
+nlohmann::json to_json(const SampledGroup& group);   // all of it
+SampledGroup sampled_group_from(const nlohmann::json& json);
 
 class LanguageRollout {
  public:
-  LanguageRollout(const GroupOptions& options, const LanguageContext& context);
+  // `sampler` has the weights that sample, at first those of the context's model; `pool` computes. All outlive this.
+  LanguageRollout(const GroupOptions& options, const LanguageContext& context, const Transformer& sampler, Pool& pool);
   struct Result {
     std::vector<SampledGroup> groups;     // to learn from
     LanguageLearner::Metrics metrics;     // of everything sampled, kept or not
   };
-  // RunError naming the environment when dynamic sampling finds no group to learn from.
-  Result collect(int64_t update);
+  // For update number `update`, with weights that have seen `version` updates. RunError naming the environment when dynamic sampling finds
+  // no group to learn from.
+  Result collect(int64_t update, int64_t version);
   void save(Checkpoint& checkpoint) const;
   void load(const Checkpoint& checkpoint);
 
@@ -53,10 +58,11 @@ class LanguageRollout {
   void score(std::vector<SampledGroup>& groups);
   void record(const SampledGroup& group);
   double reward_of(const SampledGroup& group, const SampledReply& reply);
-  std::vector<SampledGroup> batch(int64_t update);
+  std::vector<SampledGroup> batch(int64_t update, int64_t version);
 
   const GroupOptions& options_;
   const LanguageContext& context_;
+  Pool& pool_;
   Generator generator_;
   uint64_t cursor_ = 0;                   // prompts drawn so far
   std::vector<uint32_t> order_;           // of the prompt pool in the present pass

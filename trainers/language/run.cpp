@@ -13,6 +13,8 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/launch.h"
 #include "core/run_folder.h"
 #include "trainers/language/evaluate.h"
 #include "trainers/language/job.h"
@@ -25,16 +27,22 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr uint64_t kEvaluationSeed = 20240229;   // the same validation problems and draws in every run
 
+std::string_view bytes_of(const at::Tensor& flat) { return {reinterpret_cast<const char*>(flat.data_ptr<float>()), static_cast<size_t>(flat.numel()) * sizeof(float)}; }
+
 class LanguageRun {
  public:
   LanguageRun(const Config& config, const TrainHooks& hooks)
-      : hooks_(hooks), job_(config), pool_(thread_count(job_.run.threads)), model_(job_.make_model()),
+      : hooks_(hooks), ranks_(*hooks.ranks), job_(config), pool_(thread_count(job_.run.threads)), model_(job_.make_model()),
         folder_(hooks.run_folder / "checkpoints"), resumed_(folder_.load_latest()) {
     at::set_num_threads(1);   // threads are ours, so that sums have one order (scorer.h)
     // Activations come and go by the megabyte: kept by the allocator, their pages are not mapped anew each time (a tenth of an update).
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (resumed_) restore();
+    expect_same_on_all(ranks_, "model", hash_bytes(bytes_of(model_.transformer->trainable())));
+    if (!ranks_.is_main()) return;
+    // A kill between the checkpoint and its mark leaves the best one without it.
+    if (resumed_ && best_step_ == resumed_->step) folder_.mark_best(best_step_);
     if (hooks.on_start) hooks.on_start(steps_);
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, steps_);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "updates");
@@ -44,7 +52,7 @@ class LanguageRun {
     const auto start = std::chrono::steady_clock::now();
     const int64_t first = steps_;
     while (phase_ < static_cast<int64_t>(job_.phases.size())) run_phase(job_.phases[phase_]);
-    metrics_->flush();
+    if (metrics_) metrics_->flush();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return {.steps = steps_, .seconds = seconds, .steps_per_second = static_cast<double>(steps_ - first) / std::max(seconds, 1e-9),
             .last_return = last_reward_, .best_score = best_score_, .best_step = best_step_, .resumed = resumed_.has_value()};
@@ -70,7 +78,7 @@ class LanguageRun {
     learner_ = learner_of(phase.trainer)
                    .make(phase.trainer, {.model = &model_, .environment = environment_.get(), .pool = &pool_,
                                          .seed = static_cast<uint64_t>(job_.run.seed), .phase = static_cast<uint64_t>(phase_),
-                                         .run_folder = hooks_.run_folder, .compute = job_.compute(), .load_start = [this] { return job_.make_model(); }});
+                                         .run_folder = hooks_.run_folder, .compute = job_.compute(), .load_start = [this] { return job_.make_model(); }, .ranks = &ranks_});
     problems_.clear();
     const int64_t size = environment_->size(Split::kValidation);
     const int64_t wanted = size > 0 || environment_->size(Split::kTrain) > 0 ? std::min(job_.eval.episodes, size) : job_.eval.episodes;
@@ -88,6 +96,7 @@ class LanguageRun {
     if (steps_ == 0 && !job_.policy.model.empty()) evaluate_start();
     for (bool last = false; !last;) {
       const auto start = std::chrono::steady_clock::now();
+      ranks_.during(fmt::format("update {}", steps_ + 1));
       LanguageLearner::Metrics values =
           learner_->update(phase_steps_, static_cast<double>(phase_steps_) / static_cast<double>(phase.options.steps));
       values.push_back({"time/update_s", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
@@ -98,10 +107,12 @@ class LanguageRun {
       if (last || steps_ % job_.eval.every == 0) improved = evaluate(values, last);
       report(values);
       if (last) ++phase_, phase_steps_ = 0;
-      const bool stop = interrupted();
+      double asked = interrupted() ? 1 : 0;   // of any rank
+      ranks_.sum(std::span<double>(&asked, 1));
+      const bool stop = asked > 0;
       if (improved || last || stop || steps_ % job_.checkpoint.every == 0) save(improved);
       if (stop && phase_ < static_cast<int64_t>(job_.phases.size())) {
-        metrics_->flush();
+        if (metrics_) metrics_->flush();
         throw Interrupted(fmt::format("stopped at update {}; the same command goes on from there", steps_));
       }
     }
@@ -113,13 +124,14 @@ class LanguageRun {
     bool last = false;
     if (evaluate(values, last)) save_model();
     if (values.empty()) return;
-    metrics_->log(0, values);
+    if (metrics_) metrics_->log(0, values);
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
   }
 
   // True when the score, sampled reward (or what the learner judges by, or the greedy accuracy the phase waits for), is the best of the phase. Sets `last` when the phase's threshold is reached.
   bool evaluate(LanguageLearner::Metrics& values, bool& last) {
     if (problems_.empty()) return false;
+    learner_->settle();
     std::optional<double> judged;
     for (auto& own : learner_->evaluate()) {
       if (own.first == learner_->judged_by()) judged = own.second;
@@ -150,12 +162,12 @@ class LanguageRun {
     const int64_t own = learner_->answer_tokens(), most = own > 0 ? own : job_.eval.max_tokens;
     return evaluate_language(model_, *environment_,
                              {.problems = problems_, .samples = samples,
-                              .sampling = {.max_tokens = most, .temperature = temperature}, .seed = kEvaluationSeed, .progress = {}},
+                              .sampling = {.max_tokens = most, .temperature = temperature}, .seed = kEvaluationSeed, .progress = {}, .ranks = &ranks_},
                              pool_);
   }
 
   void report(const LanguageLearner::Metrics& values) {
-    metrics_->log(steps_, values);
+    if (metrics_) metrics_->log(steps_, values);
     std::string status;
     for (const auto& [name, value] : values) {
       if (name == "train/reward") last_reward_ = value;
@@ -170,11 +182,15 @@ class LanguageRun {
   }
 
   void save_model() {
+    if (!ranks_.is_main()) return;
     model_.save(hooks_.run_folder / "model");
     if (model_.transformer->adapter()) model_.save_adapter(hooks_.run_folder / "adapter");
   }
 
   void save(bool best) {
+    for (const auto& [name, parameter] : model_.transformer->trainable_parameters())
+      if (!parameter.detach().isfinite().all().item<bool>())
+        throw RunError(fmt::format("the weight '{}' is not finite after update {}: no checkpoint is written, the last one stays; lower trainer.lr and run again", name, steps_));
     Checkpoint checkpoint;
     checkpoint.step = steps_;
     const at::Tensor& flat = model_.transformer->trainable();
@@ -184,6 +200,7 @@ class LanguageRun {
     checkpoint.counters["phase_steps"] = phase_steps_;
     checkpoint.counters["best_step"] = best_step_;
     if (best_step_ >= 0) checkpoint.counters["best_score"] = best_score_;
+    if (!ranks_.is_main()) return;
     metrics_->flush();
     if (best || best_step_ < 0) save_model();
     folder_.save(checkpoint, job_.checkpoint.keep);
@@ -191,6 +208,7 @@ class LanguageRun {
   }
 
   const TrainHooks& hooks_;
+  Ranks& ranks_;
   LanguageJob job_;
   Pool pool_;
   LanguageModel model_;

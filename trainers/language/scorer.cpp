@@ -35,47 +35,41 @@ void learn(const Transformer& model, const MicroBatch& batch, int64_t number, do
 
 }  // namespace
 
-Scorer::Scorer(const Transformer& model, const ScorerOptions& options) : model_(model), forward_(options.forward) {
+Scorer::Scorer(const Transformer& model, const ScorerOptions& options) : model_(model), forward_(options.forward), shards_(model, options.shards, *options.ranks) {
   const at::TensorOptions own = model.flat().options();
   if (options.compute.device() != own.device() || options.compute.dtype() != own.dtype()) copy_ = model.copy_as(options.compute);
-  for (int64_t i = 0; i < options.shards && !copy_; ++i) replicas_.push_back(model.replica());
 }
 
 const Transformer& Scorer::computing() {
-  if (!copy_) return replicas_.empty() ? model_ : replicas_[0];
+  if (!copy_) return shards_.replica();
   copy_->refresh(model_);
   return *copy_;
-}
-
-void Scorer::shard_backward(int64_t shard, std::span<const MicroBatch> batches, double temperature, const Loss& loss) {
-  at::set_num_threads(1);
-  const Transformer& model = replicas_[shard];
-  model.flat_gradient().zero_();
-  for (size_t i = shard; i < batches.size(); i += replicas_.size()) learn(model, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
 }
 
 void Scorer::copy_backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss) {
   const Transformer& copy = computing();
   at::Tensor sum = at::zeros_like(copy.flat_gradient(), at::TensorOptions().dtype(at::kFloat));   // 16 bits would lose what is small beside it
   for (size_t i = 0; i < batches.size(); ++i) {
+    if (!shards_.owns(static_cast<int64_t>(i))) continue;
     copy.flat_gradient().zero_();
     learn(copy, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
     sum.add_(copy.flat_gradient());
   }
   const torch::NoGradGuard no_grad;
-  model_.flat_gradient().add_(here(sum));
+  const at::Tensor found = here(sum);
+  shards_.ranks().sum_scatter(floats(found));
+  model_.flat_gradient().add_(found);
 }
 
 void Scorer::backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss, Pool& pool) {
   if (copy_) return copy_backward(batches, temperature, loss);
-  pool.run(static_cast<int64_t>(replicas_.size()), [&](int64_t shard) { shard_backward(shard, batches, temperature, loss); });
-  const torch::NoGradGuard no_grad;
-  for (const Transformer& replica : replicas_) model_.flat_gradient().add_(replica.flat_gradient());
+  shards_.backward(static_cast<int64_t>(batches.size()), [&](const Transformer& replica, int64_t i) { learn(replica, batches[i], i, temperature, forward_, loss); }, pool);
 }
 
 void Scorer::score(std::span<const MicroBatch> batches, double temperature, const Loss& take, Pool& pool) {
   const Transformer& model = copy_ ? computing() : model_;
   const auto one = [&](int64_t i) {
+    if (!shards_.owns(i)) return;
     const torch::NoGradGuard no_grad;
     const Scored scored = forward(model, batches[i], temperature, forward_);
     const at::Tensor logp = here(scored.logp), entropy = here(scored.entropy);

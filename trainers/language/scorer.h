@@ -1,9 +1,6 @@
-// Log-probabilities of packed replies, and gradients through them, on all threads with bit-equal results.
+// Log-probabilities of packed replies, and gradients through them, on all threads and ranks with bit-equal results.
 //
-// LibTorch's own threads would make sums depend on how many there are. So the work is cut into a fixed number of logical shards; each
-// runs on one thread with a gradient buffer of its own, and the buffers are added in the order of the shards.
-//
-// Where `compute` names another format or device than the model's, all of it runs on one copy there, micro-batch by micro-batch: the
+// Micro-batches are shared by threads and ranks (gradient_shards.h). Where `compute` names another format or device than the model's, all of it runs on one copy there, micro-batch by micro-batch: the
 // model keeps the f32 masters, the copy is made from them anew at every call, and gradients add up in f32 (mixed precision, arXiv 1710.03740).
 #pragma once
 
@@ -14,6 +11,7 @@
 
 #include "core/pool.h"
 #include "policies/language/transformer.h"
+#include "trainers/language/gradient_shards.h"
 #include "trainers/language/packing.h"
 
 namespace trimtab {
@@ -22,6 +20,7 @@ struct ScorerOptions {
   int64_t shards = 1;
   ForwardOptions forward = {};
   at::TensorOptions compute = at::TensorOptions().dtype(at::kFloat);   // device and format of activations
+  Ranks* ranks = &one_process();
 };
 
 class Scorer {
@@ -36,21 +35,24 @@ class Scorer {
   };
   using Loss = std::function<void(int64_t micro_batch, const Rows& rows)>;
 
-  // Adds the gradient of the loss, whose derivatives `loss` writes, to the model's flat_gradient(). `loss` is called from several
-  // threads, once per micro-batch.
+  // Adds the gradient of the loss, whose derivatives `loss` writes, to the model's flat_gradient(): this rank's part of it. `loss` is called
+  // from several threads, once per micro-batch that this rank owns; share() gives what it found to all.
   void backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss, Pool& pool);
-  // Log-probabilities alone; `take` is called as `loss` above, and what it writes is ignored.
+  // Log-probabilities alone; `take` is called as `loss` above, and the derivatives it writes are ignored.
   void score(std::span<const MicroBatch> batches, double temperature, const Loss& take, Pool& pool);
+  template <class T>
+  void share(std::vector<T>& each) const {
+    shards_.share(each);
+  }
   // The model that computes: a replica, or the copy, with the parameters of now.
   const Transformer& computing();
 
  private:
-  void shard_backward(int64_t shard, std::span<const MicroBatch> batches, double temperature, const Loss& loss);
   void copy_backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss);
 
   const Transformer& model_;
   ForwardOptions forward_;
-  std::vector<Transformer> replicas_;   // one per shard; none with a copy
+  GradientShards shards_;
   std::optional<Transformer> copy_;
 };
 

@@ -23,8 +23,8 @@ class SftLearner final : public LanguageLearner {
   SftLearner(SftOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute}),
-        optimiser_(*context.model->transformer, options_.adam.options()) {}
+        scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute, .ranks = context.ranks}),
+        optimiser_(*context.model->transformer, options_.adam.options(), options_.guard, *context.ranks) {}
 
   Metrics update(int64_t update, double progress) override {
     const std::vector<TokenExample> examples = draw(update);
@@ -44,11 +44,12 @@ class SftLearner final : public LanguageLearner {
         r.d_logp[k] = -1.0f / static_cast<float>(scored);
       }
     }, *context_.pool);
+    scorer_.share(losses);
     double loss = 0;
     for (const double l : losses) loss += l / static_cast<double>(scored);
     const double lr = options_.schedule.at(options_.lr, progress);
-    const double norm = optimiser_.step(lr, options_.max_grad_norm);
-    return {{"train/loss", loss}, {"train/grad_norm", norm}, {"train/lr", lr}, {"train/tokens", static_cast<double>(tokens)}};
+    const double norm = optimiser_.step(lr, options_.max_grad_norm, loss, [&] { return dump(context_.run_folder, batches); });
+    return optimiser_.with_guard({{"train/loss", loss}, {"train/grad_norm", norm}, {"train/lr", lr}, {"train/tokens", static_cast<double>(tokens)}});
   }
   void save(Checkpoint& checkpoint) override { optimiser_.save(checkpoint); }
   void load(const Checkpoint& checkpoint) override { optimiser_.load(checkpoint); }

@@ -68,9 +68,9 @@ void apply(const SpsaOptions& o, SpsaKey key, int64_t step, std::span<const uint
   }
 }
 
-std::string header(const SpsaOptions& o, SpsaKey key, int64_t ranks, size_t parameters) {
+std::string header(const SpsaOptions& o, SpsaKey key, size_t parameters) {
   return nlohmann::json({{"format", kFormat}, {"seed", key.seed}, {"phase", key.phase}, {"lr", o.lr}, {"decay", o.decay}, {"epsilon", o.epsilon},
-                         {"directions", o.directions}, {"direction", o.direction}, {"ranks", ranks}, {"parameters", parameters}})
+                         {"directions", o.directions}, {"direction", o.direction}, {"ranks", 1}, {"parameters", parameters}})
              .dump() + "\n";
 }
 
@@ -99,19 +99,21 @@ void SpsaOptions::describe(Fields& f) {
   f.number("lr", lr, {.low = 0, .high = 10, .doc = "step size"});
   f.number("decay", decay, {.low = 0, .high = 1e9, .unit = "updates", .doc = "the step size at update t is lr / (1 + t / decay); 0: constant"});
   f.number("epsilon", epsilon, {.low = 1e-6, .high = 1, .doc = "size of the perturbation"});
-  f.integer("directions", directions, {.low = 1, .high = 256, .doc = "directions per update and rank: two evaluations and a byte each"});
+  f.integer("directions", directions, {.low = 1, .high = 256, .doc = "directions per update, which ranks share: two evaluations and a byte each"});
   f.choice("direction", direction, {"sign", "normal"}, "what a direction's components are: signs (the same on every machine), or normal numbers");
 }
 
 Spsa::Spsa(std::span<float> parameters, const SpsaOptions& options, SpsaKey key, Ranks& ranks, Pool& pool)
     : parameters_(parameters), options_(options), key_(key), ranks_(ranks), pool_(pool), base_(parameters.size()),
-      log_(header(options, key, ranks.size(), parameters.size())), header_(log_.size()) {}
+      log_(header(options, key, parameters.size())), header_(log_.size()) {
+  if (ranks.size() > options.directions)
+    throw ConfigError(fmt::format("{} ranks cannot share trainer.directions={}: start at most {} ranks, or raise trainer.directions", ranks.size(), options.directions, options.directions));
+}
 
-int64_t Spsa::steps() const { return static_cast<int64_t>(log_.size() - header_) / (ranks_.size() * options_.directions); }
+int64_t Spsa::steps() const { return static_cast<int64_t>(log_.size() - header_) / options_.directions; }
 
 double Spsa::project(int64_t k, const std::function<double(int64_t)>& loss, Step& out) {
-  const Direction direction{key_, static_cast<uint32_t>(steps()), static_cast<uint32_t>(ranks_.rank() * options_.directions + k),
-                            options_.direction == "normal"};
+  const Direction direction{key_, static_cast<uint32_t>(steps()), static_cast<uint32_t>(k), options_.direction == "normal"};
   const auto epsilon = static_cast<float>(options_.epsilon);
   std::array<double, 2> at;
   for (const int side : {0, 1}) {
@@ -128,26 +130,27 @@ double Spsa::project(int64_t k, const std::function<double(int64_t)>& loss, Step
 Spsa::Step Spsa::step(const std::function<double(int64_t)>& loss) {
   Step out{.lr = rate(options_, steps())};
   std::copy(parameters_.begin(), parameters_.end(), base_.begin());
-  const int64_t each = options_.directions, mine = ranks_.rank() * each;
-  std::vector<float> slots(ranks_.size() * each);   // each rank fills its own; the sum is everyone's bytes
-  for (int64_t k = 0; k < each; ++k) {
+  const auto [first, end] = piece_of(options_.directions, ranks_.rank(), ranks_.size());
+  const auto own = static_cast<double>(end - first);
+  std::string codes;
+  for (int64_t k = first; k < end; ++k) {
     const double projection = project(k, loss, out);
     const uint8_t code = projection_code(projection);
-    slots[mine + k] = code;
-    out.projection += std::abs(projection) / static_cast<double>(each);
-    out.saturated += ((code & 127) == kLevels) / static_cast<double>(each);
+    codes.push_back(static_cast<char>(code));
+    out.projection += std::abs(projection) / own;
+    out.saturated += ((code & 127) == kLevels) / own;
   }
-  out.loss /= static_cast<double>(each);
-  ranks_.sum(std::span<float>(slots));
-  const std::vector<uint8_t> codes(slots.begin(), slots.end());
-  apply(options_, key_, steps(), codes, parameters_, pool_);
-  log_.append(codes.begin(), codes.end());
+  out.loss /= own;
+  std::vector<uint8_t> all;
+  for (const std::string& part : ranks_.gather(codes)) all.insert(all.end(), part.begin(), part.end());
+  apply(options_, key_, steps(), all, parameters_, pool_);
+  log_.append(all.begin(), all.end());
   return out;
 }
 
 void Spsa::restore(std::string log) {
   if (log.compare(0, header_, log_, 0, header_) != 0)
-    throw CheckpointError("the checkpoint's steps were taken with other options of trainer `spsa`, another seed or another number of ranks");
+    throw CheckpointError("the checkpoint's steps were taken with other options of trainer `spsa`, or another seed");
   log_ = std::move(log);
 }
 

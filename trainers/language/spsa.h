@@ -2,12 +2,12 @@
 //
 // Spall, "Multivariate stochastic approximation using a simultaneous perturbation gradient approximation", IEEE TAC 1992; on language
 // models MeZO (Malladi et al., arXiv 2305.17333); the exchange is that of Zelikman et al., "Just One Byte (per gradient)",
-// arXiv 2306.10015. For each direction z, drawn by key (seed, phase, step, rank, direction) and never stored,
+// arXiv 2306.10015. For each direction z, drawn by key (seed, phase, step, direction) and never stored,
 //
 //   p = (L(theta + eps z) - L(theta - eps z)) / (2 eps),      b = code of p, one byte
-//   theta <- theta - lr_t / (ranks * directions) * sum over ranks and directions of value(b) z,      lr_t = lr / (1 + t / decay)
+//   theta <- theta - lr_t / directions * sum over directions of value(b) z,      lr_t = lr / (1 + t / decay)
 //
-// Every rank evaluates directions and examples of its own; bytes alone are exchanged, and every rank draws the others' directions
+// Ranks share the directions, each with examples of its own; bytes alone are exchanged, and every rank draws the others' directions
 // again. So the start and the bytes are the whole run: replay_spsa() makes its parameters again, bit for bit.
 //
 // Two differences: perturbed parameters are written from a copy (eps is not added and taken off again), because rounding would
@@ -46,7 +46,7 @@ struct SpsaKey {
 
 class Spsa {
  public:
-  // `parameters`, `ranks` and `pool` outlive this.
+  // `parameters`, `ranks` and `pool` outlive this. ConfigError when there are more ranks than directions.
   Spsa(std::span<float> parameters, const SpsaOptions& options, SpsaKey key, Ranks& ranks, Pool& pool);
 
   struct Step {
@@ -60,8 +60,8 @@ class Spsa {
   Step step(const std::function<double(int64_t k)>& loss);
   int64_t steps() const;
 
-  // Everything so far: a line of JSON with the options, the key and the numbers of ranks, directions and parameters; then one byte
-  // per step, rank and direction, in that order.
+  // Everything so far: a line of JSON with the options, the key and the numbers of directions and parameters; then one byte per
+  // step and direction, in that order.
   const std::string& log() const { return log_; }
   // The log of a checkpoint. CheckpointError when it is of other options.
   void restore(std::string log);

@@ -25,7 +25,7 @@ struct SpsaLearnerOptions {
   void describe(Fields& f) {
     f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
     f.choice("objective", objective, {"loss", "reward"}, "what falls: the next-token loss of worked examples; or rises: the mean reward of replies");
-    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts, or problems, per direction and rank"});
+    f.integer("rows", rows, {.low = 1, .high = 1e6, .doc = "texts, or problems, per direction"});
     f.choice("stage", stage, {"facts", "clean", "verbose"}, "which worked examples (suites; objective loss)");
     f.integer("samples", samples, {.low = 1, .high = 1e4, .doc = "replies per problem (objective reward)"});
     f.block("sampling", sampling, "how replies are sampled (objective reward); temperature 0: the likeliest");
@@ -37,12 +37,11 @@ struct SpsaLearnerOptions {
 
 class SpsaLearner final : public LanguageLearner {
  public:
-  SpsaLearner(SpsaLearnerOptions options, const LanguageContext& context, Ranks& ranks)
+  SpsaLearner(SpsaLearnerOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        ranks_(ranks),
-        scorer_(*context.model->transformer, {.shards = 0, .compute = context.compute}),
-        spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, ranks, *context.pool) {}
+        scorer_(*context.model->transformer, {.compute = context.compute}),
+        spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, *context.ranks, *context.pool) {}
 
   Metrics update(int64_t update, double) override {
     const bool reward = options_.objective == "reward";
@@ -57,9 +56,9 @@ class SpsaLearner final : public LanguageLearner {
   double temperature() const override { return options_.objective == "reward" ? options_.sampling.temperature : 1; }
 
  private:
-  // Number of a direction's first text: no other update, rank or direction has it.
+  // Number of a direction's first text: no other update or direction has it.
   uint64_t first_row(int64_t update, int64_t k) const {
-    const int64_t direction = (update * ranks_.size() + ranks_.rank()) * options_.spsa.directions + k;
+    const int64_t direction = update * options_.spsa.directions + k;
     return (context_.phase << 48) + static_cast<uint64_t>(direction * options_.rows);
   }
 
@@ -121,7 +120,7 @@ class SpsaLearner final : public LanguageLearner {
 
   // Rewritten at a start and after a resumption, which may go back behind what is in the file; then appended to.
   void write_log() {
-    if (context_.run_folder.empty() || !ranks_.is_main()) return;
+    if (context_.run_folder.empty() || !context_.ranks->is_main()) return;
     const std::filesystem::path file = context_.run_folder / (context_.phase == 0 ? "spsa.bytes" : fmt::format("spsa-{}.bytes", context_.phase));
     if (written_ == 0) write_file_atomically(file, spsa_.log());
     else std::ofstream(file, std::ios::binary | std::ios::app) << spsa_.log().substr(written_);
@@ -130,7 +129,6 @@ class SpsaLearner final : public LanguageLearner {
 
   SpsaLearnerOptions options_;
   LanguageContext context_;
-  Ranks& ranks_;
   Scorer scorer_;
   Spsa spsa_;
   size_t written_ = 0;   // bytes of the log that are in the file
@@ -152,7 +150,7 @@ TT_REGISTER(LanguageLearnerEntry, spsa,
             {.name = "spsa",
              .doc = "fine-tuning by forward passes alone, one byte per gradient (SPSA with shared randomness)",
              .make = [](const Config& trainer, const LanguageContext& context) -> std::unique_ptr<LanguageLearner> {
-               return std::make_unique<SpsaLearner>(read(trainer), context, one_process());
+               return std::make_unique<SpsaLearner>(read(trainer), context);
              },
              .resolved = [](const Config& trainer) { return yaml_of(read(trainer)); },
              .steps = [](const Config& trainer) { return read(trainer).steps; },

@@ -4,13 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <barrier>
 #include <cmath>
-#include <thread>
 
 #include "core/files.h"
 #include "core/random.h"
 #include "core/test_support.h"
+#include "core/thread_ranks.h"
 #include "trainers/language/job.h"
 #include "trainers/language/spsa.h"
 
@@ -91,63 +90,40 @@ TEST(Spsa, ALogOfOtherOptionsIsRefused) {
   EXPECT_THROW(b.restore(a.log()), CheckpointError);
 }
 
-// Two ranks as threads that meet at every sum, and count what they exchange.
-struct Meeting {
-  std::barrier<> door{2};
-  std::vector<float> slots[2];
-  int64_t numbers = 0;
-};
-class ThreadRank final : public Ranks {
- public:
-  ThreadRank(Meeting& meeting, int rank) : meeting_(meeting), rank_(rank) {}
-  int rank() const override { return rank_; }
-  int size() const override { return 2; }
-  void sum(std::span<double>) override { FAIL() << "bytes alone are exchanged"; }
-  void sum(std::span<float> values) override {
-    for (const float v : values) EXPECT_EQ(v, static_cast<uint8_t>(v));
-    meeting_.slots[rank_].assign(values.begin(), values.end());
-    meeting_.door.arrive_and_wait();
-    for (size_t i = 0; i < values.size(); ++i) values[i] = meeting_.slots[0][i] + meeting_.slots[1][i];
-    if (rank_ == 0) meeting_.numbers += static_cast<int64_t>(values.size());
-    meeting_.door.arrive_and_wait();
-  }
-  void broadcast(std::span<float>, int) override { FAIL() << "nothing is broadcast"; }
-  void barrier() override { meeting_.door.arrive_and_wait(); }
-
- private:
-  Meeting& meeting_;
-  int rank_;
-};
-
 TEST(Spsa, RanksThatExchangeBytesStayEqual) {
   constexpr int kSteps = 1500;
-  Meeting meeting;
   std::vector<float> x[2] = {start(), start()};
   std::string logs[2];
-  std::vector<std::thread> threads;
-  for (const int rank : {0, 1})
-    threads.emplace_back([&, rank] {
-      Pool pool(1);
-      ThreadRank ranks(meeting, rank);
-      Spsa spsa(x[rank], {.lr = 1.5, .epsilon = 1e-2, .decay = 2000}, {.seed = 5}, ranks, pool);
-      // Each sees one half of the loss, as if it had half the examples.
-      for (int step = 0; step < kSteps; ++step)
-        spsa.step([&](int64_t) {
-          double sum = 0;
-          for (int64_t i = rank; i < kSize; i += 2) sum += (x[rank][i] - 1.0) * (x[rank][i] - 1.0);
-          return sum / kSize;
-        });
-      logs[rank] = spsa.log();
-    });
-  for (std::thread& t : threads) t.join();
+  on_ranks(2, [&](Ranks& ranks) {
+    Pool pool(1);
+    const int rank = ranks.rank();
+    Spsa spsa(x[rank], {.lr = 1.5, .epsilon = 1e-2, .decay = 2000, .directions = 2}, {.seed = 5}, ranks, pool);
+    // Each direction sees one half of the loss, as if it had half the examples.
+    for (int step = 0; step < kSteps; ++step)
+      spsa.step([&](int64_t k) {
+        EXPECT_EQ(k, rank);
+        double sum = 0;
+        for (int64_t i = k; i < kSize; i += 2) sum += (x[rank][i] - 1.0) * (x[rank][i] - 1.0);
+        return sum / kSize;
+      });
+    logs[rank] = spsa.log();
+    EXPECT_EQ(ranks.bytes_sent(), kSteps);   // one per step, to the other rank
+  });
   EXPECT_EQ(x[0], x[1]);
   EXPECT_EQ(logs[0], logs[1]);
-  EXPECT_EQ(meeting.numbers, 2 * kSteps);   // one byte per step and rank
   EXPECT_LT(quadratic(x[0]), 0.05 * quadratic(start()));
   Pool pool(1);
   std::vector<float> again = start();
   replay_spsa(again, logs[0], pool);
   EXPECT_EQ(x[0], again);
+}
+
+TEST(Spsa, RanksWithoutADirectionAreRefused) {
+  std::vector<float> x[2] = {start(), start()};
+  EXPECT_THROW(on_ranks(2, [&](Ranks& ranks) {
+    Pool pool(1);
+    Spsa(x[ranks.rank()], {.directions = 1}, {.seed = 5}, ranks, pool);
+  }), ConfigError);
 }
 
 // The reward is the share of a reply's characters that are digits below 5: even a new model gets some.

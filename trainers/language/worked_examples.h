@@ -17,6 +17,7 @@ struct WorkedExampleOptions {
   double lr = 3e-3, max_grad_norm = 1, until_accuracy = 0;
   ScheduleBlock schedule{.kind = "cosine", .end = 0.05, .warmup = 0.06};
   AdamBlock adam{.beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-8, .weight_decay = 0.01};
+  GuardBlock guard;
 
   void describe_texts(Fields& f) {
     f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
@@ -30,6 +31,7 @@ struct WorkedExampleOptions {
     f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
     f.block("schedule", schedule, "the step size over a phase");
     f.block("adam", adam, "the optimiser");
+    f.block("guard", guard, "bad numbers and spikes");
     f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
     f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});

@@ -53,8 +53,7 @@ void Learner::begin_phase(const LearnerPhase& phase) {
       std::make_unique<Rollout>(phase.make_environment, Rollout::Options{.trainer = phase.options,
                                                                          .seed = setup_.seed,
                                                                          .first_episode = phase.first_episode,
-                                                                         .rank = setup_.ranks->rank(),
-                                                                         .ranks = setup_.ranks->size()});
+                                                                         .ranks = setup_.ranks});
   const std::vector<AgentSpec>& agents = rollout_->spec().agents;
   for (const std::string& name : phase.learn) {
     const bool known =
@@ -72,7 +71,7 @@ void Learner::begin_phase(const LearnerPhase& phase) {
     if (learns && phase.options.labelled() && !agents[a].head.is_index())
       throw ConfigError(fmt::format("agent '{}' chooses no index: labels are for those that do", agents[a].name));
     if (learns) {
-      network.prepare(agents[a].observation, phase.options, rollout_->rows());
+      network.prepare(agents[a].observation, phase.options, {rollout_->rows(), rollout_->all_rows()}, *setup_.ranks);
       learning_.push_back(
           {.agent = static_cast<int>(a), .network = &network, .critic = nullptr, .stats = {}});
     }
@@ -99,7 +98,7 @@ void Learner::make_critics() {
   const auto add = [&](const std::string& name, const ObservationSpec& view, int agent) {
     Critic& critic = critics_.emplace_back();
     critic.network = &critic_network(name, view);
-    critic.network->prepare(view, phase_.options, rows);
+    critic.network->prepare(view, phase_.options, {rows, rollout_->all_rows()}, *setup_.ranks);
     critic.agent = agent;
     critic.normaliser = saved_normalisers_[name];
     for (auto* column : {&critic.value, &critic.estimate, &critic.target, &critic.advantage, &critic.returns})
@@ -163,6 +162,10 @@ Learner::Metrics Learner::update(double progress) {
   using Clock = std::chrono::steady_clock;
   rollout_->collect(updates_, pool_);
   const auto start = Clock::now();
+  if (!rollout_is_finite()) {
+    ++updates_;
+    return metrics(0);
+  }
   weigh_rows();
   for (Critic& critic : critics_) {
     estimate_values(critic);
@@ -175,6 +178,9 @@ Learner::Metrics Learner::update(double progress) {
                .sequence_begin = sequence_begin_,
                .weight = weight_.data(),
                .total_rows = total_live_,
+               .first_row = first_live_,
+               .total_sequences = total_sequences_,
+               .first_sequence = first_sequence_,
                .seed = setup_.seed,
                .update = updates_,
                .lr = t.schedule.at(t.lr, progress),
@@ -208,29 +214,22 @@ void Learner::save_networks(Checkpoint& checkpoint) {
   for (const auto& [name, view] : views_) checkpoint.counters["critics"][name] = to_json(view);
 }
 
-// Each rank puts its bytes between those of the others, where they have zeros.
+// Every rank gets those of all. They are named by the shard, so that any number of ranks can go on from them.
 void Learner::save_environments(Checkpoint& checkpoint) {
-  const int64_t shards = rollout_->num_shards(), first = setup_.ranks->rank() * shards;
-  std::vector<std::string> blobs(shards * setup_.ranks->size());
-  std::vector<double> sizes(blobs.size());
-  for (int64_t s = 0; s < shards; ++s) {
+  Archive own = Archive::writer();
+  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
     Archive archive = Archive::writer();
     rollout_->serialise(s, archive);
-    blobs[first + s] = archive.bytes();
-    sizes[first + s] = static_cast<double>(blobs[first + s].size());
+    std::vector<char> bytes(archive.bytes().begin(), archive.bytes().end());
+    own(bytes);
   }
-  setup_.ranks->sum(sizes);
-  for (size_t b = 0; b < blobs.size(); ++b) {
-    if (setup_.ranks->size() > 1) {
-      std::vector<float> bytes(static_cast<size_t>(sizes[b]));
-      std::transform(blobs[b].begin(), blobs[b].end(), bytes.begin(),
-                     [](char c) { return static_cast<float>(static_cast<uint8_t>(c)); });
-      setup_.ranks->sum(bytes);
-      blobs[b].resize(bytes.size());
-      std::transform(bytes.begin(), bytes.end(), blobs[b].begin(),
-                     [](float c) { return static_cast<char>(static_cast<uint8_t>(c)); });
+  int64_t shard = 0;
+  for (std::string& part : setup_.ranks->gather(own.bytes())) {
+    for (Archive archive = Archive::reader(std::move(part)); !archive.at_end(); ++shard) {
+      std::vector<char> bytes;
+      archive(bytes);
+      checkpoint.blobs[fmt::format("environment-{}", shard)].assign(bytes.begin(), bytes.end());
     }
-    checkpoint.blobs[fmt::format("environment-{}", b)] = std::move(blobs[b]);
   }
 }
 
@@ -238,7 +237,7 @@ void Learner::restore_networks(const Checkpoint& checkpoint) {
   for (const nlohmann::json& agent : checkpoint.counters.at("agents")) policy_network(agent_spec_from(agent));
   for (const auto& [name, view] : checkpoint.counters.at("critics").items())
     critic_network(name, observation_spec_from(view));
-  for (const auto& [name, network] : networks_) network->load(checkpoint.state);
+  for (const auto& [name, network] : networks_) network->load(checkpoint.state, *setup_.ranks);
   for (const auto& [name, tensor] : checkpoint.state.tensors) {
     if (!name.starts_with("returns.")) continue;
     const auto values = tensor.as_f64();
@@ -253,15 +252,14 @@ void Learner::restore_networks(const Checkpoint& checkpoint) {
 }
 
 void Learner::restore_environments(const Checkpoint& checkpoint) {
-  const int64_t shards = rollout_->num_shards();
-  for (int64_t s = 0; s < shards; ++s) {
-    const std::string name = fmt::format("environment-{}", setup_.ranks->rank() * shards + s);
+  for (int64_t s = 0; s < rollout_->num_shards(); ++s) {
+    const std::string name = fmt::format("environment-{}", rollout_->first_shard() + s);
     const auto blob = checkpoint.blobs.find(name);
-    const int64_t have = static_cast<int64_t>(checkpoint.blobs.size()), want = shards * setup_.ranks->size();
+    const int64_t have = static_cast<int64_t>(checkpoint.blobs.size()), want = rollout_->all_shards();
     if (blob == checkpoint.blobs.end() || have != want) {
       throw CheckpointError(fmt::format(
           "the checkpoint has {} groups of environments, this run has {}: it was written with other "
-          "trainer.shards or num_envs, or by another number of processes",
+          "trainer.shards or num_envs",
           have, want));
     }
     Archive archive = Archive::reader(blob->second);

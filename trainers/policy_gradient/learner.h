@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,12 +51,12 @@ class Learner {
 
   using Metrics = std::vector<std::pair<std::string, double>>;
   Metrics update(double progress);  // progress through the phase, 0 to 1
-  int64_t steps_per_update() const { return rollout_->rows() * setup_.ranks->size(); }
+  int64_t steps_per_update() const { return rollout_->all_rows(); }
   const EnvSpec& spec() const { return rollout_->spec(); }
   Pool& pool() { return pool_; }
 
   // Networks, optimiser, normalisers, update counter: the same on all ranks.
-  void save_networks(Checkpoint& checkpoint);
+  void save_networks(Checkpoint& checkpoint);           // every rank calls it
   void save_environments(Checkpoint& checkpoint);       // of all ranks
   void restore_networks(const Checkpoint& checkpoint);  // all but the environments
   void restore_environments(
@@ -96,6 +97,13 @@ class Learner {
   void remember_worlds();
   void normalise_advantages(float* advantage, const uint8_t* mask);
   void list_episodes();
+  struct BadNumber {
+    std::string what;   // "the observation 'snr' of agent 'prb'"
+    int64_t row = 0;
+  };
+  std::optional<BadNumber> first_bad_number() const;
+  bool rollout_is_finite();
+  void number_over_ranks();
   void weigh_rows();
   void fit(const FitPlan& plan, const FitPlan& critic_plan);
   void fit_agents_in_sequence(const FitPlan& plan);
@@ -118,8 +126,9 @@ class Learner {
   std::vector<float> last_value_, final_value_;        // [instances], [rows] scratch of the value estimates
   std::vector<float> factor_, log_factor_, new_logp_;  // [rows] sequential updates
   std::vector<uint32_t> live_;                         // rows that count
-  int64_t total_live_ = 0;                             // of all ranks
+  int64_t total_live_ = 0, first_live_ = 0;            // of all ranks; of those before this one
   std::vector<int64_t> sequence_begin_;                // episodes in live_, for ratios of whole episodes
+  int64_t total_sequences_ = 0, first_sequence_ = 0;
   std::vector<SmoothVisit> visits_;                    // [groups of this rank] of this update (smooth)
   SmoothStatistics smooth_;                            // of worlds: the same on all ranks
   uint32_t updates_ = 0;

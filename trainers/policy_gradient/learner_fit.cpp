@@ -5,7 +5,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/random.h"
+#include "core/safetensors.h"
 #include "trainers/policy_gradient/learner.h"
 
 namespace trimtab {
@@ -139,6 +141,82 @@ void Learner::list_episodes() {
   sequence_begin_.push_back(static_cast<int64_t>(live_.size()));
 }
 
+namespace {
+
+// Row of the first number that is not finite; -1 when all are.
+int64_t first_bad_row(const std::vector<float>& values, int64_t width) {
+  const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  return bad == values.end() ? -1 : (bad - values.begin()) / width;
+}
+
+// Name and row of the first feature that is not finite; what is masked is not looked at.
+std::optional<std::pair<std::string, int64_t>> first_bad_feature(const ObservationSpec& spec, const ObservationBatch& rows) {
+  for (int64_t i = 0; i < rows.size * spec.context_size(); ++i)
+    if (!std::isfinite(rows.context[i])) return {{spec.context[i % spec.context_size()].name, i / spec.context_size()}};
+  const int64_t width = spec.item_size();
+  for (int64_t i = 0; i < rows.size * spec.max_items; ++i) {
+    for (int64_t k = 0; rows.mask[i] && k < width; ++k)
+      if (!std::isfinite(rows.items[i * width + k])) return {{spec.item[k].name, i / spec.max_items}};
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<Learner::BadNumber> Learner::first_bad_number() const {
+  const int64_t rows = rollout_->rows();
+  for (size_t a = 0; a < rollout_->agents.size(); ++a) {
+    const AgentSpec& agent = spec().agents[a];
+    const AgentRows& from = rollout_->agents[a];
+    if (const auto bad = first_bad_feature(agent.observation, from.observation.batch(0, rows)))
+      return BadNumber{fmt::format("the observation '{}' of agent '{}'", bad->first, agent.name), bad->second};
+    if (const int64_t row = first_bad_row(from.logp, 1); row >= 0) return BadNumber{fmt::format("the log-probability of an action of agent '{}'", agent.name), row};
+    if (const int64_t row = first_bad_row(from.raw, from.raw_width); row >= 0) return BadNumber{fmt::format("an action of agent '{}'", agent.name), row};
+  }
+  if (const int64_t row = first_bad_row(rollout_->reward, 1); row >= 0) return BadNumber{"the reward", row};
+  return {};
+}
+
+// On all ranks, or on none: nothing can be learned from what an environment or a policy gave without a number.
+bool Learner::rollout_is_finite() {
+  const std::optional<BadNumber> bad = first_bad_number();
+  double found = bad ? 1 : 0;
+  setup_.ranks->sum(std::span<double>(&found, 1));
+  if (found == 0) return true;
+  std::string explanation = fmt::format("update {}: another rank's rollout has a number that is not finite", updates_);
+  if (bad) {
+    const std::string file = setup_.dump_stem.string() + "-rollout.safetensors";
+    TensorFile dump;
+    const auto row = [&](const float* from, int64_t width) { return Tensor::f32({width}, std::span(from + bad->row * width, width)); };
+    dump.tensors["reward"] = row(rollout_->reward.data(), 1);
+    for (size_t a = 0; a < rollout_->agents.size(); ++a) {
+      const AgentRows& from = rollout_->agents[a];
+      const ObservationBatch rows = from.observation.batch(0, rollout_->rows());
+      const std::string& name = spec().agents[a].name;
+      dump.tensors["context." + name] = row(rows.context, from.observation.context_size());
+      if (from.observation.item_size() > 0) dump.tensors["items." + name] = row(rows.items, from.observation.item_size());
+      if (!from.raw.empty()) dump.tensors["raw_action." + name] = row(from.raw.data(), from.raw_width);
+    }
+    write_safetensors(file, dump);
+    explanation = fmt::format("update {}: {} is not finite in row {} of the rollout, which is in {}. Look for a division by zero in the environment, or for a trace with gaps", updates_,
+                              bad->what, bad->row, file);
+  }
+  learning_.at(0).network->guard().refuse(explanation);
+  return false;
+}
+
+// Where this rank's rows and episodes stand among those of all: minibatches are drawn from the whole.
+void Learner::number_over_ranks() {
+  const int64_t ranks = setup_.ranks->size(), own = setup_.ranks->rank();
+  const int64_t sequences = std::max<int64_t>(static_cast<int64_t>(sequence_begin_.size()) - 1, 0);
+  std::vector<double> count(2 * ranks);
+  count[own] = static_cast<double>(live_.size()), count[ranks + own] = static_cast<double>(sequences);
+  setup_.ranks->sum(std::span<double>(count));
+  const auto up_to = [&](int64_t first, int64_t end) { return static_cast<int64_t>(std::accumulate(count.begin() + first, count.begin() + end, 0.0)); };
+  first_live_ = up_to(0, own), total_live_ = up_to(0, ranks);
+  first_sequence_ = up_to(ranks, ranks + own), total_sequences_ = up_to(ranks, 2 * ranks);
+}
+
 // Rows that count, and their weights relative to a mean of 1 over those of all ranks.
 void Learner::weigh_rows() {
   const int64_t rows = rollout_->rows();
@@ -151,9 +229,8 @@ void Learner::weigh_rows() {
   } else {
     list_episodes();
   }
-  double total = static_cast<double>(live_.size());
-  setup_.ranks->sum(std::span(&total, 1));
-  total_live_ = static_cast<int64_t>(total);
+  number_over_ranks();
+  const double total = static_cast<double>(total_live_);
   const Aggregation kind = phase_.options.aggregation_kind();
   if (kind == Aggregation::kTokenMean) return;  // weights stay 1
   std::vector<int32_t> episode(rows), group;
@@ -255,7 +332,7 @@ Learner::Metrics Learner::metrics(double fit_seconds) const {
     if (s.count > 0) out.push_back({"train/" + s.name, s.sum / static_cast<double>(s.count)});
   }
   for (size_t k = 0; k < rollout_->term_sums.size(); ++k) {
-    out.push_back({"reward/" + spec().reward_terms[k], rollout_->term_sums[k] / static_cast<double>(rows)});
+    out.push_back({"reward/" + spec().reward_terms[k], rollout_->term_sums[k] / static_cast<double>(rollout_->all_rows())});
   }
   for (const Learning& learning : learning_) {
     const std::string& name = learning.network->name();
@@ -279,6 +356,8 @@ Learner::Metrics Learner::metrics(double fit_seconds) const {
     out.push_back({"explained_variance/" + name,
                    explained_variance<float>(rows, critic.estimate.data(), critic.returns.data())});
   }
+  for (const Learning& learning : learning_)
+    for (const auto& [name, count] : learning.network->guard().metrics()) out.push_back({name + "/" + learning.network->name(), count});
   out.push_back({"time/environment_s", rollout_->environment_seconds});
   out.push_back({"time/inference_s", rollout_->inference_seconds});
   out.push_back({"time/learning_s", fit_seconds});

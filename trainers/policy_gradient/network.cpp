@@ -55,16 +55,18 @@ void dump_observations(TensorFile& file, const ObservationStore& store, std::spa
 
 }  // namespace
 
-void Network::prepare(const ObservationSpec& view, const TrainerOptions& options, int64_t rows) {
+void Network::prepare(const ObservationSpec& view, const TrainerOptions& options, RowCount rows, Ranks& ranks) {
   options_ = options;
   const int64_t size = static_cast<int64_t>(controller_->parameters().size());
   if (!adam_) {
-    adam_ = std::make_unique<Adam>(size, options.adam.options());
+    adam_ = std::make_unique<ShardedAdam>(size, options.adam.options(), ranks);
     gradient_.resize(size);
   } else {
     adam_->set_options(options.adam.options());
   }
-  const int64_t batch = (rows + options.num_minibatches(rows) - 1) / options.num_minibatches(rows);
+  if (!guard_) guard_.emplace(options.guard);
+  if (!saved_guard_.empty()) guard_->restore(nlohmann::json::parse(std::exchange(saved_guard_, {})));
+  const int64_t minibatches = options.num_minibatches(rows.all), batch = (rows.own + minibatches - 1) / minibatches;
   const int64_t parts = std::clamp<int64_t>((batch + kChunk - 1) / kChunk, kScratch, kMaxParts);
   scratch_.clear();
   for (int64_t p = 0; p < parts; ++p) {
@@ -75,43 +77,37 @@ void Network::prepare(const ObservationSpec& view, const TrainerOptions& options
     s.gradient.resize(size);
     s.workspace = controller_->workspace(kChunk);
   }
-  order_.reserve(rows);
+  order_.reserve(rows.all);
 }
 
-void Network::shuffle(const FitPlan& plan, uint32_t epoch) {
-  order_.assign(plan.rows.begin(), plan.rows.end());
+// An order of the rows, or episodes, of all ranks: the same on each.
+void Network::shuffle(const FitPlan& plan, int64_t units, uint32_t epoch) {
+  order_.resize(units);
+  std::iota(order_.begin(), order_.end(), 0u);
   Draws draws(plan.seed, Stream::kShuffle, plan.update, epoch);
-  for (uint32_t i = static_cast<uint32_t>(order_.size()); i > 1; --i)
-    std::swap(order_[i - 1], order_[draws.below(i)]);
+  for (uint32_t i = static_cast<uint32_t>(units); i > 1; --i) std::swap(order_[i - 1], order_[draws.below(i)]);
 }
 
-void Network::shuffle_sequences(const FitPlan& plan, uint32_t epoch) {
-  std::vector<uint32_t> sequence(plan.sequence_begin.size() - 1);
-  std::iota(sequence.begin(), sequence.end(), 0u);
-  Draws draws(plan.seed, Stream::kShuffle, plan.update, epoch);
-  for (uint32_t i = static_cast<uint32_t>(sequence.size()); i > 1; --i)
-    std::swap(sequence[i - 1], sequence[draws.below(i)]);
-  order_.clear();
-  order_begin_.assign(1, 0);
-  for (const uint32_t i : sequence) {
-    const int64_t first = plan.sequence_begin[i], end = plan.sequence_begin[i + 1];
-    order_.insert(order_.end(), plan.rows.begin() + first, plan.rows.begin() + end);
-    order_begin_.push_back(static_cast<int64_t>(order_.size()));
+// What this rank has of part k of them; episodes stay whole where there are any.
+Network::Minibatch Network::minibatch(const FitPlan& plan, int64_t k, int64_t parts) {
+  const bool whole = !plan.sequence_begin.empty();
+  const int64_t units = static_cast<int64_t>(order_.size()), first = units * k / parts, end = units * (k + 1) / parts;
+  const int64_t own = static_cast<int64_t>(whole ? plan.sequence_begin.size() - 1 : plan.rows.size());
+  const int64_t before = whole ? plan.first_sequence : plan.first_row;
+  batch_rows_.clear();
+  batch_begin_.assign(whole ? 1 : 0, 0);
+  for (int64_t u = first; u < end; ++u) {
+    const int64_t unit = int64_t{order_[u]} - before;
+    if (unit < 0 || unit >= own) continue;
+    if (!whole) {
+      batch_rows_.push_back(plan.rows[unit]);
+      continue;
+    }
+    batch_rows_.insert(batch_rows_.end(), plan.rows.begin() + plan.sequence_begin[unit], plan.rows.begin() + plan.sequence_begin[unit + 1]);
+    batch_begin_.push_back(static_cast<int64_t>(batch_rows_.size()));
   }
-}
-
-// Part k of the rows in their present order; episodes stay whole where there are any.
-Network::Minibatch Network::minibatch(const FitPlan& plan, int64_t k, int64_t parts) const {
-  const int64_t units = static_cast<int64_t>(order_begin_.empty() ? order_.size() : order_begin_.size() - 1);
-  int64_t first = units * k / parts, end = units * (k + 1) / parts;
-  Minibatch batch;
-  if (!order_begin_.empty()) {
-    batch.sequence_begin = std::span(order_begin_).subspan(first, end - first + 1);
-    first = batch.sequence_begin.front(), end = batch.sequence_begin.back();
-  }
-  batch.rows = std::span(order_).subspan(first, end - first);
-  batch.total_rows = over_ranks(static_cast<int64_t>(batch.rows.size()), *plan.ranks);
-  return batch;
+  const int64_t total = whole ? over_ranks(static_cast<int64_t>(batch_rows_.size()), *plan.ranks) : end - first;
+  return {.rows = batch_rows_, .sequence_begin = batch_begin_, .total_rows = total};
 }
 
 // chunk(rows, scratch) over at most kChunk rows at a time, each part by one thread. Returns how many parts.
@@ -131,7 +127,8 @@ int64_t Network::over_chunks(const Minibatch& batch, Pool& pool, Chunk&& chunk) 
   return parts;
 }
 
-// The gradient of one minibatch, left in gradient_; the sums of its loss are returned.
+// The gradient of one minibatch over all ranks, of which this rank's piece is left in gradient_, and its squared norm; the sums of its
+// loss are returned.
 template <class Chunk>
 PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk) {
   const int64_t parts =
@@ -145,37 +142,32 @@ PolicyLossSums Network::gradient_of(const Minibatch& batch, Pool& pool, Ranks& r
   std::array<double, 9> all = {sums.loss,         sums.surrogate,    sums.entropy,
                                sums.kl,           sums.clipped,      sums.clipped_low,
                                sums.clipped_high, sums.clipped_dual, sums.reference_kl};
-  ranks.sum(all);
-  ranks.sum(gradient_);
+  ranks.sum_scatter(gradient_);
+  squares_ = adam_->squares(gradient_, all);
   return {all[0], all[1], all[2], all[3], all[4], all[5], all[6], all[7], all[8]};
 }
 
 // before(batch), then the gradient by chunk(batch, rows, scratch), then a step; for every minibatch of every
 // epoch.
 template <class Before, class Chunk>
-FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Before&& before, Chunk&& chunk) {
+FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, const Explain& explain, Before&& before, Chunk&& chunk) {
   FitStats stats;
-  const bool whole = !plan.sequence_begin.empty();
-  int64_t parts = options_.num_minibatches(plan.total_rows);  // the same on every rank
-  if (whole) parts = std::min(parts, static_cast<int64_t>(plan.sequence_begin.size()) - 1);
-  order_begin_.clear();
+  const int64_t units = plan.sequence_begin.empty() ? plan.total_rows : plan.total_sequences;
+  const int64_t parts = std::min(options_.num_minibatches(plan.total_rows), units);
   for (int64_t epoch = 0; epoch < options_.epochs && !stats.stopped_early && plan.total_rows > 0; ++epoch) {
-    if (whole)
-      shuffle_sequences(plan, static_cast<uint32_t>(epoch));
-    else
-      shuffle(plan, static_cast<uint32_t>(epoch));
+    shuffle(plan, units, static_cast<uint32_t>(epoch));
     for (int64_t k = 0; k < parts; ++k) {
       Minibatch batch = minibatch(plan, k, parts);
       if (whiten && batch.total_rows > 1)
         std::tie(batch.shift, batch.scale) = moments(whiten, batch.rows, batch.total_rows, *plan.ranks);
       before(batch);
       const PolicyLossSums sums = gradient_of(batch, pool, *plan.ranks, chunk);
-      const double squares = squared_norm(gradient_.data(), static_cast<int64_t>(gradient_.size()));
-      const double norm = std::sqrt(squares);
-      if (!std::isfinite(norm) || !std::isfinite(sums.loss)) {
-        throw NonFinite{non_finite_tensor(sums.loss),
-                        std::vector<uint32_t>(batch.rows.begin(), batch.rows.end())};
-      }
+      const double norm = std::sqrt(squares_);
+      const bool take = guard_->take(sums.loss, norm, [&] {
+        plan.ranks->gather_pieces(gradient_);
+        return explain({non_finite_tensor(sums.loss), batch.rows});
+      });
+      if (!take) continue;
       stats.loss.add(sums);
       stats.grad_norm += norm;
       ++stats.minibatches;
@@ -183,7 +175,7 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Befo
         stats.stopped_early = true;
         break;
       }
-      adam_->step(controller_->parameters(), gradient_, clip_scale(squares, options_.max_grad_norm), plan.lr);
+      adam_->step(controller_->parameters(), gradient_, clip_scale(squares_, options_.max_grad_norm), plan.lr);
     }
   }
   return stats;
@@ -191,57 +183,58 @@ FitStats Network::fit(const FitPlan& plan, const float* whiten, Pool& pool, Befo
 
 FitStats Network::fit_policy(const FitPlan& plan, const PolicyData& data, Pool& pool) {
   const float* whiten = options_.normalise_advantage == "minibatch" ? data.advantage : nullptr;
-  try {
-    if (!plan.sequence_begin.empty()) {
-      return fit(
-          plan, whiten, pool, [&](const Minibatch& batch) { whole_loss(plan, data, batch, pool); },
-          [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
-            whole_chunk(plan, data, batch, rows, s);
-          });
-    }
-    return fit(
-        plan, whiten, pool, [](const Minibatch&) {},
-        [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
-          policy_chunk(plan, data, batch, rows, s);
-        });
-  } catch (const NonFinite& bad) {
+  const Explain explain = [&](const NonFinite& bad) {
     TensorFile file;
     dump_observations(file, *data.observation, bad.rows);
     file.tensors["raw_action"] = gathered(bad.rows, data.raw, controller_->raw_width());
     file.tensors["logp_old"] = gathered(bad.rows, data.logp, 1);
     file.tensors["advantage"] = gathered(bad.rows, data.advantage, 1);
-    report(plan, bad, file);
+    return report(plan, bad, file);
+  };
+  if (!plan.sequence_begin.empty()) {
+    return fit(
+        plan, whiten, pool, explain, [&](const Minibatch& batch) { whole_loss(plan, data, batch, pool); },
+        [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+          whole_chunk(plan, data, batch, rows, s);
+        });
   }
+  return fit(
+      plan, whiten, pool, explain, [](const Minibatch&) {},
+      [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+        policy_chunk(plan, data, batch, rows, s);
+      });
 }
 
 FitStats Network::fit_value(const FitPlan& plan, const ValueData& data, Pool& pool) {
-  try {
-    return fit(
-        plan, nullptr, pool, [](const Minibatch&) {},
-        [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
-          value_chunk(plan, data, batch, rows, s);
-        });
-  } catch (const NonFinite& bad) {
+  const Explain explain = [&](const NonFinite& bad) {
     TensorFile file;
     dump_observations(file, *data.observation, bad.rows);
     file.tensors["value_old"] = gathered(bad.rows, data.value, 1);
     file.tensors["target"] = gathered(bad.rows, data.target, 1);
-    report(plan, bad, file);
-  }
+    return report(plan, bad, file);
+  };
+  return fit(
+      plan, nullptr, pool, explain, [](const Minibatch&) {},
+      [&](const Minibatch& batch, std::span<const uint32_t> rows, Scratch& s) {
+        value_chunk(plan, data, batch, rows, s);
+      });
 }
 
-void Network::report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const {
+std::string Network::report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const {
   const std::string dump =
       fmt::format("{}-{}.safetensors", plan.dump_stem, name_);  // networks may fit at the same time
   write_safetensors(dump, file);
-  throw RunError(
-      fmt::format("update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or "
-                  "trainer.max_grad_norm, or look for "
-                  "extreme observations and rewards in it",
-                  plan.update, bad.what, name_, dump));
+  return fmt::format("update {}: {} of '{}' is not finite; the minibatch is in {}. Lower trainer.lr or "
+                     "trainer.max_grad_norm, or look for "
+                     "extreme observations and rewards in it",
+                     plan.update, bad.what, name_, dump);
 }
 
 std::string Network::non_finite_tensor(double loss) const {
+  for (const ParameterInfo& info : controller_->parameter_infos()) {
+    const std::span<const float> values = std::as_const(*controller_).parameters().subspan(info.offset, info.size);
+    if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) return "the weight " + info.name;
+  }
   for (const ParameterInfo& info : controller_->parameter_infos()) {
     for (int64_t i = info.offset; i < info.offset + info.size; ++i) {
       if (!std::isfinite(gradient_[i])) return "the gradient of " + info.name;
@@ -365,20 +358,29 @@ void Network::log_probabilities(const ObservationStore& view, const float* raw, 
   });
 }
 
-void Network::save(TensorFile& file) const {
+void Network::save(TensorFile& file) {
   controller_->save(file, "policy." + name_ + ".");
   file.tensors["normaliser." + name_ + ".warm"] = Tensor::u8({1}, std::array<uint8_t, 1>{warm});
+  if (guard_ && !guard_->metrics().empty()) {
+    const std::string text = guard_->to_json().dump();
+    file.tensors["guard." + name_] = Tensor::u8({static_cast<int64_t>(text.size())}, std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
+  }
   if (!adam_) return;
   const int64_t size = static_cast<int64_t>(gradient_.size());
   const std::string prefix = "optimiser." + name_;
-  file.tensors[prefix + ".first_moment"] = Tensor::f32({size}, adam_->first_moment());
-  file.tensors[prefix + ".second_moment"] = Tensor::f32({size}, adam_->second_moment());
+  const ShardedAdam::Moments moments = adam_->moments();
+  file.tensors[prefix + ".first_moment"] = Tensor::f32({size}, moments.first);
+  file.tensors[prefix + ".second_moment"] = Tensor::f32({size}, moments.second);
   file.tensors[prefix + ".steps"] = Tensor::i64({1}, std::array<int64_t, 1>{adam_->steps()});
 }
 
-void Network::load(const TensorFile& file) {
+void Network::load(const TensorFile& file, Ranks& ranks) {
   controller_->load(file, "policy." + name_ + ".");
   warm = file.at("normaliser." + name_ + ".warm").as_u8()[0];
+  if (file.tensors.contains("guard." + name_)) {
+    const auto text = file.at("guard." + name_).as_u8();
+    saved_guard_.assign(text.begin(), text.end());
+  }
   const std::string prefix = "optimiser." + name_;
   if (!file.tensors.contains(prefix + ".steps")) return;
   const size_t size = controller_->parameters().size();
@@ -387,11 +389,9 @@ void Network::load(const TensorFile& file) {
     throw CheckpointError(
         fmt::format("optimiser state of '{}' has {} numbers, the network has {}", name_, m.size(), size));
   }
-  adam_ = std::make_unique<Adam>(static_cast<int64_t>(size), options_.adam.options());
+  adam_ = std::make_unique<ShardedAdam>(static_cast<int64_t>(size), options_.adam.options(), ranks);
   gradient_.resize(size);
-  std::copy(m.begin(), m.end(), adam_->first_moment().begin());
-  std::copy(v.begin(), v.end(), adam_->second_moment().begin());
-  adam_->set_steps(file.at(prefix + ".steps").as_i64()[0]);
+  adam_->restore(m, v, file.at(prefix + ".steps").as_i64()[0]);
 }
 
 }  // namespace trimtab

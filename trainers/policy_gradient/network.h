@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,7 +16,8 @@
 #include "core/ranks.h"
 #include "core/safetensors.h"
 #include "policies/controllers/controller.h"
-#include "trainers/fit/adam.h"
+#include "trainers/fit/guard.h"
+#include "trainers/fit/sharded_adam.h"
 #include "trainers/policy_gradient/options.h"
 #include "trainers/policy_gradient/store.h"
 
@@ -37,10 +40,12 @@ struct ValueData {
 struct FitPlan {
   std::span<const uint32_t> rows;  // rows that count
   // Ratios of whole episodes: episode i is rows[sequence_begin[i]] up to rows[sequence_begin[i + 1]], and no
-  // minibatch cuts one. Empty: rows are on their own. As many on every rank.
+  // minibatch cuts one. Empty: rows are on their own.
   std::span<const int64_t> sequence_begin = {};
   const float* weight = nullptr;  // [rows of the rollout] relative weight, mean 1 over rows of all ranks
-  int64_t total_rows = 0;         // of all ranks
+  // Minibatches are drawn from the rows, or episodes, of all ranks in their order; these are numbers first_ to first_ + own.
+  int64_t total_rows = 0, first_row = 0;
+  int64_t total_sequences = 0, first_sequence = 0;
   uint64_t seed = 0;
   uint32_t update = 0;
   double lr = 0;
@@ -65,8 +70,11 @@ class Network {
   Controller& controller() { return *controller_; }
   const Controller& controller() const { return *controller_; }
 
-  // Makes room for minibatches of up to `rows` rows and the optimiser, before the first fit of a phase.
-  void prepare(const ObservationSpec& view, const TrainerOptions& options, int64_t rows);
+  // Makes room for the minibatches of a rollout and the optimiser, before the first fit of a phase.
+  struct RowCount {
+    int64_t own = 0, all = 0;   // of this rank, of all
+  };
+  void prepare(const ObservationSpec& view, const TrainerOptions& options, RowCount rows, Ranks& ranks);
 
   FitStats fit_policy(const FitPlan& plan, const PolicyData& data, Pool& pool);
   FitStats fit_value(const FitPlan& plan, const ValueData& data, Pool& pool);
@@ -74,8 +82,9 @@ class Network {
   void log_probabilities(const ObservationStore& view, const float* raw, int64_t rows, float* logp,
                          Pool& pool);
 
-  void save(TensorFile& file) const;  // under "policy.NAME." and "optimiser.NAME."
-  void load(const TensorFile& file);
+  void save(TensorFile& file);  // under "policy.NAME." and "optimiser.NAME."; every rank calls it
+  void load(const TensorFile& file, Ranks& ranks);
+  StepGuard& guard() { return *guard_; }   // after prepare()
   ControllerWorkspace& workspace() { return *scratch_[0].workspace; }  // for the odd evaluation between fits
   bool warm = false;  // the observation normaliser has seen data
 
@@ -102,24 +111,24 @@ class Network {
   };
   struct Minibatch {
     std::span<const uint32_t> rows;           // of this rank
-    std::span<const int64_t> sequence_begin;  // in order_
+    std::span<const int64_t> sequence_begin;  // in rows
     int64_t total_rows = 0;                   // of all ranks
     float shift = 0, scale = 1;               // of advantages
   };
 
-  struct NonFinite {  // thrown inside fit, reported with the batch by its callers
+  struct NonFinite {
     std::string what;
-    std::vector<uint32_t> rows;
+    std::span<const uint32_t> rows;   // of the minibatch
   };
+  using Explain = std::function<std::string(const NonFinite& bad)>;   // dumps the minibatch and says what is wrong
   template <class Before, class Chunk>
-  FitStats fit(const FitPlan& plan, const float* whiten, Pool& pool, Before&& before, Chunk&& chunk);
+  FitStats fit(const FitPlan& plan, const float* whiten, Pool& pool, const Explain& explain, Before&& before, Chunk&& chunk);
   template <class Chunk>
   int64_t over_chunks(const Minibatch& batch, Pool& pool, Chunk&& chunk);
   template <class Chunk>
   PolicyLossSums gradient_of(const Minibatch& batch, Pool& pool, Ranks& ranks, Chunk&& chunk);
-  void shuffle(const FitPlan& plan, uint32_t epoch);
-  void shuffle_sequences(const FitPlan& plan, uint32_t epoch);
-  Minibatch minibatch(const FitPlan& plan, int64_t k, int64_t parts) const;
+  void shuffle(const FitPlan& plan, int64_t units, uint32_t epoch);
+  Minibatch minibatch(const FitPlan& plan, int64_t k, int64_t parts);
   void load_policy_rows(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
                         std::span<const uint32_t> rows, Scratch& s) const;
   void policy_chunk(const FitPlan& plan, const PolicyData& data, const Minibatch& batch,
@@ -132,16 +141,20 @@ class Network {
   template <class Block>
   void over_blocks(int64_t rows, Pool& pool, Block&& block);
   std::string non_finite_tensor(double loss) const;
-  [[noreturn]] void report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const;
+  std::string report(const FitPlan& plan, const NonFinite& bad, TensorFile& file) const;
 
   std::string name_;
   std::unique_ptr<Controller> controller_;
   TrainerOptions options_;
-  std::unique_ptr<Adam> adam_;
+  std::unique_ptr<ShardedAdam> adam_;
+  std::optional<StepGuard> guard_;
+  std::string saved_guard_;   // of a checkpoint, until prepare()
   std::vector<float> gradient_;
   std::vector<Scratch> scratch_;
-  std::vector<uint32_t> order_;
-  std::vector<int64_t> order_begin_;  // of episodes in it; empty: rows are on their own
+  double squares_ = 0;                // of the last minibatch's gradient
+  std::vector<uint32_t> order_;       // of the rows, or episodes, of all ranks
+  std::vector<uint32_t> batch_rows_;  // of the present minibatch, this rank's
+  std::vector<int64_t> batch_begin_;  // of episodes in it; empty: rows are on their own
   Whole whole_;
 };
 

@@ -26,7 +26,7 @@ void TrainerOptions::describe(Fields& f) {
              .unit = "steps",
              .doc = "environment steps to train for, when there are no phases"});
   f.integer("num_envs", num_envs,
-            {.low = 1, .high = 1e6, .doc = "instances of the environment stepped together"});
+            {.low = 1, .high = 1e6, .doc = "instances of the environment stepped together, by all ranks"});
   f.integer(
       "horizon", horizon,
       {.low = 0, .high = 1e7, .unit = "steps", .doc = "steps per instance and update; 0: a whole episode"});
@@ -62,6 +62,7 @@ void TrainerOptions::describe(Fields& f) {
   f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm of one network; 0: any"});
   f.block("schedule", schedule, "the step size over a phase");
   f.block("adam", adam, "the optimiser");
+  f.block("guard", guard, "bad numbers and spikes");
   f.integer("epochs", epochs, {.low = 1, .high = 1000, .doc = "passes over a rollout"});
   f.integer("minibatches", minibatches, {.low = 1, .high = 1e6, .doc = "parts of a rollout per pass"});
   f.integer("minibatch_size", minibatch_size,

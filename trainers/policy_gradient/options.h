@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/options.h"
+#include "trainers/fit/guard.h"
 #include "trainers/fit/value_loss.h"
 #include "trainers/reward/reward.h"
 #include "trainers/seams/options.h"
@@ -36,6 +37,7 @@ struct TrainerOptions : SeamOptions {
   double lr = 3e-4, critic_lr = 0, max_grad_norm = 0.5;
   ScheduleBlock schedule;
   AdamBlock adam;
+  GuardBlock guard;
   int64_t epochs = 10, minibatches = 1, minibatch_size = 0;
 
   void describe(Fields& f);

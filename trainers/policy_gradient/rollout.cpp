@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <chrono>
 
+#include "core/error.h"
 #include "core/random.h"
+#include "trainers/policy_gradient/statistics.h"
 
 namespace trimtab {
 namespace {
@@ -70,13 +72,20 @@ Rollout::Rollout(const MakeEnvironment& make, const Options& options) : options_
 
 void Rollout::make_shards(const MakeEnvironment& make) {
   const TrainerOptions& t = options_.trainer;
-  const int64_t groups = t.num_envs / t.group_size, num = std::min(t.shards, groups);
-  for (int64_t s = 0; s < num; ++s) {
+  const int64_t groups = all_groups(), num = all_shards(), ranks = options_.ranks->size();
+  if (num < ranks)
+    throw ConfigError(fmt::format("{} ranks cannot share {} shards of environments: start at most {} ranks, or raise trainer.shards (now {}) and, for as many groups, "
+                                  "trainer.num_envs (now {}, in groups of {})", ranks, num, num, t.shards, t.num_envs, t.group_size));
+  const auto [first, end] = piece_of(num, options_.ranks->rank(), ranks);
+  first_shard_ = first;
+  first_instance_ = groups * first / num * t.group_size;
+  instances_ = groups * end / num * t.group_size - first_instance_;
+  for (int64_t s = first; s < end; ++s) {
     Shard& shard = shards_.emplace_back();
-    shard.first = groups * s / num * t.group_size;
-    shard.count = groups * (s + 1) / num * t.group_size - shard.first;
+    shard.first = groups * s / num * t.group_size - first_instance_;
+    shard.count = groups * (s + 1) / num * t.group_size - first_instance_ - shard.first;
     shard.env = make(shard.count);
-    if (s == 0) spec_ = shard.env->spec();
+    if (s == first) spec_ = shard.env->spec();
     int widest = 1;
     for (const AgentSpec& agent : spec_.agents) widest = std::max(widest, agent.head.width());
     shard.action.resize(shard.count * widest);
@@ -110,7 +119,7 @@ uint64_t Rollout::world(uint32_t update, int64_t group) const {
 void Rollout::start_worlds(Shard& shard, uint32_t update) {
   std::vector<WorldKey> keys(shard.count);
   for (int64_t i = 0; i < shard.count; ++i) {
-    const int64_t group = (first_instance() + shard.first + i) / options_.trainer.group_size;
+    const int64_t group = (first_instance_ + shard.first + i) / options_.trainer.group_size;
     keys[i] = {options_.seed, world(update, group)};
   }
   shard.env->reset(keys, static_cast<uint64_t>(all_groups()));
@@ -126,6 +135,8 @@ void Rollout::restart() {
 void Rollout::collect(uint32_t update, Pool& pool) {
   pool.run(num_shards(), [&](int64_t s) { run_shard(shards_[s], update); });
   merge();
+  statistics = over_ranks(std::move(statistics), *options_.ranks);
+  options_.ranks->sum(std::span<double>(term_sums));
 }
 
 void Rollout::run_shard(Shard& shard, uint32_t update) {
@@ -176,7 +187,7 @@ void Rollout::decide(Shard& shard, size_t agent, int64_t row, uint32_t update, i
   } key{options_.seed,
         update,
         static_cast<uint32_t>(step),
-        static_cast<uint32_t>(first_instance() + shard.first),
+        static_cast<uint32_t>(first_instance_ + shard.first),
         static_cast<uint32_t>(actors_.size()),
         static_cast<uint32_t>(agent)};
   // One pointer is captured, so the function object stays within its own storage.
@@ -226,15 +237,7 @@ void Rollout::merge() {
     environment_seconds += shard.environment_seconds;
     inference_seconds += shard.inference_seconds;
     for (size_t k = 0; k < term_sums.size(); ++k) term_sums[k] += shard.term_sums[k];
-    for (BatchEnvironment::Statistic& s : shard.env->take_statistics()) {
-      const auto same = [&](const auto& have) { return have.name == s.name; };
-      if (auto have = std::find_if(statistics.begin(), statistics.end(), same); have != statistics.end()) {
-        have->sum += s.sum;
-        have->count += s.count;
-      } else {
-        statistics.push_back(std::move(s));
-      }
-    }
+    for (BatchEnvironment::Statistic& s : shard.env->take_statistics()) add_statistic(statistics, std::move(s));
   }
 }
 

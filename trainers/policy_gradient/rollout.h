@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/pool.h"
+#include "core/ranks.h"
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
 #include "trainers/policy_gradient/options.h"
@@ -37,24 +38,28 @@ class Rollout {
   struct Options {
     TrainerOptions trainer;
     uint64_t seed = 0;
-    uint64_t first_episode = 0;   // instance i of rank 0 starts in world first_episode + i
-    int64_t rank = 0, ranks = 1;  // instances are numbered through all ranks, rank after rank
+    uint64_t first_episode = 0;        // instance i starts in world first_episode + i
+    Ranks* ranks = &one_process();     // share the shards; instances are numbered through all of them
   };
   Rollout(const MakeEnvironment& make, const Options& options);
 
   const EnvSpec& spec() const { return spec_; }
   int64_t horizon() const { return horizon_; }
-  int64_t instances() const { return options_.trainer.num_envs; }
+  // Of this rank, unless they say all.
+  int64_t instances() const { return instances_; }
   int64_t rows() const { return horizon_ * instances(); }
+  int64_t all_rows() const { return horizon_ * options_.trainer.num_envs; }
   int64_t num_shards() const { return static_cast<int64_t>(shards_.size()); }
+  int64_t all_shards() const { return std::min(options_.trainer.shards, all_groups()); }
+  int64_t first_shard() const { return first_shard_; }
   int64_t base(int64_t shard) const { return shards_[shard].first * horizon_; }
   int64_t first(int64_t shard) const { return shards_[shard].first; }
   int64_t count(int64_t shard) const { return shards_[shard].count; }
 
   // The world that group `group` of all ranks' begins `update` in (group advantages).
   uint64_t world(uint32_t update, int64_t group) const;
-  int64_t all_groups() const { return options_.ranks * instances() / options_.trainer.group_size; }
-  int64_t first_group() const { return first_instance() / options_.trainer.group_size; }  // of this rank
+  int64_t all_groups() const { return options_.trainer.num_envs / options_.trainer.group_size; }
+  int64_t first_group() const { return first_instance_ / options_.trainer.group_size; }
 
   void set_actors(std::span<const Actor> actors);  // in the order of the spec's agents
   void restart();                                  // every instance back to its first world
@@ -72,8 +77,8 @@ class Rollout {
     int64_t row, place;
   };  // the final view of `row` is row `place` of final_critic
   std::vector<Final> finals;
-  std::vector<double> term_sums;                          // [reward terms] over the rollout
-  std::vector<BatchEnvironment::Statistic> statistics;    // of episodes that ended
+  std::vector<double> term_sums;                          // [reward terms] over the rollout, of all ranks
+  std::vector<BatchEnvironment::Statistic> statistics;    // of episodes that ended, of all ranks
   double environment_seconds = 0, inference_seconds = 0;  // thread-seconds, estimated from every eighth step
 
  private:
@@ -88,7 +93,6 @@ class Rollout {
     double environment_seconds = 0, inference_seconds = 0;
   };
   void make_shards(const MakeEnvironment& make);
-  int64_t first_instance() const { return options_.rank * instances(); }
   void start_worlds(Shard& shard, uint32_t update);
   void run_shard(Shard& shard, uint32_t update);
   void decide(Shard& shard, size_t agent, int64_t row, uint32_t update, int64_t step);
@@ -98,7 +102,7 @@ class Rollout {
 
   Options options_;
   EnvSpec spec_;
-  int64_t horizon_ = 0;
+  int64_t horizon_ = 0, instances_ = 0, first_instance_ = 0, first_shard_ = 0;
   std::vector<Actor> actors_;
   std::vector<Shard> shards_;
 };

@@ -2,7 +2,9 @@
 #include "trainers/run/evaluate.h"
 
 #include <algorithm>
+#include <numeric>
 
+#include "trainers/policy_gradient/statistics.h"
 #include "trainers/policy_gradient/store.h"
 
 namespace trimtab {
@@ -14,9 +16,10 @@ constexpr int64_t kLongestEpisode = 1'000'000;  // for environments without a ti
 
 }  // namespace
 
-Evaluation::Evaluation(const Make& make, int64_t episodes) {
-  const int64_t num = std::min(kParts, episodes);
-  for (int64_t p = 0; p < num; ++p) {
+Evaluation::Evaluation(const Make& make, int64_t episodes, Ranks& ranks) {
+  const int64_t num = std::min(std::max<int64_t>(kParts, ranks.size()), episodes);
+  const auto [own, end] = piece_of(num, ranks.rank(), ranks.size());
+  for (int64_t p = own; p < end; ++p) {
     Part& part = parts_.emplace_back();
     part.first = episodes * p / num;
     const int64_t size = episodes * (p + 1) / num - part.first;
@@ -67,29 +70,19 @@ void Evaluation::run_part(Part& part,
 }
 
 Evaluation::Result Evaluation::run(const std::function<const Controller&(const std::string&)>& policy,
-                                   Pool& pool) {
+                                   Pool& pool, Ranks& ranks) {
   pool.run(static_cast<int64_t>(parts_.size()), [&](int64_t p) { run_part(parts_[p], policy); });
-  Result result;
-  double episodes = 0;
-  std::vector<BatchEnvironment::Statistic> all;
+  double sums[3] = {};   // returns, lengths, episodes
+  Statistics all;
   for (const Part& part : parts_) {
-    for (size_t i = 0; i < part.total.size(); ++i) {
-      result.mean_return += part.total[i];
-      result.mean_length += static_cast<double>(part.length[i]);
-      ++episodes;
-    }
-    for (const BatchEnvironment::Statistic& s : part.statistics) {
-      const auto have = std::find_if(all.begin(), all.end(), [&](const auto& x) { return x.name == s.name; });
-      if (have == all.end()) {
-        all.push_back(s);
-      } else {
-        have->sum += s.sum;
-        have->count += s.count;
-      }
-    }
+    sums[0] += std::accumulate(part.total.begin(), part.total.end(), 0.0);
+    sums[1] += static_cast<double>(std::accumulate(part.length.begin(), part.length.end(), int64_t{0}));
+    sums[2] += static_cast<double>(part.total.size());
+    for (const BatchEnvironment::Statistic& s : part.statistics) add_statistic(all, s);
   }
-  result.mean_return /= episodes;
-  result.mean_length /= episodes;
+  ranks.sum(std::span<double>(sums));
+  all = over_ranks(std::move(all), ranks);
+  Result result{.mean_return = sums[0] / sums[2], .mean_length = sums[1] / sums[2], .statistics = {}};
   for (const BatchEnvironment::Statistic& s : all) {
     if (s.name == "return" || s.name == "length" || s.count == 0)
       continue;  // counted above, one episode per instance

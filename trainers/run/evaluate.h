@@ -11,20 +11,21 @@
 #include "envs/environment.h"
 #include "policies/controllers/controller.h"
 #include "core/pool.h"
+#include "core/ranks.h"
 
 namespace trimtab {
 
 class Evaluation {
  public:
   using Make = std::function<std::unique_ptr<BatchEnvironment>(int64_t size)>;
-  Evaluation(const Make& make, int64_t episodes);
+  Evaluation(const Make& make, int64_t episodes, Ranks& ranks);   // this rank's share of so many episodes
 
   struct Result {
     double mean_return = 0, mean_length = 0;
     std::vector<std::pair<std::string, double>> statistics;  // means of the environment's own
   };
-  // The same worlds in every call and for every training seed.
-  Result run(const std::function<const Controller&(const std::string& agent)>& policy, Pool& pool);
+  // The same worlds in every call and for every training seed; every rank calls it and gets the result of all.
+  Result run(const std::function<const Controller&(const std::string& agent)>& policy, Pool& pool, Ranks& ranks);
 
  private:
   struct Part {

@@ -77,6 +77,8 @@ class Trainer {
       state_.load(*resumed_);
     }
     if (!ranks_.is_main()) return;
+    // A kill between the checkpoint and its mark leaves the best one without it.
+    if (resumed_ && state_.best_step == resumed_->step) folder_.mark_best(state_.best_step);
     if (hooks.on_start) hooks.on_start(state_.steps);
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, state_.steps);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "steps");
@@ -106,7 +108,7 @@ class Trainer {
     evaluation_.reset();
     if (job_.eval.episodes > 0) {
       evaluation_ = std::make_unique<Evaluation>(
-          [&](int64_t size) { return job_.make_environment(phase, true, size); }, job_.eval.episodes);
+          [&](int64_t size) { return job_.make_environment(phase, true, size); }, job_.eval.episodes, ranks_);
     }
     if (resumed_ && state_.phase_steps > 0 && state_.steps == resumed_->step) {
       learner_.restore_environments(*resumed_);
@@ -123,6 +125,7 @@ class Trainer {
     const int64_t per_update = learner_.steps_per_update();
     for (bool last = false; !last;) {
       const auto start = std::chrono::steady_clock::now();
+      ranks_.during(fmt::format("step {}", state_.steps));
       const double progress =
           static_cast<double>(state_.phase_steps) / static_cast<double>(phase.options.steps);
       Learner::Metrics values = learner_.update(progress);
@@ -159,29 +162,29 @@ class Trainer {
 
   // True when the score is the best of the phase so far.
   bool evaluate(Learner::Metrics& values) {
-    const double score = over_ranks(ranks_.is_main() ? score_policies(values) : 0);
+    Checkpoint snapshot;
+    if (hooks_.score) learner_.save_networks(snapshot);
+    const double score = score_policies(values, snapshot);
     if (!std::isfinite(score) || score <= state_.best_score) return false;
     state_.best_score = score;
     state_.best_step = state_.steps;
     return true;
   }
 
-  double score_policies(Learner::Metrics& values) {
+  double score_policies(Learner::Metrics& values, const Checkpoint& snapshot) {
     double score = kNone;
     if (evaluation_) {
       const auto policy = [&](const std::string& agent) -> const Controller& {
         return learner_.policy(agent);
       };
-      const Evaluation::Result result = evaluation_->run(policy, learner_.pool());
+      const Evaluation::Result result = evaluation_->run(policy, learner_.pool(), ranks_);
       values.push_back({"eval/return", result.mean_return});
       values.push_back({"eval/length", result.mean_length});
       for (const auto& [name, value] : result.statistics) values.push_back({"eval/" + name, value});
       score = result.mean_return;
     }
     if (hooks_.score) {
-      Checkpoint snapshot;
-      learner_.save_networks(snapshot);
-      score = hooks_.score(policies_from(snapshot, job_), state_.steps);
+      score = over_ranks(ranks_.is_main() ? hooks_.score(policies_from(snapshot, job_), state_.steps) : 0);
       values.push_back({"eval/score", score});
     }
     return score;
