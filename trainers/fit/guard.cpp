@@ -35,18 +35,14 @@ void StepGuard::refuse(const std::string& explanation) {
   fmt::print(stderr, "trimtab: {}; the step is left out ({} so far)\n", explanation, not_finite_);
 }
 
-bool StepGuard::take(double loss, double norm, const std::function<std::string()>& explain) {
-  if (!std::isfinite(loss) || !std::isfinite(norm)) {
-    refuse(explain());
-    return false;
-  }
-  if (options_.spike <= 0) return true;
+bool StepGuard::is_spike(double loss, double norm) {
+  if (options_.spike <= 0) return false;
   const bool of_loss = loss_.is_spike(loss, options_.spike, options_.window), of_norm = norm_.is_spike(norm, options_.spike, options_.window);
-  if (!of_loss && !of_norm) return true;
+  if (!of_loss && !of_norm) return false;
   ++spikes_;
   fmt::print(stderr, "trimtab: the {} of a step, {:.4g}, is more than {:g} deviations above those before; the step is left out ({} so far)\n", of_loss ? "loss" : "gradient norm",
              of_loss ? loss : norm, options_.spike, spikes_);
-  return false;
+  return true;
 }
 
 std::vector<std::pair<std::string, double>> StepGuard::metrics() const {

@@ -4,9 +4,9 @@
 // that a change that lasts is soon no spike. Skipped steps are logged (guard/not_finite, guard/spikes) and told on standard error.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +29,13 @@ class StepGuard {
   explicit StepGuard(const GuardBlock& options) : options_(options) {}
 
   // May this step be taken? `explain` is called when a number is not finite: it dumps the batch and says which tensor and where. RunError with
-  // that sentence under `stop`.
-  bool take(double loss, double norm, const std::function<std::string()>& explain);
+  // that sentence under `stop`. Does not allocate otherwise.
+  template <class Explain>
+  bool take(double loss, double norm, Explain&& explain) {
+    if (std::isfinite(loss) && std::isfinite(norm)) return !is_spike(loss, norm);
+    refuse(explain());
+    return false;
+  }
   // The same of a whole rollout, whose numbers are known to be bad.
   void refuse(const std::string& explanation);
 
@@ -43,6 +48,8 @@ class StepGuard {
     std::deque<double> values;
     bool is_spike(double value, double threshold, int64_t size);   // and remembers it
   };
+  bool is_spike(double loss, double norm);
+
   GuardBlock options_;
   Window loss_, norm_;
   int64_t not_finite_ = 0, spikes_ = 0;

@@ -28,11 +28,11 @@ double tree_squares(std::span<const float> values) {
 ShardedAdam::ShardedAdam(int64_t size, const AdamOptions& options, Ranks& ranks) : ranks_(ranks), size_(size), adam_(own_size(size, ranks), options) {}
 
 double ShardedAdam::squares(std::span<const float> gradient, std::span<double> more) {
-  std::vector<double> sums(more.begin(), more.end());
-  sums.push_back(tree_squares(ranks_.own_piece(gradient)));
-  ranks_.sum(std::span<double>(sums));
-  std::copy(sums.begin(), sums.end() - 1, more.begin());
-  return sums.back();
+  sums_.assign(more.begin(), more.end());
+  sums_.push_back(tree_squares(ranks_.own_piece(gradient)));
+  ranks_.sum(std::span<double>(sums_));
+  std::copy(sums_.begin(), sums_.end() - 1, more.begin());
+  return sums_.back();
 }
 
 void ShardedAdam::step(std::span<float> parameters, std::span<const float> gradient, double scale, double lr) {

@@ -34,6 +34,7 @@ class ShardedAdam {
   Ranks& ranks_;
   int64_t size_;
   Adam adam_;
+  std::vector<double> sums_;   // of squares(), kept between calls
 };
 
 // Sum of squares in double, by blocks of kRankBlock that are added in halves; not finite where a number is not.
