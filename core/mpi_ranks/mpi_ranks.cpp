@@ -3,7 +3,6 @@
 // The C interface alone: Open MPI's headers bring the C++ one of MPI 2 along, whose library Debian does not link.
 #define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
-#include <sched.h>
 #include <time.h>
 
 #include <chrono>
@@ -17,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int64_t kMostInOneCall = int64_t{1} << 28;   // numbers: MPI counts in int
-constexpr auto kSpin = std::chrono::microseconds(200);
+constexpr auto kSpin = std::chrono::microseconds(40);
 
 void check(int code, const char* what) {
   if (code == MPI_SUCCESS) return;
@@ -145,23 +144,19 @@ class MpiRanks final : public Ranks {
     for (int r = 0; r < size_; ++r) parts.push_back(std::span(all).subspan(n * r, n));
     tree_sum<T>(parts);
   }
-  // Polls: spins shortly, because most partners are microseconds away, then yields and sleeps, because where ranks share cores the
-  // partner needs this one.
+  // Polls: spins shortly, because most partners are microseconds away, then sleeps, because a sum that overlaps with backward must not take the
+  // processor from it, and where ranks share cores the partner needs this one.
   void wait(MPI_Request& request, const char* what, int64_t numbers) {
     const auto start = Clock::now();
-    for (int64_t turn = 0;; ++turn) {
+    for (;;) {
       int done = 0;
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), what);
       if (done) return;
       const auto waited = Clock::now() - start;
       if (waited < kSpin) continue;
       if (std::chrono::duration<double>(waited).count() > timeout_s_) fail(what, numbers);
-      if (waited < std::chrono::milliseconds(20)) {
-        sched_yield();
-      } else {
-        const timespec pause{.tv_sec = 0, .tv_nsec = 200'000};
-        nanosleep(&pause, nullptr);
-      }
+      const timespec pause{.tv_sec = 0, .tv_nsec = waited < std::chrono::milliseconds(20) ? 30'000 : 200'000};
+      nanosleep(&pause, nullptr);
     }
   }
   [[noreturn]] void fail(const char* what, int64_t numbers) {
