@@ -91,15 +91,15 @@ LanguageModel LanguageModel::create(const ArchitectureOptions& architecture, Tok
   return out;
 }
 
-void LanguageModel::save(const fs::path& folder) const {
+void save_model(const Transformer& transformer, const Tokenizer& tokenizer, const fs::path& folder) {
   replace_folder(folder, [&](const fs::path& fresh) {
-    transformer->write(fresh);
-    save_tokenizer(*tokenizer, fresh);
+    transformer.write(fresh);
+    save_tokenizer(tokenizer, fresh);
   });
 }
 
-void LanguageModel::save_adapter(const fs::path& folder) const {
-  replace_folder(folder, [&](const fs::path& fresh) { transformer->write_adapter(fresh); });
+void save_adapter(const Transformer& transformer, const fs::path& folder) {
+  replace_folder(folder, [&](const fs::path& fresh) { transformer.write_adapter(fresh); });
 }
 
 }  // namespace trimtab

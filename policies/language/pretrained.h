@@ -23,6 +23,11 @@ struct ArchitectureOptions {
   TransformerConfig config(const Tokenizer& tokenizer) const;
 };
 
+// Into `folder`, written beside and put in place by rename; an adapter is merged into the weights.
+void save_model(const Transformer& transformer, const Tokenizer& tokenizer, const std::filesystem::path& folder);
+// The adapter alone, in PEFT's layout, likewise. There must be one.
+void save_adapter(const Transformer& transformer, const std::filesystem::path& folder);
+
 struct LanguageModel {
   std::unique_ptr<Transformer> transformer;
   std::unique_ptr<Tokenizer> tokenizer;
@@ -31,10 +36,7 @@ struct LanguageModel {
   // tokenizer with more tokens than the model has rows.
   static LanguageModel load(const std::filesystem::path& path);
   static LanguageModel create(const ArchitectureOptions& architecture, TokenizerFiles tokenizer, uint64_t seed);
-  // Both into `folder`, written beside and put in place by rename; an adapter is merged into the weights.
-  void save(const std::filesystem::path& folder) const;
-  // The adapter alone, in PEFT's layout, likewise. There must be one.
-  void save_adapter(const std::filesystem::path& folder) const;
+  void save(const std::filesystem::path& folder) const { save_model(*transformer, *tokenizer, folder); }
 };
 
 }  // namespace trimtab

@@ -12,6 +12,7 @@
 #include <limits>
 #include <optional>
 
+#include "core/checkpoint_writer.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/launch.h"
@@ -33,7 +34,7 @@ class LanguageRun {
  public:
   LanguageRun(const Config& config, const TrainHooks& hooks)
       : hooks_(hooks), ranks_(*hooks.ranks), job_(config), pool_(thread_count(job_.run.threads)), model_(job_.make_model()),
-        folder_(hooks.run_folder / "checkpoints"), resumed_(folder_.load_latest()) {
+        folder_(hooks.run_folder / "checkpoints"), writer_(folder_), resumed_(folder_.load_latest()) {
     at::set_num_threads(1);   // threads are ours, so that sums have one order (scorer.h)
     // Activations come and go by the megabyte: kept by the allocator, their pages are not mapped anew each time (a tenth of an update).
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -52,6 +53,7 @@ class LanguageRun {
     const auto start = std::chrono::steady_clock::now();
     const int64_t first = steps_;
     while (phase_ < static_cast<int64_t>(job_.phases.size())) run_phase(job_.phases[phase_]);
+    writer_.finish();
     if (metrics_) metrics_->flush();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return {.steps = steps_, .seconds = seconds, .steps_per_second = static_cast<double>(steps_ - first) / std::max(seconds, 1e-9),
@@ -113,6 +115,7 @@ class LanguageRun {
       if (improved || last || stop || steps_ % job_.checkpoint.every == 0) save(improved);
       if (stop && phase_ < static_cast<int64_t>(job_.phases.size())) {
         if (metrics_) metrics_->flush();
+        writer_.finish();
         throw Interrupted(fmt::format("stopped at update {}; the same command goes on from there", steps_));
       }
     }
@@ -122,7 +125,7 @@ class LanguageRun {
   void evaluate_start() {
     LanguageLearner::Metrics values;
     bool last = false;
-    if (evaluate(values, last)) save_model();
+    if (evaluate(values, last) && ranks_.is_main()) model_of_now()();
     if (values.empty()) return;
     if (metrics_) metrics_->log(0, values);
     if (hooks_.on_metrics) hooks_.on_metrics(0, values);
@@ -181,10 +184,14 @@ class LanguageRun {
     if (hooks_.on_metrics) hooks_.on_metrics(steps_, values);
   }
 
-  void save_model() {
-    if (!ranks_.is_main()) return;
-    model_.save(hooks_.run_folder / "model");
-    if (model_.transformer->adapter()) model_.save_adapter(hooks_.run_folder / "adapter");
+  // Writes the model of now, whatever has become of it meanwhile. The tokenizer does not change.
+  std::function<void()> model_of_now() const {
+    const auto copy = std::make_shared<Transformer>(model_.transformer->copy_as(model_.transformer->flat().options()));
+    return [this, copy] {
+      at::set_num_threads(1);   // of this thread: merging an adapter gives the same bits
+      save_model(*copy, *model_.tokenizer, hooks_.run_folder / "model");
+      if (copy->adapter()) save_adapter(*copy, hooks_.run_folder / "adapter");
+    };
   }
 
   void save(bool best) {
@@ -202,9 +209,7 @@ class LanguageRun {
     if (best_step_ >= 0) checkpoint.counters["best_score"] = best_score_;
     if (!ranks_.is_main()) return;
     metrics_->flush();
-    if (best || best_step_ < 0) save_model();
-    folder_.save(checkpoint, job_.checkpoint.keep);
-    if (best) folder_.mark_best(steps_);
+    writer_.save(std::move(checkpoint), job_.checkpoint.keep, best, best || best_step_ < 0 ? model_of_now() : std::function<void()>());
   }
 
   const TrainHooks& hooks_;
@@ -213,6 +218,7 @@ class LanguageRun {
   Pool pool_;
   LanguageModel model_;
   CheckpointFolder folder_;
+  CheckpointWriter writer_;
   std::optional<Checkpoint> resumed_;
   int64_t phase_ = 0, phase_steps_ = 0, steps_ = 0, best_step_ = -1;
   double best_score_ = kNone, last_reward_ = 0;

@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-#include "core/checkpoint.h"
+#include "core/checkpoint_writer.h"
 #include "core/registry.h"
 #include "core/run_folder.h"
 #include "trainers/policy_gradient/learner.h"
@@ -70,6 +70,7 @@ class Trainer {
                                                            : fmt::format("nonfinite-rank{}", ranks_.rank())),
                   .ranks = &ranks_}),
         folder_(hooks.run_folder / "checkpoints"),
+        writer_(folder_),
         resumed_(folder_.load_latest()) {
     job_.check_agents();
     if (resumed_) {
@@ -88,6 +89,7 @@ class Trainer {
     const auto start = std::chrono::steady_clock::now();
     const int64_t first = state_.steps;
     while (state_.phase < static_cast<int64_t>(job_.phases.size())) run_phase(job_.phases[state_.phase]);
+    writer_.finish();
     if (metrics_) metrics_->flush();
     result_.steps = state_.steps;
     result_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -145,6 +147,7 @@ class Trainer {
       if (improved || last || stop || crossed(job_.checkpoint.every, per_update)) save(improved);
       if (stop && !(last && state_.phase == static_cast<int64_t>(job_.phases.size()))) {
         if (metrics_) metrics_->flush();
+        writer_.finish();
         throw Interrupted(
             fmt::format("stopped at step {}; the same command goes on from there", state_.steps));
       }
@@ -212,8 +215,7 @@ class Trainer {
     if (!ranks_.is_main()) return;
     state_.save(checkpoint.counters);
     metrics_->flush();
-    folder_.save(checkpoint, job_.checkpoint.keep);
-    if (best) folder_.mark_best(state_.steps);
+    writer_.save(std::move(checkpoint), job_.checkpoint.keep, best);
   }
 
   const TrainHooks& hooks_;
@@ -221,6 +223,7 @@ class Trainer {
   Job job_;
   Learner learner_;
   CheckpointFolder folder_;
+  CheckpointWriter writer_;
   std::optional<Checkpoint> resumed_;
   RunState state_;
   std::unique_ptr<Metrics> metrics_;
