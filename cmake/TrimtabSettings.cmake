@@ -19,6 +19,13 @@ endif()
 find_program(TRIMTAB_MOLD mold)
 if(TRIMTAB_MOLD)
   add_link_options(-fuse-ld=mold)
+  # Before 2.4 mold may give an executable whose read-only part begins on a page that is not there (its issue 1151): it
+  # does not start. Which one it meets depends on the length of the build folder's path.
+  execute_process(COMMAND ${TRIMTAB_MOLD} --version OUTPUT_VARIABLE mold_says)
+  string(REGEX MATCH "[0-9]+\\.[0-9.]+" mold_version "${mold_says}")
+  if(mold_version VERSION_LESS 2.4)
+    add_link_options(-Wl,-z,norelro)
+  endif()
 endif()
 
 add_compile_options(-Wall -Wextra)
