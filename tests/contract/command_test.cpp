@@ -132,6 +132,14 @@ TEST_F(CommandTest, GoldenExitCodes) {
   }
 }
 
+// A horizon of 0 is a whole episode: 500 steps of cart-pole, 4 instances, so 2000 rows in an update.
+TEST_F(CommandTest, DryRunPlansWholeEpisodes) {
+  const std::string config = file("plan.yaml", "run: {name: plan}\nenv: {type: cartpole}\ntrainer: {preset: ppo, steps: 5000, num_envs: 4, horizon: 0}\n");
+  const Answer answer = command({"train", config, "--dry-run"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_NE(answer.out.find("4 instances x horizon 500 = 2 000 per update"), std::string::npos) << answer.out;
+}
+
 TEST_F(CommandTest, TrainingAgainRecordsTheResume) {
   const std::string yaml =
       file("c.yaml", "run: {name: job, out: " + (folder_ / "runs").string() +

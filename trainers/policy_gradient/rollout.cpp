@@ -33,14 +33,18 @@ class Stopwatch {
 
 }  // namespace
 
+int64_t horizon_of(const TrainerOptions& t, const EnvSpec& spec) {
+  const int64_t horizon = t.horizon > 0 ? t.horizon : spec.time_limit;
+  if (horizon <= 0) {
+    throw ConfigError(fmt::format("environment '{}' has no time limit; set trainer.horizon to the steps of a rollout", spec.name));
+  }
+  return horizon;
+}
+
 Rollout::Rollout(const MakeEnvironment& make, const Options& options) : options_(options) {
   make_shards(make);
   const TrainerOptions& t = options_.trainer;
-  horizon_ = t.horizon > 0 ? t.horizon : spec_.time_limit;
-  if (horizon_ <= 0) {
-    throw ConfigError(fmt::format(
-        "environment '{}' has no time limit; set trainer.horizon to the steps of a rollout", spec_.name));
-  }
+  horizon_ = horizon_of(t, spec_);
   if (!t.reward.weights.empty() && t.reward.weights.size() != spec_.reward_terms.size()) {
     throw ConfigError(
         fmt::format("trainer.reward.weights has {} entries, environment '{}' has {} reward terms",

@@ -32,6 +32,9 @@ struct Actor {
   bool explores = true;
 };
 
+// Steps of an instance in a rollout: trainer.horizon, or a whole episode where that is 0; ConfigError when an episode has no end.
+int64_t horizon_of(const TrainerOptions& trainer, const EnvSpec& spec);
+
 class Rollout {
  public:
   using MakeEnvironment = std::function<std::unique_ptr<BatchEnvironment>(int64_t size)>;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/text.h"
+#include "trainers/policy_gradient/rollout.h"
 #include "trainers/run/job.h"
 
 namespace trimtab {
@@ -25,7 +26,7 @@ std::string phase_lines(const Job& job, const JobPhase& phase) {
   const std::unique_ptr<BatchEnvironment> environment = job.make_environment(phase, false, t.num_envs);
   if (job.eval.episodes > 0) job.make_environment(phase, true, 1);
   const EnvSpec& spec = environment->spec();
-  const int64_t rows = t.num_envs * t.horizon, updates = (phase.options.steps + rows - 1) / rows;
+  const int64_t horizon = horizon_of(t, spec), rows = t.num_envs * horizon, updates = (phase.options.steps + rows - 1) / rows;
   const int64_t parts = t.num_minibatches(rows), agents = static_cast<int64_t>(spec.agents.size());
   std::string out;
   double stored = 0;
@@ -34,7 +35,7 @@ std::string phase_lines(const Job& job, const JobPhase& phase) {
     stored += static_cast<double>(rows) * static_cast<double>(size_of(agent.observation) + agent.head.width() + 4) * sizeof(float);
   }
   if (t.has_critic()) out += fmt::format("critic '{}': {} numbers observed\n", t.critic, grouped_digits(size_of(spec.critic)));
-  out += fmt::format("rows: {} instances x horizon {} = {} per update for each of {}\n", t.num_envs, t.horizon, grouped_digits(rows), counted(agents, "agent"));
+  out += fmt::format("rows: {} instances x horizon {} = {} per update for each of {}\n", t.num_envs, horizon, grouped_digits(rows), counted(agents, "agent"));
   out += fmt::format("updates: {} of {} steps each, {} steps in all ({} asked for)\n", grouped_digits(updates), grouped_digits(rows), grouped_digits(updates * rows),
                      grouped_digits(phase.options.steps));
   out += fmt::format("optimiser steps: {} of about {} rows x {} = {} per network and update, {} in all{}\n", counted(parts, "minibatch"), grouped_digits(rows / parts),
