@@ -112,14 +112,14 @@ class RunOwner {
 // the main one owns the folder.
 json train_one(const Config& config, const fs::path& folder, bool fresh, Ranks& ranks) {
   const std::string resolved = resolve_config(config);
-  const json data = data_manifest(config);
   expect_same_on_all(ranks, "configuration", resolved);
-  expect_same_on_all(ranks, "data", data.dump(1));
   const auto finished = [&] { return !folder.empty() && !fresh && is_done(folder, resolved) ? read_file(folder / kSummaryName) : std::string(); };
   if (const std::string summary = ranks.from_main(finished); !summary.empty()) {
     if (ranks.is_main()) fmt::print("{}: already finished with this configuration; --new trains again\n", folder.string());
     return json::parse(summary);
   }
+  const json data = data_manifest(config);
+  expect_same_on_all(ranks, "data", data.dump(1));
   std::optional<RunOwner> owner;
   if (ranks.is_main()) owner.emplace(config, folder, resolved, data, fresh);
   const fs::path path = ranks.from_main([&] { return owner->path().string(); });

@@ -227,6 +227,12 @@ void CheckpointFolder::mark_best(int64_t step) {
   with_checkpoint_errors([&] { move_link(folder_, "best", folder_name(step)); });
 }
 
+void CheckpointFolder::go_on_from(int64_t step, bool best) {
+  if (linked_step(folder_, "latest") != step)
+    with_checkpoint_errors([&] { move_link(folder_, "latest", folder_name(step)); });
+  if (best && linked_step(folder_, "best") != step) mark_best(step);
+}
+
 std::optional<Checkpoint> CheckpointFolder::load_latest() const {
   const std::vector<int64_t> present = steps();
   for (auto it = present.rbegin(); it != present.rend(); ++it) {

@@ -38,6 +38,8 @@ class CheckpointFolder {
   // good.
   void save(const Checkpoint& checkpoint, int64_t keep);
   void mark_best(int64_t step);
+  // What a kill behind the checkpoint's rename has left undone, for who goes on from it: `latest` names it, and `best` where it is that.
+  void go_on_from(int64_t step, bool best);
   // The newest good one; nullopt when there is none at all; CheckpointError when there are some and every one
   // is damaged.
   std::optional<Checkpoint> load_latest() const;

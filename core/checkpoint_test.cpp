@@ -65,6 +65,28 @@ TEST(Checkpoint, KeepsTheNewestAndTheBest) {
   EXPECT_EQ(folder.steps(), (std::vector<int64_t>{5, 6}));
 }
 
+// As after a kill between the rename of step 2 and its links: who goes on from it sets them, and leaves what is right alone.
+TEST(CheckpointFolderLinks, AreSetByWhoGoesOn) {
+  const TemporaryFolder temporary;
+  const std::filesystem::path path = temporary.path() / "checkpoints";
+  CheckpointFolder folder(path);
+  for (const int64_t step : {1, 2}) {
+    Checkpoint checkpoint;
+    checkpoint.step = step;
+    folder.save(checkpoint, 3);
+  }
+  folder.mark_best(1);
+  std::filesystem::remove(path / "latest");
+  std::filesystem::create_symlink("step-000001", path / "latest");
+  std::filesystem::create_symlink("step-000002", path / "latest.tmp");
+  folder.go_on_from(2, false);
+  EXPECT_EQ(std::filesystem::read_symlink(path / "latest"), "step-000002");
+  EXPECT_EQ(std::filesystem::read_symlink(path / "best"), "step-000001");
+  EXPECT_FALSE(std::filesystem::is_symlink(path / "latest.tmp"));
+  folder.go_on_from(2, true);
+  EXPECT_EQ(std::filesystem::read_symlink(path / "best"), "step-000002");
+}
+
 TEST(Checkpoint, SavingAStepAgainReplacesItAndDropsLaterOnes) {
   const TemporaryFolder temporary;
   CheckpointFolder folder(temporary.path());

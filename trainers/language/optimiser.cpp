@@ -7,37 +7,32 @@
 namespace trimtab {
 namespace {
 
-bool finite(const at::Tensor& t) { return t.isfinite().all().item<bool>(); }
+// Name of the first parameter of which `part` holds a number that is not finite; empty when there is none.
+template <class Part>
+std::string first_not_finite(const Transformer& model, Part&& part) {
+  for (const auto& [name, parameter] : model.trainable_parameters())
+    if (!part(parameter).isfinite().all().template item<bool>()) return name;
+  return "";
+}
+
+std::string what_is_not_finite(const Transformer& model, double loss) {
+  if (const std::string name = first_not_finite(model, [](const at::Tensor& p) { return p.detach(); }); !name.empty()) return fmt::format("the weight '{}'", name);
+  if (!std::isfinite(loss)) return "the loss";
+  if (const std::string name = first_not_finite(model, [](const at::Tensor& p) { return p.grad(); }); !name.empty()) return fmt::format("the gradient of '{}'", name);
+  return "the gradient's norm";
+}
 
 }  // namespace
 
 FlatOptimiser::FlatOptimiser(const Transformer& model, const AdamOptions& options, const GuardBlock& guard, Ranks& ranks)
     : model_(model), ranks_(ranks), adam_(model.trainable().numel(), options, ranks), guard_(guard) {}
 
-// The first thing that is wrong: a weight, then a gradient, then the loss.
-std::string FlatOptimiser::explain(double loss, const std::function<std::string()>& dump) {
-  std::string what = std::isfinite(loss) ? "the gradient's norm" : "the loss";
-  for (const auto& [name, parameter] : model_.trainable_parameters()) {
-    if (finite(parameter.detach())) continue;
-    what = fmt::format("the weight '{}'", name);
-    break;
-  }
-  if (!what.starts_with("the weight") && std::isfinite(loss)) {
-    for (const auto& [name, parameter] : model_.trainable_parameters()) {
-      if (finite(parameter.grad())) continue;
-      what = fmt::format("the gradient of '{}'", name);
-      break;
-    }
-  }
-  return fmt::format("{} is not finite; lower trainer.lr, or look at the batch{}", what, ranks_.is_main() ? ": " + dump() : " that rank 0 has dumped");
-}
-
 double FlatOptimiser::step(double lr, double max_grad_norm, double loss, const std::function<std::string()>& dump) {
   const std::span<float> gradient = floats(model_.flat_gradient());
   const double norm = std::sqrt(adam_.squares(gradient));
   const bool take = guard_.take(loss, norm, [&] {
     ranks_.gather_pieces(gradient);
-    return explain(loss, dump);
+    return fmt::format("{} is not finite; lower trainer.lr, or look at the batch{}", what_is_not_finite(model_, loss), ranks_.is_main() ? ": " + dump() : " that rank 0 has dumped");
   });
   if (take) {
     const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / norm : 1;

@@ -78,8 +78,7 @@ class Trainer {
       state_.load(*resumed_);
     }
     if (!ranks_.is_main()) return;
-    // A kill between the checkpoint and its mark leaves the best one without it.
-    if (resumed_ && state_.best_step == resumed_->step) folder_.mark_best(state_.best_step);
+    if (resumed_) folder_.go_on_from(resumed_->step, state_.best_step == resumed_->step);
     if (hooks.on_start) hooks.on_start(state_.steps);
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, state_.steps);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "steps");
