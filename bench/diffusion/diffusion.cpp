@@ -7,7 +7,8 @@
 //
 // Says first what every way makes of the judged problems (an answer does not depend on batch or threads) and which ones are compared: those as
 // accurate as the best that commits one token per pass without a cache. Answers every round with their tokens/s and what rules take to decide.
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <iostream>

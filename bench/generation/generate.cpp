@@ -4,7 +4,9 @@
 //   bench_generate --model FOLDER --threads T --batch 8 --prompt 128 --new 128      a worker (bench/harness.py)
 //   bench_generate --make FOLDER --vocab 512                                        writes model and prompts, which both sides load
 //   bench_generate --roof                                                           measured bandwidth and peak, as JSON
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <ctime>
 #include <iostream>
@@ -31,7 +33,7 @@ TransformerConfig config_of(const Arguments& a) {
 // Weights several times larger than at the start of training: greedy answers that do not repeat one token.
 Transformer make_model(const Arguments& a) {
   Transformer model(config_of(a), 1);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(3);
   return model;

@@ -6,8 +6,9 @@
 //   dense         all rows with one adapter: two products
 //   materialise   for every agent V + scale Z B, then scaled_dot_product_attention, the heads of a group as query positions
 //   made          the same on values that were made before
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/version.h>
 
 #include <nlohmann/json.hpp>
 #include <string>

@@ -6,7 +6,8 @@
 //                       [--layers 4] [--heads 4] [--ragged 1] [--write FOLDER]
 #include <c10/core/CPUAllocator.h>
 #include <time.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <atomic>

@@ -4,7 +4,8 @@
 //   the same without --draft                                                              plain generation
 //   bench_speculative --target DIR --encode PROMPTS.jsonl --prompts FILE                  writes prompts as ids, which both sides read
 //   bench_speculative --lookup                                                            ns of the suffix tree per token, as JSON
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <iostream>

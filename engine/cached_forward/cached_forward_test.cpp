@@ -2,7 +2,9 @@
 #include "engine/cached_forward/cached_forward.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,7 +34,7 @@ TransformerConfig random_config(Draws& draws) {
 
 Transformer random_model(const TransformerConfig& c, Draws& draws) {
   Transformer model(c, draws.below(1000));
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(8);   // far from uniform attention
   return model;
@@ -61,8 +63,8 @@ double largest_difference(const at::Tensor& logits, const std::vector<std::vecto
 }
 
 at::Tensor own_logits(const Transformer& model, const std::vector<int32_t>& text) {
-  const torch::NoGradGuard no_grad;
-  const at::Tensor tokens = torch::tensor(std::vector<int64_t>(text.begin(), text.end()));
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens = at::tensor(std::vector<int64_t>(text.begin(), text.end()));
   Trie trie;
   trie.add(-1, static_cast<int64_t>(text.size()));
   return model.logits(tokens, trie);

@@ -2,7 +2,8 @@
 #include "engine/cached_forward/kv_quality.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <vector>
@@ -19,7 +20,7 @@ TEST(KvQuality, SixteenBitsCostNothingAndNarrowerMore) {
   c.vocab_size = 31, c.hidden_size = 48, c.num_layers = 2, c.num_heads = 4, c.num_kv_heads = 2, c.head_dim = 32, c.intermediate_size = 64;
   Transformer model(c, 3);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (const auto& [name, p] : model.parameters())
       if (p.dim() == 2) p.mul_(6);
   }

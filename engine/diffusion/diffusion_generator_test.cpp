@@ -3,7 +3,9 @@
 #include "engine/diffusion/diffusion_generator.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,7 +33,7 @@ TransformerConfig config_of(const std::string& family, int64_t vocab = 23) {
 // Weights large enough that attention and proposals are far from uniform.
 Transformer model_of(uint32_t index, const std::string& family = "llama", int64_t vocab = 23, float scale = 6) {
   Transformer model(config_of(family, vocab), test_seed() + index);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(scale);
   return model;
@@ -152,7 +154,7 @@ struct Said {   // of every position of the answer
   at::Tensor hidden, p;   // [length, hidden], [length, vocab]
 };
 Said model_says(const Transformer& model, const DiffusionModel& facts, const std::vector<int32_t>& prompt, std::span<const int32_t> tokens) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
   for (const int32_t t : tokens) ids.push_back(t < 0 ? facts.mask_id : t);
   const int64_t first = static_cast<int64_t>(prompt.size()) - (facts.shifted ? 1 : 0), total = static_cast<int64_t>(ids.size());
@@ -640,7 +642,7 @@ TEST(diffusion_generator, draws_have_the_models_law) {
   request.prompt = {1, 4, 2}, request.samples = 5000, request.max_tokens = 1, request.key = 5;
   Leftmost control;
   const DiffusionModel facts{.mask_id = kMask};
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor p = model_says(model, facts, request.prompt, std::vector<int32_t>{-1}).p[0];
   const at::Tensor law = at::softmax(at::log(p) / 0.7, 0);
   Pool pool(2);
@@ -689,7 +691,7 @@ TEST(diffusion_generator, refuses_what_cannot_be) {
   EXPECT_THROW(generate({.prompt = {1}, .begun = {{{1}, {0}}}}), DataError);
   EXPECT_THROW(generate({.prompt = {1}}, -1), ConfigError);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     model.flat().fill_(std::nanf(""));
   }
   EXPECT_THROW(generate({.prompt = {1}}), RunError);

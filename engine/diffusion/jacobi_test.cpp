@@ -2,7 +2,8 @@
 #include "engine/diffusion/jacobi.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -15,7 +16,7 @@ Transformer model_of(uint32_t index, float scale) {
   TransformerConfig c;
   c.vocab_size = 19, c.hidden_size = 32, c.num_layers = 2, c.num_heads = 2, c.num_kv_heads = 1, c.head_dim = 16, c.intermediate_size = 40, c.max_positions = 256;
   Transformer model(c, test_seed() + index);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(scale);
   return model;
@@ -56,7 +57,7 @@ TEST(jacobi, is_what_plain_generation_gives) {
 TEST(jacobi, right_guesses_settle_a_window_in_a_pass) {
   Transformer model = model_of(30, 1);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (const auto& [name, p] : model.parameters())
       if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight")) p.zero_();
     model.parameters().at("lm_head.weight").copy_(model.parameters().at("model.embed_tokens.weight"));

@@ -3,7 +3,9 @@
 #include "engine/generation/generator.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -35,7 +37,7 @@ TransformerConfig random_config(Draws& draws) {
 
 // Weights large enough that attention and the next token are far from uniform; biases that are not 0.
 void stir(const Transformer& model, Draws& draws, float scale = 8) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters()) {
     if (p.dim() == 2) p.mul_(scale);
     if (p.dim() == 1)
@@ -85,7 +87,7 @@ at::Tensor reference(const Transformer& model, const std::vector<int32_t>& promp
   ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
   Trie trie;
   trie.add(-1, static_cast<int64_t>(ids.size()));
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(at::tensor(ids, at::kLong), trie);
   return at::log_softmax(logits.narrow(0, static_cast<int64_t>(prompt.size()) - 1, static_cast<int64_t>(tokens.size())).to(at::kDouble) / temperature, -1);
 }
@@ -281,7 +283,7 @@ TEST(generator, top_k_and_top_p_leave_out_the_rest) {
 TEST(generator, a_tie_at_the_border_of_top_k_keeps_the_lower_ids) {
   const Transformer model(small(), 5);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     model.parameters().at("lm_head.weight").zero_();
   }
   GenerationRequest request{.prompt = {1}, .samples = 200, .max_tokens = 1};
@@ -400,7 +402,7 @@ TEST(generator, errors_say_what_is_wrong) {
 TEST(generator, logits_that_are_not_finite_stop_the_run) {
   for (const float poison : {NAN, INFINITY}) {
     const Transformer model(small(), 5);
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     model.parameters().at("lm_head.weight")[3][4] = poison;
     expect_error<RunError>(model, {.prompt = {1}, .samples = 40, .first_sample = 3}, "request 0, sample 3: the logits of token 0");
   }

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <memory>
 #include <string>
@@ -23,7 +24,7 @@ struct AdapterCase {
 
 // Biases that are not 0, and weights large enough that the next token is far from uniform.
 inline void stir_weights(const Transformer& model, Draws& draws, float scale = 8) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters()) {
     if (p.dim() == 2) p.mul_(scale);
     for (int64_t i = 0; p.dim() == 1 && i < p.numel(); ++i) p[i] += 0.2f * draws.normal();
@@ -55,7 +56,7 @@ inline const void* transposed(AdapterCase& c, const at::Tensor& matrix, LoraNumb
 // B normal with `deviation`; A by `seed`, so that adapters of one seed share it (0: drawn).
 inline AdapterCase adapter_case(const Transformer& base, const LoraConfig& lora, Draws& draws, float deviation, LoraNumbers numbers = LoraNumbers::kFloat,
                                 uint64_t seed = 0) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   AdapterCase c{base.with_adapter(lora, seed > 0 ? seed : draws.bits())};
   for (const auto& [name, p] : c.merged.trainable_parameters()) {
     for (int64_t i = 0; name.ends_with("lora_B.weight") && i < p.numel(); ++i) p.view(-1)[i] = deviation * draws.normal();
@@ -115,7 +116,7 @@ inline at::Tensor reference(const Transformer& model, const std::vector<int32_t>
   ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);
   Trie trie;
   trie.add(-1, static_cast<int64_t>(ids.size()));
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(at::tensor(ids, at::kLong), trie);
   return at::log_softmax(logits.narrow(0, static_cast<int64_t>(prompt.size()) - 1, static_cast<int64_t>(tokens.size())).to(at::kDouble), -1);
 }

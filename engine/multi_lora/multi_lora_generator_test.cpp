@@ -1,6 +1,8 @@
 // A mixed batch against Generator on every merged model, and its promises: the same bits whatever the company and the threads.
 #include "engine/multi_lora/multi_lora_generator.h"
 
+#include <ATen/Parallel.h>
+
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -2,6 +2,10 @@
 // and their promises: bits, bytes, errors.
 #include "engine/multi_lora/shared_agents.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -65,7 +69,7 @@ class DenseAgent {
   DenseAgent(const Transformer& base, const AdapterCase* adapter) : base_(base), adapter_(adapter), c_(base.config()) {}
 
   at::Tensor logprobs(const std::vector<int32_t>& text, const std::vector<int32_t>& tokens) {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     std::vector<int64_t> shared(text.begin(), text.end() - 1), own{text.back()};
     own.insert(own.end(), tokens.begin(), tokens.end() - 1);
     at::Tensor x = embed(shared), y = embed(own);

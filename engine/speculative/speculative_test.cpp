@@ -3,7 +3,9 @@
 #include "engine/speculative/speculative.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <map>
@@ -28,7 +30,7 @@ TransformerConfig config_of(int64_t vocab, int64_t hidden, int64_t layers) {
 // `scale`: how far from uniform the next token is.
 Transformer model_of(int64_t vocab, int64_t hidden, int64_t layers, uint64_t seed, float scale = 8) {
   Transformer model(config_of(vocab, hidden, layers), seed);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(scale);
   return model;
@@ -130,7 +132,7 @@ TEST_P(EveryDraft, SampledHasTheTargetsLaw) {
   request.prompt = {1, 4, 2, 1, 4}, request.samples = kSamples, request.key = 99, request.max_tokens = 3;
   std::vector<double> law;
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (int64_t a = 0; a < kVocab; ++a) {
       std::vector<int64_t> ids(request.prompt.begin(), request.prompt.end());
       ids.push_back(a);
@@ -208,7 +210,7 @@ TEST(speculative, refuses_what_makes_no_pair) {
   EXPECT_THROW(decoder.generate(std::span(&request, 1), {}, {}, 1, control, pool), DataError);
   Transformer broken = model_of(31, 32, 2, 1);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     broken.flat().fill_(std::nanf(""));
   }
   request.prompt.assign(5, 1);
@@ -227,7 +229,7 @@ TEST(draft_recorder, says_what_the_models_say) {
   ASSERT_EQ(r.episodes.size(), texts.size());
   const auto drafted = r.i64("draft_token", kDepth);
   const auto accept = r.f32("accept", kDepth), alpha = r.f32("alpha", kDepth), logprob = r.f32("logprob", kDepth), entropy = r.f32("entropy", kDepth), top = r.f32("top", kDepth);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const auto law = [](const Transformer& m, std::vector<int64_t> ids) {
     Trie trie;
     trie.add(-1, static_cast<int64_t>(ids.size()));

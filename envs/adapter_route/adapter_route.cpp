@@ -90,7 +90,7 @@ AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<Q
     : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
   const bool gated = options.reward.kind == "hierarchical";
   if (gated && options.mode == "recorded" && !source_->tells_form())
-    throw ConfigError("env.reward.kind hierarchical asks for the form of answers, and the tables have no column 'well_formed': add it (envs/adapter_route/README.md), or set env.reward.kind to additive");
+    throw ConfigError("env.reward.kind hierarchical asks for the form of answers, and the tables have no column 'well_formed': record them again (trimtab record adapters writes it), or set env.reward.kind to additive");
   if (!options.requests.log.empty()) log_.emplace(options.requests.log, options.requests.requests, *source_);
   for (int64_t a = 0; a < adapters(); ++a) prices_.push_back(options.w_latency * paging_.load_ms(a) / 1000 + options.w_bytes * static_cast<double>(paging_.bytes(a)) / 1e9);
   if (!options.prior.tables.empty()) {

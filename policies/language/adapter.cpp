@@ -1,7 +1,8 @@
 // A Transformer's adapter, and PEFT's folders of one: adapter_config.json beside adapter_model.safetensors, whose tensors are called
 // base_model.model.LAYER.lora_A.weight and base_model.model.LAYER.lora_B.weight.
 #include <fmt/ranges.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <set>
@@ -69,7 +70,7 @@ int64_t size_of(const std::vector<std::pair<std::string, std::vector<int64_t>>>&
 
 Transformer Transformer::with_adapter(const LoraConfig& lora, uint64_t seed) const {
   check_targets(lora, config_);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   Transformer out(config_, flat_, lora, at::zeros({size_of(adapter_shapes(lora, config_))}, flat_.options()));
   for (const auto& [name, parameter] : out.adapter_parameters_) {
     if (!name.ends_with("lora_A.weight")) continue;
@@ -84,7 +85,7 @@ Transformer Transformer::with_adapter(const LoraConfig& lora, uint64_t seed) con
 }
 
 Transformer Transformer::with_adapter(const std::filesystem::path& folder) const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const LoraConfig lora = LoraConfig::read(folder);
   const std::filesystem::path file = weights_of(folder);
   const TensorFile contents = read_safetensors(file);
@@ -106,7 +107,7 @@ Transformer Transformer::with_adapter(const std::filesystem::path& folder) const
 
 void Transformer::write_adapter(const std::filesystem::path& folder) const {
   TT_CHECK(lora_, "the model has no adapter");
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::filesystem::create_directories(folder);
   TensorFile file;
   file.metadata["format"] = "pt";
@@ -119,7 +120,7 @@ void Transformer::write_adapter(const std::filesystem::path& folder) const {
 }
 
 std::map<std::string, at::Tensor> Transformer::merged() const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> out = parameters_;
   if (!lora_) return out;
   for (const std::string& layer : adapted_layers(*lora_, config_)) {

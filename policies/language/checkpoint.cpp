@@ -1,6 +1,7 @@
 // Hugging Face folders: config.json beside model.safetensors, or beside shards and model.safetensors.index.json.
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <set>
 
@@ -90,7 +91,7 @@ void take(const std::string& name, const at::Tensor& value, const std::filesyste
 }  // namespace
 
 Transformer Transformer::read(const std::filesystem::path& folder, at::ScalarType dtype) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const TransformerConfig config = TransformerConfig::read(folder);
   const std::set<std::string> files = files_of(folder);
   // A config.json that promises more than the files hold must not make us allocate it.
@@ -120,7 +121,7 @@ Transformer Transformer::read(const std::filesystem::path& folder, at::ScalarTyp
 }
 
 void Transformer::write(const std::filesystem::path& folder, int64_t max_shard_bytes) const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::filesystem::create_directories(folder);
   std::vector<TensorFile> shards(1);
   int64_t filled = 0;

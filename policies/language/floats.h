@@ -1,7 +1,7 @@
 // An f32 tensor as the plain array that kernels, optimisers and files take.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <span>
 

@@ -1,7 +1,9 @@
 // Layers computed again in the backward, and the forward without a causal mask.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 
@@ -224,7 +226,7 @@ TEST(Forward, WithoutTheMaskEarlierRowsSeeLaterOnesOfTheirSegmentAlone) {
   trie.add(-1, 6), trie.add(-1, 5);
   const Transformer model(small("llama"), 1, at::kFloat, {.weight = 0.3, .embedding = 0.3});
   at::Tensor tokens = random_tokens(trie.num_rows, 35);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const bool causal : {true, false}) {
     const at::Tensor before = model.hidden(tokens, trie, {.causal = causal});
     at::Tensor other = tokens.clone();
@@ -243,7 +245,7 @@ TEST(Forward, ABlockSeesNothingOfItsNoisedTwinOrOfWhatFollows) {
   trie.add(trie.add(prompt, 2), 2);                 // rows 5, 6: clean; 7, 8: the block after it
   const Transformer model(small("llama"), 1, at::kFloat, {.weight = 0.3, .embedding = 0.3});
   const at::Tensor tokens = random_tokens(trie.num_rows, 36);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const auto changed_by = [&](int64_t row) {
     at::Tensor other = tokens.clone();
     other[row] = (other[row] + 1) % 23;

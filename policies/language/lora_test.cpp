@@ -2,7 +2,9 @@
 #include "policies/language/lora.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <fstream>
@@ -37,7 +39,7 @@ Transformer adapted(const Transformer& base, const LoraConfig& lora) {
 // A model with the adapter's merged weights as its own.
 Transformer merged_model(const Transformer& model) {
   Transformer out(model.config(), 1, model.flat().scalar_type());
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, value] : model.merged()) out.parameters().at(name).copy_(value);
   return out;
 }

@@ -1,7 +1,7 @@
 // Tensors of a safetensors file as ATen reads them.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <string>

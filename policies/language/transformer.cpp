@@ -1,6 +1,7 @@
 #include "policies/language/transformer.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <memory>
@@ -120,7 +121,7 @@ Transformer Transformer::copy_as(const at::TensorOptions& options) const {
 }
 
 Transformer Transformer::as_diffusion(const DiffusionConfig& diffusion) const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   TT_CHECK(!lora_, "an adapter goes beside the converted weights");
   TT_CHECK(diffusion.mask_id >= 0 && diffusion.mask_id <= config_.vocab_size, "mask id {}", diffusion.mask_id);
   TransformerConfig config = config_;
@@ -136,13 +137,13 @@ Transformer Transformer::as_diffusion(const DiffusionConfig& diffusion) const {
 }
 
 void Transformer::refresh(const Transformer& from) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   trainable().copy_(from.trainable());
 }
 
 Transformer::Transformer(TransformerConfig config, uint64_t seed, at::ScalarType dtype, Initialisation initial)
     : Transformer(config, at::zeros({count_parameters(config)}, dtype)) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, parameter] : parameters_) {
     if (parameter.dim() == 1) {
       parameter.fill_(name.ends_with("bias") ? 0.0 : 1.0);

@@ -4,7 +4,7 @@
 // (lora.h) they are frozen; then A and B, in a flat buffer of their own, are what trains.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <map>

@@ -3,7 +3,9 @@
 #include "policies/language/transformer.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <fstream>
@@ -27,7 +29,7 @@ const bool kOneThread = (at::set_num_threads(1), true);   // small problems
 // Weights large enough that attention is far from uniform.
 Transformer random_model(const std::string& family) {
   Transformer model(tiny(family), test_seed(), at::kDouble);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : model.parameters())
     if (p.dim() == 2) p.mul_(15);
   return model;

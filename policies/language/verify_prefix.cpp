@@ -1,6 +1,7 @@
 #include "policies/language/verify_prefix.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <vector>
 

@@ -2,7 +2,7 @@
 // at its first update (or at every one), because a wrong gradient trains on without a sign of it.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "policies/language/transformer.h"
 

@@ -1,7 +1,8 @@
 // The tiny models of golden/make_transformers.py, whose weights are a formula: what tests against Hugging Face's packages share.
 #pragma once
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -55,7 +56,7 @@ inline std::filesystem::path peers_python(const std::string& package) {
 inline double largest_error(const std::vector<int64_t>& tokens, const Transformer& model, const nlohmann::json& expected) {
   Trie trie;
   trie.add(-1, static_cast<int64_t>(tokens.size()));
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(at::tensor(tokens, at::kLong), trie).to(at::kDouble);
   double worst = 0;
   for (size_t r = 0; r < expected["rows"].size(); ++r) {

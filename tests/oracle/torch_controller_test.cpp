@@ -2,7 +2,9 @@
 // parameter's gradient, for random networks, masks and heads. The network is written here a second time from
 // controller.h's formula.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -230,7 +232,7 @@ void compare_gradients(const Controller& controller, std::map<std::string, torch
 }
 
 TEST(TorchController, PoliciesMatchAutograd) {
-  torch::set_num_threads(1);
+  at::set_num_threads(1);
   for (uint32_t test = 0; test < 84; ++test) {
     const Case c = random_case(test, false);
     SCOPED_TRACE("case " + std::to_string(test));
@@ -267,7 +269,7 @@ TEST(TorchController, PoliciesMatchAutograd) {
 }
 
 TEST(TorchController, CriticsMatchAutograd) {
-  torch::set_num_threads(1);
+  at::set_num_threads(1);
   for (uint32_t test = 0; test < 30; ++test) {
     Case c = random_case(test, true);
     c.options.residual.clear();

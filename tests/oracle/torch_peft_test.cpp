@@ -1,7 +1,7 @@
 // Adapters against PEFT: golden logits of tiny models with LoRA (golden/make_peft.py); and, where that package is installed beside the
 // peers, each reading what the other writes.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>

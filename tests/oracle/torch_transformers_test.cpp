@@ -2,7 +2,7 @@
 // against plain PyTorch: loss and gradients of a grouped batch (golden/make_grouped.py);
 // and, where that package is installed beside the peers, transformers loading what we write.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <cmath>
 #include <cstdio>

@@ -1,8 +1,9 @@
 // Training of the routers of a mixture over adapters (policies/language/adapter_mixture; DynMoLE, arXiv 2504.00661) on worked examples of
 // several tasks: next-token loss plus the routers' own. The model of the run is the frozen base, so its `eval/` figures are the base's; the
 // mixture's are `mixture/`, and the best mixture so far lies in RUN/mixture, whole but for the base.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,12 +12,11 @@
 
 #include "core/error.h"
 #include "core/registry.h"
-#include "engine/generation/ending.h"
 #include "policies/language/adapter_mixture/mixture.h"
 #include "policies/language/floats.h"
 #include "policies/language/ops/linear_logprob.h"
+#include "trainers/language/evaluate.h"
 #include "trainers/language/packing.h"
-#include "trainers/language/prompt.h"
 #include "trainers/language/worked_examples.h"
 
 namespace trimtab {
@@ -221,33 +221,12 @@ class AdapterMixtureLearner final : public LanguageLearner {
 
   // The likeliest answers to the validation problems, and how many the verifier takes.
   Answers answer(const AdapterMixture& mixture) const {
-    const Tokenizer& tokenizer = *context_.model->tokenizer;
     const std::vector<Problem> asked = problems();
-    std::vector<std::vector<int32_t>> prompts;
-    for (const Problem& p : asked) {
-      prompts.push_back(context_.environment->prompt_tokens(tokenizer, p));
-      check_prompt(prompts.back(), options_.max_tokens, *context_.model->transformer, "evaluation, " + named(p));
-    }
-    const StopRules stop{context_.environment->stop_ids(tokenizer), context_.environment->stop_strings(), &tokenizer};
-    const Ending ending(stop, mixture.config().vocab_size);
-    std::vector<Completion> completions(prompts.size());
-    for (Completion& c : completions) c.finish = Finish::kUnfinished;
-    std::vector<std::string> tails(prompts.size()), texts;
-    Answers out;
-    for (const auto& reply : mixture.complete(prompts, options_.max_tokens, [&](size_t i, std::span<const int32_t> tokens) {
-           completions[i].tokens.push_back(tokens.back());
-           return ending.reached(completions[i], tails[i], tokens.size() - 1, options_.max_tokens);
-         })) {
-      texts.push_back(tokenizer.decode(reply, {.skip_special = true}));
-      out.tokens += static_cast<double>(reply.size()) / static_cast<double>(prompts.size());
-    }
-    const std::vector<Verdict> verdicts = context_.environment->score(asked, texts);
+    const LanguageEvaluation e = evaluate_language(*context_.model, *context_.environment,
+                                                   {.problems = asked, .sampling = {.max_tokens = options_.max_tokens, .temperature = 0}, .progress = {}, .mixture = &mixture}, *context_.pool);
+    Answers out{.accuracy = e.accuracy(), .tokens = e.mean_tokens(), .by_tier = {}, .solved = {e.solved.begin(), e.solved.end()}};
     std::map<int, double> count;
-    for (size_t i = 0; i < asked.size(); ++i) {
-      const double solved = verdicts[i].outcome >= 1;
-      out.solved.push_back(solved > 0);
-      out.accuracy += solved / static_cast<double>(asked.size()), out.by_tier[asked[i].tier] += solved, ++count[asked[i].tier];
-    }
+    for (size_t i = 0; i < asked.size(); ++i) out.by_tier[asked[i].tier] += e.solved[i], ++count[asked[i].tier];
     for (auto& [tier, solved] : out.by_tier) solved /= count[tier];
     if (count.size() < 2) out.by_tier.clear();
     return out;

@@ -8,6 +8,7 @@
 #include "policies/language/pretrained.h"
 #include "trainers/language/job.h"
 #include "trainers/language/test_support.h"
+#include "trainers/language_tools.h"
 
 namespace trimtab {
 namespace {
@@ -69,6 +70,56 @@ TEST_F(AdapterMixtureRun, IsTheSameForAnyThreadsAndAfterAStop) {
   with.push_back("run.threads=1");
   train_in(one.path(), yaml(), with);
   EXPECT_EQ(routers(whole.path()), routers(one.path()));
+}
+
+// `generate` and `eval` take such a run for its mixture, not for the frozen base that lies beside it.
+TEST_F(AdapterMixtureRun, AnswersWhereToolsTakeTheRun) {
+  const TemporaryFolder run;
+  train_in(run.path(), yaml(), options());
+  Config config = Config::parse(yaml(), "tiny");
+  for (const std::string& text : options()) config.apply(text);
+  write_file_atomically(run.path() / "config.yaml", LanguageJob(config).resolved());
+
+  const LanguageTools& tools = Registry<LanguageTools>::instance().get("libtorch", "language tools");
+  GenerateOrder order{.model = {run.path().string()}, .prompts = {}, .max_tokens = 9, .temperature = 0};
+  for (const char* text : {"1+2=", "3+4=", "9-5=", "2+2-1=", "7="}) order.prompts.push_back({.place = "a test", .text = text, .tokens = {}});
+  const std::vector<GeneratedText> texts = tools.generate(order);
+  ASSERT_EQ(texts.size(), 5u);
+  const LanguageModel base_model = LanguageModel::load(base());
+  const AdapterMixture mixture = AdapterMixture::read(*base_model.transformer, run.path() / "mixture");
+  for (const GeneratedText& t : texts) {
+    std::vector<int32_t> all = mixture.complete(std::span(&t.prompt_tokens, 1), 9, [](size_t, std::span<const int32_t>) { return false; })[0];
+    ASSERT_FALSE(t.tokens.empty());
+    EXPECT_TRUE(t.stopped || t.tokens.size() == 9);
+    all.resize(t.tokens.size());
+    EXPECT_EQ(t.tokens, all);
+  }
+  order.model.path = base().string();
+  const std::vector<GeneratedText> of_base = tools.generate(order);
+  bool differ = false;
+  for (size_t i = 0; i < 5; ++i) differ = differ || of_base[i].tokens != texts[i].tokens;
+  EXPECT_TRUE(differ);
+
+  LanguageEvaluationOrder evaluation{.config = config, .runs = {{run.path().string()}}, .start = base().string(), .files = {}, .allow_validation = false, .episodes = 6, .max_tokens = 9};
+  const LanguageScores scores = tools.evaluate(evaluation);
+  ASSERT_EQ(scores.policies.size(), 3u);
+  EXPECT_EQ(scores.policies[0].policy.name, "greedy");
+  EXPECT_EQ(scores.policies[1].policy.name, "start");
+  for (const auto& policy : scores.policies) EXPECT_EQ(policy.values[0][0].size(), 6u);
+
+  const auto refused = [&](GenerateOrder wrong) -> std::string {
+    try {
+      tools.generate(wrong);
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  order.model.path = run.path().string();
+  GenerateOrder drawn = order, older = order;
+  drawn.temperature = 1, older.model.checkpoint = "2";
+  EXPECT_NE(refused(drawn).find("--temperature 0"), std::string::npos);
+  EXPECT_NE(refused(older).find("--checkpoint"), std::string::npos);
 }
 
 TEST_F(AdapterMixtureRun, MistakesAreNamed) {

@@ -1,7 +1,8 @@
 #include "trainers/language/adapter_tables.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -67,13 +68,26 @@ std::unique_ptr<TextEnvironment> environment_of(const AdapterTableOrder& order) 
 
 fs::path adapter_folder(const std::string& path) { return fs::exists(fs::path(path) / "adapter") ? fs::path(path) / "adapter" : fs::path(path); }
 
-std::vector<double> scored(const LanguageModel& model, TextEnvironment& environment, const std::vector<Problem>& problems, const AdapterTableOrder& order, const std::string& label,
+// Per problem, means over its samples. An answer that scores is in a form that the verifier takes, boxed or not.
+struct Scores {
+  std::vector<float> quality, well_formed;
+};
+
+Scores scored(const LanguageModel& model, TextEnvironment& environment, const std::vector<Problem>& problems, const AdapterTableOrder& order, const std::string& label,
                            Pool& pool) {
   const LanguageEvaluation e = evaluate_language(model, environment,
                                                  {.problems = problems, .samples = order.samples, .sampling = {.max_tokens = order.max_tokens, .temperature = order.temperature},
                                                   .seed = order.seed, .progress = reply_progress(label, std::ssize(problems) * order.samples)}, pool);
-  std::vector<double> out(problems.size());
-  for (size_t i = 0; i < e.outcome.size(); ++i) out[i / order.samples] += std::clamp(e.outcome[i], 0.0, 1.0) / static_cast<double>(order.samples);
+  Scores out;
+  for (size_t p = 0; p < problems.size(); ++p) {
+    double quality = 0, formed = 0;
+    for (size_t i = p * order.samples; i < (p + 1) * order.samples; ++i) {
+      quality += std::clamp(e.outcome[i], 0.0, 1.0);
+      formed += e.well_formed[i] || e.outcome[i] > 0;
+    }
+    out.quality.push_back(static_cast<float>(quality / static_cast<double>(order.samples)));
+    out.well_formed.push_back(static_cast<float>(formed / static_cast<double>(order.samples)));
+  }
   return out;
 }
 
@@ -86,7 +100,7 @@ RecordedColumn column(const std::string& doc, int64_t rows, int64_t width, const
 }  // namespace
 
 std::vector<float> embed_prompts(const Transformer& model, const std::vector<std::vector<int32_t>>& prompts, int64_t size) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor onto = projection(model.config().hidden_size, size);
   std::vector<float> out;
   for (size_t first = 0; first < prompts.size();) {
@@ -125,10 +139,10 @@ Recording record_adapters(const AdapterTableOrder& order) {
 
   const int64_t rows = std::ssize(prompts), models = std::ssize(order.adapters) + 1;
   Pool pool(thread_count(order.threads));
-  std::vector<float> quality(rows * models);
+  std::vector<float> quality(rows * models), well_formed(rows * models);
   std::vector<std::string> names, ranks;
-  const auto put = [&](int64_t number, const std::vector<double>& scores) {
-    for (int64_t r = 0; r < rows; ++r) quality[r * models + number] = static_cast<float>(scores[r]);
+  const auto put = [&](int64_t number, const Scores& scores) {
+    for (int64_t r = 0; r < rows; ++r) quality[r * models + number] = scores.quality[r], well_formed[r * models + number] = scores.well_formed[r];
   };
   put(models - 1, scored(model, *environment, asked.problems, order, "base", pool));
   const std::vector<float> embeddings = embed_prompts(*model.transformer, prompts, order.embedding);
@@ -146,7 +160,8 @@ Recording record_adapters(const AdapterTableOrder& order) {
                {"samples", std::to_string(order.samples)}, {"temperature", fmt::format("{}", order.temperature)}};
   out.columns["embedding"] = column("of the prompt", rows, order.embedding, embeddings);
   out.columns["quality"] = column("of the answer of each adapter, the base model's last", rows, models, quality);
-  out.columns["quality"].low = 0, out.columns["quality"].high = 1;
+  out.columns["well_formed"] = column("share of these answers in the form asked for", rows, models, well_formed);
+  for (const char* share : {"quality", "well_formed"}) out.columns[share].low = 0, out.columns[share].high = 1;
   return out;
 }
 

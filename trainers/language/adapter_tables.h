@@ -3,7 +3,8 @@
 //
 // A prompt's embedding is the mean over its tokens of the base model's last hidden states (after the last norm), projected by a fixed Gaussian matrix
 // with entries of variance 1 / hidden size, drawn by key: it is fitted on no file, so tables of training and of held-out prompts share one space.
-// Quality is what the environment's verifier says of the answer, cut to [0, 1]: the share of `samples` that it takes for right, or the greedy answer alone.
+// Quality is what the environment's verifier says of the answer, cut to [0, 1]: the share of `samples` that it takes for right, or the greedy answer alone;
+// well_formed the share of them in the form asked for, where an answer that scores is one.
 #pragma once
 
 #include <vector>

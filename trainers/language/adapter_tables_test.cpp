@@ -94,9 +94,16 @@ TEST_F(AdapterTables, QualityIsTheVerdictOnEachAdaptersAnswer) {
   sampled.samples = 8, sampled.temperature = 1;
   const Recording table = record_adapters(sampled);
   const std::span<const float> quality = table.f32("quality", 3);
+  const std::span<const float> formed = table.f32("well_formed", 3);
   const std::vector<double> outcome = answered().outcome;
   EXPECT_GT(std::accumulate(outcome.begin(), outcome.end(), 0.0), 0);
-  for (int64_t r = 0; r < 3; ++r) EXPECT_NEAR(quality[r * 3], std::accumulate(outcome.begin() + 8 * r, outcome.begin() + 8 * r + 8, 0.0) / 8, 1e-6);
+  for (int64_t r = 0; r < 3; ++r) {
+    EXPECT_NEAR(quality[r * 3], std::accumulate(outcome.begin() + 8 * r, outcome.begin() + 8 * r + 8, 0.0) / 8, 1e-6);
+    const auto in_form = [&](size_t i) { return outcome[i] > 0 || boxed_answer(replies[i]).has_value() || hash_answer(replies[i]).has_value(); };
+    int shares = 0;
+    for (size_t i = 8 * r; i < 8 * r + 8; ++i) shares += in_form(i);
+    EXPECT_FLOAT_EQ(formed[r * 3], static_cast<float>(shares) / 8);
+  }
 }
 
 TEST_F(AdapterTables, AnEmbeddingIsThePromptsOwn) {

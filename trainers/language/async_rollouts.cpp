@@ -1,7 +1,8 @@
 #include "trainers/language/async_rollouts.h"
 
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <chrono>
 
@@ -57,7 +58,7 @@ void AsyncRollouts::serve(const Request& request) {
   LanguageRollout::Result result;
   std::exception_ptr failure;
   try {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     sampler_.trainable().copy_(request.weights);
     result = rollout_.collect(request.update, request.version);
   } catch (...) {

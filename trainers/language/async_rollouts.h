@@ -5,6 +5,7 @@
 // update u - staleness, always, so a run repeats itself to the bit, whatever the threads do.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <condition_variable>
 #include <deque>
 #include <exception>

@@ -1,4 +1,7 @@
 // Masked diffusion training: the loss by hand, its weights, what each key does, conversion of a causal run, and that it learns.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -195,7 +198,7 @@ TEST(OneTokenPerPass, CommitsTheMostConfidentTokenOfThePass) {
       std::vector<GenerationRequest> requests;
       for (uint64_t i = 0; i < 20; ++i) requests.push_back({.prompt = random_texts(draws, 1)[0].prompt, .key = i});
       const std::vector<Completion> ours = decode_one_token_per_pass(model, requests, {.max_tokens = 6, .temperature = 0}, {}, 1, pool);
-      const torch::NoGradGuard no_grad;
+      const at::NoGradGuard no_grad;
       for (size_t r = 0; r < requests.size(); ++r) {
         const auto prompt = static_cast<int64_t>(requests[r].prompt.size());
         std::vector<int64_t> ids(requests[r].prompt.begin(), requests[r].prompt.end());

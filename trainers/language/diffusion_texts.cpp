@@ -1,5 +1,7 @@
 #include "trainers/language/diffusion_texts.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 

@@ -8,7 +8,8 @@
 //                       Decoding, arXiv 2310.07177)
 //
 // Replies are the target's own, sampled anew in every update (texts: target), or those of the environment's corpus.
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <numeric>
@@ -83,7 +84,7 @@ class DistillLearner final : public LanguageLearner {
   }
   // What it is for: how many of its tokens the target would take, in replies to problems that no update draws.
   Metrics evaluate() override {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     double acceptance = 0, tokens = 0;
     if (validation_.empty()) validation_ = batches_of(sampled(Split::kValidation, 0));   // the target's replies stay what they are
     for (const MicroBatch& b : validation_) {
@@ -151,7 +152,7 @@ class DistillLearner final : public LanguageLearner {
   Sums learn(const Transformer& student, const MicroBatch& b, int64_t update, int64_t number, int64_t scored) const {
     at::Tensor log_p, behind;
     {
-      const torch::NoGradGuard no_grad;
+      const at::NoGradGuard no_grad;
       log_p = log_law(*teacher_.transformer, b, options_.temperature);
       if (reference_ != nullptr) behind = -kl_rows(log_p, log_law(*reference_->transformer, b, options_.temperature));
     }
@@ -159,7 +160,7 @@ class DistillLearner final : public LanguageLearner {
     const at::Tensor weight = weights(log_p, log_q.detach(), kl.detach(), behind, update, number);
     const double share = options_.tokens == "selective" ? options_.share : 1;   // so that a step is as long whatever the share
     ((kl * weight).sum() / (static_cast<double>(scored) * share)).backward();
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     return {kl.sum().item<double>(), at::minimum(log_p.exp(), log_q.exp()).sum().item<double>(), weight.sum().item<double>()};
   }
 

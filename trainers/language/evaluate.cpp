@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "trainers/language/diffusion_decode.h"
+#include "trainers/language/mixture_replies.h"
 #include "trainers/language/prompt.h"
 #include "trainers/language/shared_work.h"
 
@@ -29,6 +30,7 @@ std::vector<Completion> complete(const LanguageModel& model, const TextEnvironme
   const StopRules stop{environment.stop_ids(*model.tokenizer), environment.stop_strings(), model.tokenizer.get()};
   const std::vector<GenerationRequest> requests = requests_of(model, environment, r);
   return complete_over_ranks(requests, *r.ranks, [&](std::span<const GenerationRequest> own) {
+    if (r.mixture) return complete_with_mixture(*r.mixture, own, r.sampling.max_tokens, stop, r.progress);
     if (!model.transformer->config().diffusion.enabled()) return Generator(*model.transformer).generate(own, r.sampling, stop, r.seed, pool, r.progress);
     return decode_one_token_per_pass(*model.transformer, own, r.sampling, stop.ids, r.seed, pool, r.progress);
   });
@@ -58,6 +60,7 @@ LanguageEvaluation evaluate_language(const LanguageModel& model, TextEnvironment
   for (const Verdict& verdict : score_over_ranks(environment, problems, out.text, *request.ranks)) {
     out.outcome.push_back(verdict.outcome);
     out.solved.push_back(verdict.outcome >= 1);
+    out.well_formed.push_back(verdict.well_formed);
   }
   return out;
 }

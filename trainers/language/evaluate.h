@@ -16,6 +16,8 @@
 
 namespace trimtab {
 
+class AdapterMixture;
+
 struct LanguageEvaluationRequest {
   std::span<const Problem> problems;
   int64_t samples = 1;        // per problem
@@ -23,6 +25,7 @@ struct LanguageEvaluationRequest {
   uint64_t seed = 1;
   std::function<void(int64_t tokens, int64_t finished)> progress;   // of this rank
   Ranks* ranks = &one_process();   // share the problems; every rank gets all replies
+  const AdapterMixture* mixture = nullptr;   // answers instead of the model alone, which is its base: one greedy sample
 };
 
 // All per reply, [problems, samples] row by row.
@@ -30,6 +33,7 @@ struct LanguageEvaluation {
   int64_t samples = 1;
   std::vector<double> outcome;      // the verifier's
   std::vector<uint8_t> solved;      // outcome >= 1
+  std::vector<uint8_t> well_formed; // the verifier found an answer in the form asked for
   std::vector<uint8_t> truncated;   // the token limit ended it
   std::vector<int64_t> tokens;      // stop token included
   std::vector<std::string> text;

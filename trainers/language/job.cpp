@@ -1,5 +1,7 @@
 #include "trainers/language/job.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <thread>
 

@@ -1,6 +1,7 @@
 // A language run's configuration, read and checked: the blocks of the one YAML shape, where `policy` names a model.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <memory>
 #include <string>
 #include <vector>

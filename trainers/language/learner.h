@@ -2,6 +2,7 @@
 // the run around them (job.h, run.cpp) does phases, evaluation, checkpoints and metrics.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -92,8 +93,6 @@ class FlatOptimiser {
   void load(const Checkpoint& checkpoint);
 
  private:
-  std::string explain(double loss, const std::function<std::string()>& dump);
-
   const Transformer& model_;
   Ranks& ranks_;
   ShardedAdam adam_;

@@ -1,4 +1,6 @@
 // Runs that train an adapter beside frozen weights: what they write, resuming, what starts from it; and runs with layers computed again.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "core/checkpoint.h"
@@ -36,7 +38,7 @@ class LoraRun : public testing::Test {
 };
 
 at::Tensor logits(const Transformer& model) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   Trie trie;
   trie.add(-1, 8);
   return model.logits(at::arange(8), trie);

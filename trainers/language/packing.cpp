@@ -1,5 +1,7 @@
 #include "trainers/language/packing.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cstdint>
 

@@ -6,7 +6,7 @@
 // for them. So the derivative of a stem's token is the sum over the leaves it serves, which is their number times their mean.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <span>

@@ -1,6 +1,8 @@
 // Packing: every reply once, within the budget, and the same losses and gradients however a batch is cut.
 #include "trainers/language/packing.h"
 
+#include <ATen/ATen.h>
+
 #include <gtest/gtest.h>
 
 #include "core/random.h"

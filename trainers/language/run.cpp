@@ -4,8 +4,8 @@
 // evaluated), which `generate`, `eval`, another run's `policy.model` and transformers read. Where an adapter trains, it is merged in
 // there and lies alone in `adapter/`, as PEFT has it.
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <malloc.h>
-#include <torch/torch.h>
 
 #include <chrono>
 #include <cmath>
@@ -40,10 +40,9 @@ class LanguageRun {
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (resumed_) restore();
-    expect_same_on_all(ranks_, "model", hash_bytes(bytes_of(model_.transformer->trainable())));
+    if (ranks_.size() > 1) expect_same_on_all(ranks_, "model", hash_bytes(bytes_of(model_.transformer->trainable())));
     if (!ranks_.is_main()) return;
-    // A kill between the checkpoint and its mark leaves the best one without it.
-    if (resumed_ && best_step_ == resumed_->step) folder_.mark_best(best_step_);
+    if (resumed_) folder_.go_on_from(resumed_->step, best_step_ == resumed_->step);
     if (hooks.on_start) hooks.on_start(steps_);
     metrics_ = std::make_unique<Metrics>(hooks.run_folder, steps_);
     if (hooks.progress) progress_ = std::make_unique<Progress>(job_.run.name, job_.total_steps(), "updates");

@@ -1,4 +1,5 @@
 // Language runs as a whole, on models of a few thousand parameters: resuming, threads, what each preset's keys do.
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "core/checkpoint.h"

@@ -1,7 +1,9 @@
 #include "trainers/language/scorer.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "policies/language/floats.h"
 #include "policies/language/ops/linear_logprob.h"
@@ -55,7 +57,7 @@ void Scorer::copy_backward(std::span<const MicroBatch> batches, double temperatu
     learn(copy, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
     sum.add_(copy.flat_gradient());
   }
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor found = here(sum);
   shards_.ranks().sum_scatter(floats(found));
   model_.flat_gradient().add_(found);
@@ -70,7 +72,7 @@ void Scorer::score(std::span<const MicroBatch> batches, double temperature, cons
   const Transformer& model = copy_ ? computing() : model_;
   const auto one = [&](int64_t i) {
     if (!shards_.owns(i)) return;
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     const Scored scored = forward(model, batches[i], temperature, forward_);
     const at::Tensor logp = here(scored.logp), entropy = here(scored.entropy);
     const at::Tensor d_logp = at::zeros_like(logp), d_entropy = at::zeros_like(entropy);

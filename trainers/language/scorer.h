@@ -4,6 +4,7 @@
 // model keeps the f32 masters, the copy is made from them anew at every call, and gradients add up in f32 (mixed precision, arXiv 1710.03740).
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <functional>
 #include <optional>
 #include <span>

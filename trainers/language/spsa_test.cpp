@@ -1,5 +1,6 @@
 // Trainer `spsa`: its byte, convergence on a quadratic, ranks that exchange bytes alone, and language models whose weights come back
 // bit-equal from the log, from a checkpoint and on any number of threads.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 

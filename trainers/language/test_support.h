@@ -1,7 +1,7 @@
 // What tests of language runs share: a tiny run, and its metrics.
 #pragma once
 
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
 
 #include <map>
 #include <string>

@@ -20,6 +20,7 @@
 #include "policies/tokenizer/chat.h"
 #include "trainers/language/adapter_tables.h"
 #include "trainers/language/job.h"
+#include "trainers/language/mixture_replies.h"
 #include "trainers/language/prompt.h"
 
 namespace trimtab {
@@ -124,6 +125,11 @@ std::vector<Completion> complete(const GenerateOrder& order, const LanguageModel
   const SamplingOptions sampling{.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p};
   if (!order.adapters.empty()) return complete_with_adapters(order, model, requests, sampling, pool, errors);
   if (!order.draft.path.empty() || !order.drafter.empty()) return complete_speculatively(order, model, requests, sampling, pool);
+  if (const auto mixture = mixture_of(order.model, *model.transformer)) {
+    if (order.temperature > 0 || order.samples > 1)
+      throw ConfigError(fmt::format("{}: is a mixture over adapters, which gives its likeliest reply alone: give --temperature 0 and one sample, or the base's run to have samples of the base", order.model.path));
+    return complete_with_mixture(*mixture, requests, sampling.max_tokens, stop_rules(order, model), reply_progress("generating", std::ssize(requests)));
+  }
   return Generator(*model.transformer)
       .generate(requests, sampling, stop_rules(order, model), order.seed, pool, reply_progress("generating", static_cast<int64_t>(requests.size()) * order.samples));
 }
@@ -227,6 +233,8 @@ LanguageModel load_model(const ModelChoice& choice) {
     throw ConfigError(fmt::format("{}: has no checkpoint '{}', it is no run; leave --checkpoint out",
                                   choice.path, choice.checkpoint));
   if (choice.checkpoint == "best") return LanguageModel::load(path);
+  if (fs::exists(path / "mixture"))
+    throw ConfigError(fmt::format("{}: has its best mixture alone, not checkpoint '{}'; leave --checkpoint out", choice.path, choice.checkpoint));
   // A checkpoint holds what trained: beside an adapter, that alone.
   LanguageModel model = fs::exists(path / "adapter")
                             ? LanguageJob(Config::load(path / "config.yaml")).make_model()

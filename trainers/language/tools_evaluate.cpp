@@ -13,6 +13,7 @@
 #include "core/sha256.h"
 #include "trainers/language/evaluate.h"
 #include "trainers/language/job.h"
+#include "trainers/language/mixture_replies.h"
 #include "trainers/language/tools.h"
 
 namespace trimtab {
@@ -143,19 +144,28 @@ class RunEvaluation {
                        .policies = {},
                        .temperature = temperature(),
                        .max_tokens = max_tokens()};
-    out.policies = {policy("sampled", "learned"), policy("greedy", "learned")};
-    for (const ModelChoice& run : order_.runs)
-      add(load_model(run), label_of(run), out.policies[0], out.policies[1]);
+    LanguageScores::Policy sampled = policy("sampled", "learned"), greedy = policy("greedy", "learned");
+    for (const ModelChoice& run : order_.runs) add(run, sampled, greedy);
+    if (!sampled.values[0].empty()) out.policies.push_back(std::move(sampled));
+    out.policies.push_back(std::move(greedy));
     if (order_.start.empty()) return out;
-    out.policies.push_back(policy("start", "baseline"));
-    out.policies.push_back(policy("start_greedy", "baseline"));
+    LanguageScores::Policy start = policy("start", "baseline"), start_greedy = policy("start_greedy", "baseline");
     // A new adapter changes nothing yet; one from a folder does.
-    add(job_.policy.adapter.empty() ? load_model({.path = order_.start}) : job_.make_model(), "start ",
-        out.policies[2], out.policies[3]);
+    add(job_.policy.adapter.empty() ? load_model({.path = order_.start}) : job_.make_model(), "start ", start, start_greedy);
+    out.policies.push_back(std::move(start));
+    out.policies.push_back(std::move(start_greedy));
     return out;
   }
 
  private:
+  // A run that trained the routers of a mixture answers with it, which is greedy alone: its own model is the frozen base.
+  void add(const ModelChoice& run, LanguageScores::Policy& sampled, LanguageScores::Policy& greedy) {
+    const LanguageModel model = load_model(run);
+    const std::optional<AdapterMixture> mixture = mixture_of(run, *model.transformer);
+    if (!mixture) return add(model, label_of(run), sampled, greedy);
+    add_row(greedy, table_.values(replies(model, label_of(run) + "mixture", 0, 1, &*mixture)));
+  }
+
   // In front of the progress bar: which of several runs.
   std::string label_of(const ModelChoice& run) const {
     return order_.runs.size() == 1 ? "" : std::filesystem::path(run.path).filename().string() + " ";
@@ -174,14 +184,15 @@ class RunEvaluation {
   }
 
   LanguageEvaluation replies(const LanguageModel& model, const std::string& label, double temperature,
-                             int64_t samples) {
+                             int64_t samples, const AdapterMixture* mixture = nullptr) {
     const auto count = static_cast<int64_t>(set_.problems.size()) * samples;
     return evaluate_language(model, *environment_,
                              {.problems = set_.problems,
                               .samples = samples,
                               .sampling = {.max_tokens = max_tokens(), .temperature = temperature},
                               .seed = order_.seed,
-                              .progress = reply_progress(label, count)},
+                              .progress = reply_progress(label, count),
+                              .mixture = mixture},
                              pool_);
   }
 

@@ -1,6 +1,8 @@
 // Tree rollouts: segments, advantages where replies part, gradients of shared stems, and runs that branch.
 #include "trainers/language/tree.h"
 
+#include <ATen/ATen.h>
+
 #include <gtest/gtest.h>
 
 #include "core/checkpoint.h"

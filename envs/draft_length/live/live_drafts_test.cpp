@@ -3,7 +3,9 @@
 #include "envs/draft_length/live/live_drafts.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 
@@ -23,7 +25,7 @@ LanguageModel model_of(int64_t hidden, int64_t layers, uint64_t seed, float scal
   ArchitectureOptions a;
   a.hidden_size = hidden, a.num_layers = layers, a.num_heads = 2, a.head_dim = 16, a.max_positions = 256;
   LanguageModel out = LanguageModel::create(a, {{"tokenizer.json", character_tokenizer_json(alphabet)}}, seed);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : out.transformer->parameters())
     if (p.dim() == 2) p.mul_(scale);
   return out;
@@ -95,7 +97,7 @@ TEST(live_drafts, sampled_has_the_targets_law) {
   std::vector<double> law;
   const std::vector<int32_t> ids = target.tokenizer->encode(prompt.text, {});
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (int64_t a = 0; a < vocab; ++a) {
       std::vector<int64_t> text(ids.begin(), ids.end());
       text.push_back(a);

@@ -3,7 +3,8 @@
 #include "envs/kv_precision/pages/pages.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <set>
@@ -37,7 +38,7 @@ std::shared_ptr<const KvPagesWorld> small_world(uint32_t round, bool per_head, b
   auto w = std::make_shared<KvPagesWorld>();
   w->model.transformer = std::make_unique<Transformer>(c, 3);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (const auto& [name, p] : w->model.transformer->parameters())
       if (p.dim() == 2) p.mul_(6);
   }

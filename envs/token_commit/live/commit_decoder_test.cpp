@@ -3,7 +3,9 @@
 #include "envs/token_commit/live/commit_decoder.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <set>
@@ -29,7 +31,7 @@ LanguageModel model_of(uint32_t index, bool masks = true) {
   if (masks) config.diffusion.mask_id = config.vocab_size++;
   for (const char* digit : {"7", "8", "9"}) config.eos_ids.push_back(out.tokenizer->encode(digit).at(0));
   out.transformer = std::make_unique<Transformer>(config, test_seed() + index);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, p] : out.transformer->parameters())
     if (p.dim() == 2) p.mul_(name.find("embed") != std::string::npos ? 4 : 8);
   return out;

@@ -1,6 +1,7 @@
 // A mixture's folder: mixture.json, routers.safetensors and its adapters.
 #include <fmt/ranges.h>
-#include <torch/torch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <nlohmann/json.hpp>
 
@@ -40,7 +41,7 @@ Stored read_json(const std::filesystem::path& folder) {
 }  // namespace
 
 void AdapterMixture::write(const std::filesystem::path& folder) const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::filesystem::create_directories(folder);
   for (int64_t i = 0; i < experts(); ++i) adapters_[i].write_adapter(adapter_folder(folder, i));
   const at::Tensor values = routers_.detach().to(at::kFloat).contiguous();
@@ -52,7 +53,7 @@ void AdapterMixture::write(const std::filesystem::path& folder) const {
 }
 
 AdapterMixture AdapterMixture::read(const Transformer& base, const std::filesystem::path& folder) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const Stored stored = read_json(folder);
   std::vector<Transformer> adapters;
   for (int64_t i = 0; i < stored.adapters; ++i) adapters.push_back(base.with_adapter(adapter_folder(folder, i)));

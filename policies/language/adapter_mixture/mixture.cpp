@@ -1,6 +1,7 @@
 #include "policies/language/adapter_mixture/mixture.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -49,7 +50,7 @@ AdapterMixture::AdapterMixture(const Transformer& base, std::span<const Transfor
 
 // Copies what the adapters have for one linear layer behind one another.
 void AdapterMixture::put_beside(const std::string& layer) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   std::vector<at::Tensor> a, b;
   std::vector<int64_t> expert;
   for (int64_t i = 0; i < experts(); ++i) {
@@ -184,13 +185,13 @@ void AdapterMixture::complete_batch(std::span<const std::vector<int32_t>> prompt
     for (size_t s = 0; s < prompts.size(); ++s) {
       if (done[s] || t + 1 < prompts[s].size()) continue;
       replies[s].push_back(static_cast<int32_t>(next.data_ptr<int64_t>()[s]));
-      done[s] = static_cast<int64_t>(replies[s].size()) >= max_tokens || over(s, replies[s]);
+      done[s] = over(s, replies[s]) || static_cast<int64_t>(replies[s].size()) >= max_tokens;
     }
   }
 }
 
 std::vector<std::vector<int32_t>> AdapterMixture::complete(std::span<const std::vector<int32_t>> prompts, int64_t max_tokens, const Over& over) const {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   TT_CHECK_GE(max_tokens, 1);
   for (const auto& prompt : prompts) TT_CHECK(!prompt.empty(), "a prompt needs a token");
   std::vector<std::vector<int32_t>> replies(prompts.size());

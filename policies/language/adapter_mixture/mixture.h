@@ -10,7 +10,7 @@
 // CPU, f32 or f64; causal models. Adapters of the output layer (lm_head) are refused: it belongs to no decoder layer.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <functional>

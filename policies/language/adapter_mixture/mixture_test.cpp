@@ -2,7 +2,11 @@
 #include "policies/language/adapter_mixture/mixture.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/optim.h>
 
 #include <fstream>
 
@@ -19,7 +23,7 @@ const bool kOneThread = (at::set_num_threads(1), true);   // small problems
 const std::vector<std::string> kAll = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
 
 void randomise(const at::Tensor& to, double deviation, uint32_t stream) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   Draws draws(test_seed(), Stream::kTest, stream);
   const at::Tensor flat = to.view({-1});
   for (int64_t i = 0; i < flat.numel(); ++i) flat[i] = deviation * draws.normal();
@@ -66,7 +70,7 @@ TEST(AdapterMixture, OfOneAdapterIsThatAdapter) {
       randomise(mixture.routers(), 1, 45);
       Transformer merged(f.base.config(), 1, at::kDouble);
       {
-        const torch::NoGradGuard no_grad;
+        const at::NoGradGuard no_grad;
         for (const auto& [name, value] : adapter.merged()) merged.parameters().at(name).copy_(value);
       }
       EXPECT_LE(difference(logits(mixture, s), merged.logits(s.tokens, s.trie)), 1e-11) << family;
@@ -81,7 +85,7 @@ TEST(AdapterMixture, RoutersThatAreSureGiveOneAdapter) {
     for (int64_t i = 0; i < 3; ++i) {
       const AdapterMixture mixture = f.mixture();
       {
-        const torch::NoGradGuard no_grad;
+        const at::NoGradGuard no_grad;
         mixture.routers().select(1, i).select(1, mixture.config().hidden_size).fill_(200);   // of the others e^-200 is left
       }
       const at::Tensor wanted = f.adapters[i].logits(s.tokens, s.trie);
@@ -101,7 +105,7 @@ TEST(AdapterMixture, FixedWeightsAreTheWeightedSumOfWhatTheAdaptersAdd) {
   const std::vector<double> weights = {0.5, 0.3, 0.2};
   Transformer sum(f.base.config(), 1, at::kDouble);
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     for (const auto& [name, value] : f.base.parameters()) {
       const at::Tensor& to = sum.parameters().at(name).copy_(value);
       for (size_t i = 0; i < weights.size(); ++i) to.add_(f.adapters[i].merged().at(name) - value, weights[i]);
@@ -134,7 +138,7 @@ void expect_gradients(const AdapterMixture& mixture, const std::function<at::Ten
   const at::Tensor gradient = torch::autograd::grad({loss()}, {mixture.routers()})[0].view({-1}), flat = mixture.routers().detach().view({-1});
   EXPECT_GT(gradient.abs().max().item<double>(), 0);
   Draws draws(test_seed(), Stream::kTest, 47);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   constexpr double kStep = 1e-6;
   for (int trial = 0; trial < 25; ++trial) {
     const int64_t i = draws.below(static_cast<uint32_t>(flat.numel()));

@@ -1,6 +1,6 @@
 #include "policies/language/adapter_mixture/routing.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // al., arXiv 2504.00661). p [T, N] are a router's probabilities, f32 or f64.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "policies/tsallis/tsallis.h"
 

@@ -1,5 +1,7 @@
 #include "policies/language/ops/attention_full.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -3,7 +3,7 @@
 // it, and a block's clean and noised versions are two children of one parent: block diffusion (BD3-LM, arXiv 2503.09573), exactly.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "policies/language/ops/attention_trie.h"
 #include "policies/language/ops/trie.h"

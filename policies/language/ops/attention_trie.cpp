@@ -1,5 +1,7 @@
 #include "policies/language/ops/attention_trie.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>

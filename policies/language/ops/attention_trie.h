@@ -7,7 +7,7 @@
 // Threads share out subtrees and key heads, so results do not depend on their number.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "policies/language/ops/trie.h"
 

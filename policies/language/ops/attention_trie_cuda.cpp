@@ -3,6 +3,7 @@
 #include "core/error.h"
 
 #ifdef TRIMTAB_CUDA
+#include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/autograd/custom_function.h>

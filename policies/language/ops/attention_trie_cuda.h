@@ -1,7 +1,7 @@
 // attention_trie on tensors of a CUDA device (kernels/trie_attention/trie_attention_cuda.h).
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "policies/language/ops/trie.h"
 

@@ -1,5 +1,6 @@
 #include "policies/language/ops/composed.h"
 
+#include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>

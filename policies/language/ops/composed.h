@@ -3,7 +3,7 @@
 // kernels' versions, which the headers named here describe.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <tuple>
 #include <vector>

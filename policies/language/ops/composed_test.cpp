@@ -2,7 +2,8 @@
 #include "policies/language/ops/composed.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "core/random.h"
 #include "core/test_support.h"

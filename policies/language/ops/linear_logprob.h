@@ -2,7 +2,7 @@
 // in chunks, forward and backward, and the backward computes each chunk's logits again.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <tuple>
 

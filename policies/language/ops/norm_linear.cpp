@@ -1,5 +1,6 @@
 #include "policies/language/ops/norm_linear.h"
 
+#include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>

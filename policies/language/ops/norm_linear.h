@@ -3,7 +3,7 @@
 // goes round the block (the residual) is added in the pass that makes the norm's.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <utility>
 #include <vector>

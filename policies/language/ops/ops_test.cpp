@@ -1,7 +1,8 @@
 // The shared-prefix operations against their definitions, in double precision, over random ragged tries.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
-
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "core/random.h"
 #include "core/test_support.h"

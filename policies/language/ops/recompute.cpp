@@ -1,7 +1,10 @@
 #include "policies/language/ops/recompute.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
-#include <torch/torch.h>
 
 namespace trimtab {
 namespace {
@@ -27,7 +30,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     const at::Tensor x = ctx->get_saved_variables()[0].detach().requires_grad_(true);
     at::Tensor y;
     {
-      const torch::AutoGradMode with_graph(true);
+      const at::AutoGradMode with_graph(true);
       y = static_cast<KeptPiece&>(*piece).run(x);
     }
     torch::autograd::backward({y}, {grads[0]});   // captured leaves get theirs here

@@ -2,7 +2,7 @@
 // piece again before it goes through it.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <functional>
 

@@ -2,7 +2,7 @@
 // again in the backward instead of kept.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace trimtab {
 
