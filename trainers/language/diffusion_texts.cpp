@@ -91,25 +91,24 @@ void add_noise(std::span<DiffusionText> texts, int64_t block, const NoiseKey& ke
 
 DiffusionBatches pack_diffusion(std::span<const DiffusionText> texts, const DiffusionConfig& model, bool weighted, const PackingOptions& options) {
   DiffusionBatches out;
-  int64_t total = 0, so_far = 0;
+  int64_t total = 0;
   const auto any = [](const DiffusionText& text) { return std::find(text.masked.begin(), text.masked.end(), 1) != text.masked.end(); };
   for (const DiffusionText& text : texts) {
     out.answer_tokens += static_cast<int64_t>(text.answer.size());
     if (any(text)) total += size_of(text, model.block);
   }
-  const int64_t parts = std::max<int64_t>(options.at_least, (total + options.token_budget - 1) / options.token_budget);
-  const int64_t wanted = (total + parts - 1) / parts;   // a part closes when it has reached this
+  EvenParts parts(total, options);
   Builder builder{model};
   const auto close = [&] {
     if (!builder.row.empty()) out.batches.push_back(builder.take());
-    so_far = 0;
+    parts.close();
   };
   for (const DiffusionText& text : texts) {
     if (!any(text)) continue;
     const int64_t size = size_of(text, model.block);
-    if (so_far > 0 && (so_far + size > options.token_budget || so_far >= wanted - size / 2)) close();
+    if (parts.full_before(size) || parts.even_before(size)) close();
     builder.add_text(text, static_cast<int64_t>(out.weight.size()));
-    so_far += size;
+    parts.add(size);
     for (size_t k = 0; k < text.masked.size(); ++k)
       if (text.masked[k]) out.weight.push_back(weighted ? static_cast<float>(1 / text.p_mask[model.block == 0 ? 0 : k / model.block]) : 1.0f);
   }

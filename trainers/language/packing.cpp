@@ -88,29 +88,35 @@ std::vector<Unit> units_of(std::span<const PackedGroup> groups, bool shared) {
   return out;
 }
 
+// Tokens from a group's first unit to its last.
+int64_t block_size(std::span<const Unit> units) {
+  int64_t out = units[0].size();
+  for (size_t i = 1; i < units.size() && !units[i].new_prompt; ++i) out += units[i].size();
+  return out;
+}
+
 }  // namespace
 
 std::vector<MicroBatch> pack(std::span<const PackedGroup> groups, const PackingOptions& options) {
   const std::vector<Unit> units = units_of(groups, options.shared_prefix);
   int64_t total = 0;
   for (const Unit& unit : units) total += unit.size();
-  const int64_t parts = std::max<int64_t>(options.at_least, (total + options.token_budget - 1) / options.token_budget);
-  const int64_t wanted = (total + parts - 1) / parts;   // a part closes when it has reached this
+  EvenParts parts(total, options);
   std::vector<MicroBatch> out;
   Builder builder;
   std::vector<Unit> open;   // of one group, in the present part
-  int64_t so_far = 0;
   const auto close_group = [&] { builder.add_group(open), open.clear(); };
-  for (Unit unit : units) {
+  for (size_t i = 0; i < units.size(); ++i) {
+    Unit unit = units[i];
     // Rather at the border of a group than inside it: a cut group computes its prompt and the cut reply's stem twice.
-    const bool full = so_far + unit.size() > options.token_budget || (unit.new_prompt && so_far >= wanted - unit.size() / 2);
-    const bool cut = so_far > 0 && full;
+    const bool cut = parts.full_before(unit.size()) || (unit.new_prompt && parts.even_before(block_size(std::span(units).subspan(i))));
     if (cut || unit.new_prompt) close_group();
     if (cut) {
       out.push_back(builder.take());
-      so_far = 0, unit.new_prompt = true, unit.shared = 0;
+      parts.close();
+      unit.new_prompt = true, unit.shared = 0;
     }
-    so_far += unit.size();
+    parts.add(unit.size());
     open.push_back(unit);
   }
   close_group();

@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -40,6 +41,22 @@ struct PackingOptions {
   int64_t token_budget = 4096;   // tokens of one micro-batch, unless one sequence alone is longer
   int64_t at_least = 1;          // cut into this many parts of about equal size where there is enough to cut
   bool shared_prefix = true;
+};
+
+// Where to cut what is packed: where the parts that are left come out even, which is what shards and ranks wait for.
+class EvenParts {
+ public:
+  EvenParts(int64_t tokens, const PackingOptions& options)
+      : budget_(options.token_budget), left_(tokens), parts_(std::max(options.at_least, (tokens + budget_ - 1) / budget_)) {}
+  // The open part ends before the next `whole` tokens, which belong together.
+  bool even_before(int64_t whole) const { return so_far_ > 0 && parts_ > 1 && 2 * so_far_ + whole > 2 * left_ / parts_; }
+  // `tokens` more would be too many.
+  bool full_before(int64_t tokens) const { return so_far_ > 0 && so_far_ + tokens > budget_; }
+  void add(int64_t tokens) { so_far_ += tokens; }
+  void close() { left_ -= so_far_, parts_ = std::max<int64_t>(1, parts_ - 1), so_far_ = 0; }
+
+ private:
+  int64_t budget_, left_, parts_, so_far_ = 0;   // left, parts: not closed yet, the open one too
 };
 
 // A first token without anything before it (an empty prompt) cannot be scored and is left out.

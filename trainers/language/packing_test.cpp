@@ -90,6 +90,26 @@ TEST(Packing, prefix_shared_or_repeated_cut_or_whole_gives_one_gradient) {
   }
 }
 
+// Shards and ranks wait for the largest part: none strays from an even share by more than the group that lies on its border.
+TEST(Packing, PartsAreEven) {
+  for (uint32_t round = 0; round < 50; ++round) {
+    Draws draws(test_seed(), Stream::kTest, round, 43);
+    std::vector<std::vector<int32_t>> replies;
+    for (uint32_t g = 0, groups = 12 + draws.below(20); g < groups; ++g) replies.push_back(tokens(5 + draws.below(30), draws));
+    std::vector<PackedGroup> groups;
+    int64_t total = 0, largest = 0;
+    const std::vector<int32_t> prompt = {1};
+    for (const auto& reply : replies) {
+      const auto n = static_cast<int64_t>(reply.size());
+      groups.push_back({prompt, {{reply, total, 0, n}}});
+      total += n + 1, largest = std::max(largest, n + 1);
+    }
+    const std::vector<MicroBatch> parts = pack(groups, {.token_budget = 1 << 20, .at_least = 4});
+    ASSERT_EQ(parts.size(), 4u);
+    for (const MicroBatch& part : parts) EXPECT_LE(std::abs(4 * part.tokens.numel() - total), 4 * largest) << "round " << round;
+  }
+}
+
 TEST(Packing, ThreadsDoNotChangeABit) {
   const Transformer model = small_model();
   Texts texts = ragged(3);
