@@ -15,6 +15,7 @@
 #include "policies/language/ops/norm_linear.h"
 #include "policies/language/ops/recompute.h"
 #include "policies/language/ops/swiglu_linear.h"
+#include "policies/language/rotary_rows.h"
 
 namespace trimtab {
 namespace {
@@ -192,17 +193,13 @@ at::Tensor Transformer::layer(const Layer& l, const at::Tensor& x, const Rows& r
 
 at::Tensor Transformer::hidden(const at::Tensor& tokens, const Trie& trie, const ForwardOptions& options) const {
   TT_CHECK_EQ(tokens.size(0), trie.num_rows);
-  const std::vector<int64_t> positions = trie.positions();
-  const at::Tensor angles = at::outer(at::tensor(positions, at::kDouble), at::tensor(frequencies_.inverse, at::kDouble));
   // In 16 bits far positions would share their angles, so these stay in f32 at least.
-  const auto angle_options = flat_.options().dtype(flat_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  const at::Tensor cosine = (angles.cos() * frequencies_.attention_factor).to(angle_options);
-  const at::Tensor sine = (angles.sin() * frequencies_.attention_factor).to(angle_options);
+  const auto [cosine, sine] = rotary_rows(frequencies_, trie.positions(), flat_.options().dtype(flat_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
   at::Tensor x = at::embedding(parameters_.at("model.embed_tokens.weight"), tokens.to(flat_.device()));
   if (options.recompute_layers) {
     const auto kept = std::make_shared<const Trie>(trie);   // the backward may come when the caller's is gone
     for (const Layer& l : layers_)
-      x = recompute([this, &l, cosine, sine, kept, causal = options.causal](const at::Tensor& rows) {
+      x = recompute([this, &l, cosine = cosine, sine = sine, kept, causal = options.causal](const at::Tensor& rows) {
         return layer(l, rows, {cosine, sine, *kept, causal});
       }, x);
   } else {

@@ -18,6 +18,7 @@
 #include "core/test_support.h"
 #include "core/text.h"
 #include "policies/language/ops/linear_logprob.h"
+#include "policies/language/rotary_rows.h"
 #include "policies/language/test_support.h"
 #include "policies/language/verify_prefix.h"
 
@@ -218,6 +219,21 @@ TEST(verify_shared_prefix, names_what_differs) {
   } catch (const RunError& e) {
     EXPECT_NE(std::string(e.what()).find("differs from the repeated one"), std::string::npos) << e.what();
   }
+}
+
+TEST(rotary_rows, are_the_c_librarys_to_the_bit_at_every_position) {
+  const RopeFrequencies rope{.inverse = {1, 0.25, 1e-4}, .attention_factor = 1.25};
+  const std::vector<int64_t> positions = {70000, 3, 0, 3, 512};
+  const RotaryRows rows = rotary_rows(rope, positions, at::kDouble);
+  ASSERT_EQ(rows.cosine.sizes(), (std::vector<int64_t>{5, 3}));
+  for (size_t t = 0; t < positions.size(); ++t)
+    for (size_t i = 0; i < 3; ++i) {
+      const double angle = static_cast<double>(positions[t]) * rope.inverse[i];
+      EXPECT_EQ(rows.cosine[t][i].item<double>(), std::cos(angle) * 1.25);
+      EXPECT_EQ(rows.sine[t][i].item<double>(), std::sin(angle) * 1.25);
+    }
+  EXPECT_TRUE(rotary_rows(rope, positions, at::kFloat).sine.equal(rows.sine.to(at::kFloat)));
+  EXPECT_EQ(rotary_rows(rope, {}, at::kFloat).cosine.sizes(), (std::vector<int64_t>{0, 3}));
 }
 
 TEST(transformer, same_seed_same_weights_whatever_the_layout) {

@@ -11,6 +11,7 @@
 #include "policies/language/ops/composed.h"
 #include "policies/language/ops/norm_linear.h"
 #include "policies/language/ops/swiglu_linear.h"
+#include "policies/language/rotary_rows.h"
 
 namespace trimtab {
 namespace {
@@ -76,12 +77,6 @@ at::Tensor AdapterMixture::bias(const std::string& layer) const {
   return it == base_.end() ? at::Tensor() : it->second;
 }
 
-AdapterMixture::Angles AdapterMixture::angles(const std::vector<int64_t>& positions) const {
-  const at::Tensor turns = at::outer(at::tensor(positions, at::kDouble), at::tensor(frequencies_.inverse, at::kDouble));
-  const auto of = [&](const at::Tensor& x) { return (x * frequencies_.attention_factor).to(routers_.scalar_type()); };
-  return {of(turns.cos()), of(turns.sin())};
-}
-
 // The weights [T, N] of the adapters in decoder layer i, for rows `normed` [T, hidden].
 at::Tensor AdapterMixture::route_layer(int64_t i, const at::Tensor& normed, MixturePass& pass) const {
   if (fixed_.defined()) return fixed_.expand({normed.size(0), experts()});
@@ -137,7 +132,7 @@ MixturePass AdapterMixture::pass_over(const at::Tensor& tokens, const Attend& at
 
 MixturePass AdapterMixture::forward(const at::Tensor& tokens, const Trie& trie) const {
   TT_CHECK_EQ(tokens.size(0), trie.num_rows);
-  const Angles turn = angles(trie.positions());
+  const RotaryRows turn = rotary_rows(frequencies_, trie.positions(), routers_.options().requires_grad(false));
   const RotaryAttention heads{.heads = config_.num_heads, .kv_heads = config_.num_kv_heads};
   return pass_over(tokens, [&](int64_t, const at::Tensor& qkv) { return rotary_attention_trie(qkv, turn.cosine, turn.sine, trie, heads); });
 }
@@ -152,7 +147,7 @@ at::Tensor AdapterMixture::router_loss(const MixturePass& pass, const RouterLoss
 // Logits [B, vocab] after one token of each of B sequences, all at `position`; keys and values [B, capacity, kv heads, D] of each layer.
 at::Tensor AdapterMixture::step(const at::Tensor& tokens, int64_t position, std::vector<at::Tensor>& keys, std::vector<at::Tensor>& values) const {
   const int64_t b = tokens.size(0), h = config_.num_heads, k = config_.num_kv_heads, d = config_.head_dim;
-  const Angles turn = angles(std::vector<int64_t>(b, position));
+  const RotaryRows turn = rotary_rows(frequencies_, std::vector<int64_t>(b, position), routers_.options().requires_grad(false));
   const MixturePass pass = pass_over(tokens, [&](int64_t i, const at::Tensor& rows) {
     const at::Tensor qkv = rows.view({b, h + 2 * k, d});
     const at::Tensor q = composed_rotary(qkv.narrow(1, 0, h), turn.cosine, turn.sine).view({b, k, h / k, d});

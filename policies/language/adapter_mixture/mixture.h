@@ -72,13 +72,9 @@ class AdapterMixture {
   };
   // Attention of decoder layer i on [q | k | v] rows, which turns q and k itself.
   using Attend = std::function<at::Tensor(int64_t i, const at::Tensor& qkv)>;
-  struct Angles {
-    at::Tensor cosine, sine;     // [T, head_dim / 2]
-  };
 
   const at::Tensor& weight(const std::string& name) const { return base_.at(name); }
   at::Tensor bias(const std::string& layer) const;
-  Angles angles(const std::vector<int64_t>& positions) const;
   void put_beside(const std::string& layer);
   at::Tensor route_layer(int64_t i, const at::Tensor& normed, MixturePass& pass) const;
   at::Tensor add_adapters(const at::Tensor& y, const at::Tensor& x, const at::Tensor& w, std::initializer_list<std::string> layers) const;
