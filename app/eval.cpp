@@ -54,25 +54,17 @@ nlohmann::json evaluate_language(const EvalOptions& options, const SubjectOption
                                  .seed = static_cast<uint64_t>(options.seed)});
 }
 
-// Mode synthetic makes its data itself: what stands in for the file is empty.
-constexpr const char* kNoFile = "/dev/null";
-constexpr const char* kNothing = "nothing to evaluate on: give --data FILE... (env.mode=synthetic needs none)";
-
 nlohmann::json evaluate_controllers(const EvalOptions& options, const SubjectOptions& subject_options) {
   if (options.samples > 0 || options.max_tokens > 0 || options.temperature >= 0 || options.no_start)
     throw ConfigError("--samples, --temperature, --max-tokens and --no-start are for language runs");
-  const std::vector<std::string>& names = subject_options.names;
-  const bool of_a_run = !names.empty() && names != std::vector<std::string>{"none"};   // which may itself be of mode synthetic
-  const bool made_up = std::count(subject_options.overrides.begin(), subject_options.overrides.end(), "env.mode=synthetic") > 0;
-  if (options.data.empty() && !of_a_run && !made_up) throw ConfigError(kNothing);
   const Subject subject = open_subject(subject_options);
   std::vector<std::string> files = options.data;
-  if (files.empty() && subject.config.text("mode", "") == "synthetic") files = {kNoFile};
-  if (files.empty()) throw ConfigError(kNothing);
+  if (files.empty() && subject.config.text("mode", "") == kSynthetic) files = {kSynthetic};   // the environment makes its data itself
+  if (files.empty()) throw ConfigError("nothing to evaluate on: give --data FILE... (env.mode=synthetic needs none)");
   return evaluate({.environment = subject.environment,
                    .config = subject.config,
                    .files = files,
-                   .splits = options.data.empty() ? std::vector<std::string>{"synthetic"} : check_held_out(subject, files, options.allow_validation),
+                   .splits = options.data.empty() ? std::vector<std::string>{kSynthetic} : check_held_out(subject, files, options.allow_validation),
                    .agents = subject.agents,
                    .episodes = options.episodes,
                    .threads = options.threads,

@@ -1,7 +1,7 @@
 // An evaluation: policies of one environment on matched worlds, summarised with intervals (statistics.h), as
 // one JSON document that `trimtab eval --json` writes, the console table and the report read.
 //
-//   {"data": [{"file", "sha256", "split", "episodes"}],
+//   {"data": [{"file", "sha256", "split", "episodes"}],          both "synthetic", and no hash, where env.mode is
 //    "policies": [{"name", "kind", "file", "metrics": {NAME: {"mean", "low", "high", "n", "unit"}}}],
 //    "paired": [{"policy", "against", "metric", "file", "ratio": {...}, "difference": {...}}],
 //    "frontier": [{"policy", "frontier", "file", "x", "y", "ratio": {...}, "clamped"}],
@@ -22,11 +22,13 @@
 
 namespace trimtab {
 
+constexpr const char* kSynthetic = "synthetic";   // stands for a file where the environment makes its data itself
+
 struct EvaluationRequest {
   std::string environment;            // name of the evaluator
   Config config = Config::empty("");  // the env block
-  std::vector<std::string> files;
-  std::vector<std::string> splits;   // of each file: "held-out", "validation", "unchecked"
+  std::vector<std::string> files;    // or kSynthetic alone
+  std::vector<std::string> splits;   // of each file: "held-out", "validation", "unchecked", "synthetic"
   std::vector<AgentFactory> agents;  // one per training seed; empty: baselines only
   int64_t episodes = 0;              // of each file; 0: all it has
   int64_t threads = 0;               // 0: one per core

@@ -95,8 +95,10 @@ TEST_F(CommandTest, GoldenExitCodes) {
       {{"train", (folder_ / "absent.yaml").string()}, 2, "absent.yaml"},
       {{"train", yaml}, 2, "c.yaml:1:"},
       {{"train", yaml, "--seeds", "5..1"}, 2, ""},
-      {{"eval"}, 2, "--data"},
-      {{"eval", "none"}, 2, "--data"},
+      {{"eval"}, 2, "a run folder, an exported artefact, or none"},
+      {{"eval", "none"}, 2, "env.type=NAME"},
+      {{"eval", "none", "env.type=prb_power"}, 2, "--data"},
+      {{"eval", "none", "env.type=draft_tree", "env.mode=synthetic"}, 2, "env.mode=replay"},
       {{"eval", "none", "--data", (folder_ / "absent.h5").string(), "trainer.lr=1"},
        2,
        "can only change the environment"},
@@ -164,6 +166,13 @@ TEST_F(CommandTest, TrainingAgainRecordsTheResume) {
   ASSERT_EQ(provenance()["resumes"].size(), 2u) << answer.out;
   EXPECT_EQ(provenance()["resumes"][1]["step"], 0);
   EXPECT_EQ(provenance()["resumes"][1]["version"], TRIMTAB_VERSION);
+}
+
+TEST_F(CommandTest, AnEnvironmentThatMakesItsDataIsEvaluatedWithoutAFile) {
+  const Answer answer = command({"eval", "none", "env.type=draft_serving", "env.mode=synthetic", "env.low_rate=8", "env.high_rate=8", "--episodes", "1", "--json", "-"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const nlohmann::json expected = {{{"file", "synthetic"}, {"sha256", ""}, {"split", "synthetic"}, {"episodes", 1}}};
+  EXPECT_EQ(nlohmann::json::parse(answer.out).at("data"), expected);
 }
 
 TEST_F(CommandTest, InspectDescribesTensors) {

@@ -8,12 +8,16 @@
 namespace trimtab {
 namespace {
 
+std::vector<TokenText> texts_of(const DraftTreeOptions& options, const std::string& file) {
+  if (options.mode != "replay") throw ConfigError("mode synthetic has no texts to evaluate on: give a recording and env.mode=replay");
+  if (options.low_batch != options.high_batch)
+    throw ConfigError(fmt::format("evaluation needs one batch size, not {} to {}: give env.low_batch=N env.high_batch=N", options.low_batch, options.high_batch));
+  return read_token_texts({file});
+}
+
 class DraftTreeEvaluator final : public Evaluator {
  public:
-  DraftTreeEvaluator(const DraftTreeOptions& options, const std::string& file) : env_(options, read_token_texts({file})), batch_(options.low_batch) {
-    if (options.low_batch != options.high_batch)
-      throw ConfigError(fmt::format("evaluation needs one batch size, not {} to {}: give env.low_batch=N env.high_batch=N", options.low_batch, options.high_batch));
-    if (options.mode != "replay") throw ConfigError("mode synthetic has no texts to evaluate on: give a recording and env.mode=replay");
+  DraftTreeEvaluator(const DraftTreeOptions& options, const std::string& file) : env_(options, texts_of(options, file)), batch_(options.low_batch) {
     // Estimates that are too high would lower a rate of their own, and that make them ask for more still: they are priced at the best fixed one.
     rates_[false] = env_.reference_rate(batch_), rates_[true] = oracle_rate();
   }
