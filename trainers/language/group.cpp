@@ -96,7 +96,7 @@ class GroupLearner final : public LanguageLearner {
   GroupLearner(GroupOptions options, const LanguageContext& context)
       : options_(std::move(options)),
         context_(context),
-        rollout_(options_, context_, *context.model->transformer, *context.pool),
+        rollout_(options_.async.staleness > 0 ? nullptr : std::make_unique<LanguageRollout>(options_, context_, *context.model->transformer, *context.pool)),
         async_(options_.async.staleness > 0 ? std::make_unique<AsyncRollouts>(options_, context_) : nullptr),
         scorer_(*context.model->transformer, {.shards = options_.shards, .forward = {.recompute_layers = options_.checkpoint_activations}, .compute = context.compute, .ranks = context.ranks}),
         optimiser_(*context.model->transformer, options_.adam.options(), options_.guard, *context.ranks) {
@@ -104,7 +104,7 @@ class GroupLearner final : public LanguageLearner {
   }
 
   Metrics update(int64_t update, double progress) override {
-    LanguageRollout::Result rollout = async_ ? async_->collect(update) : rollout_.collect(update, update);
+    LanguageRollout::Result rollout = async_ ? async_->collect(update) : rollout_->collect(update, update);
     log_samples(update, rollout.groups);
     const auto start = std::chrono::steady_clock::now();
     UpdateRows rows = rows_of(rollout.groups, options_.reward.filter_truncated);
@@ -121,13 +121,13 @@ class GroupLearner final : public LanguageLearner {
 
   void save(Checkpoint& checkpoint) override {
     optimiser_.save(checkpoint);
-    async_ ? async_->save(checkpoint) : rollout_.save(checkpoint);
+    async_ ? async_->save(checkpoint) : rollout_->save(checkpoint);
     checkpoint.counters["smooth"] = smooth_.to_json();
     checkpoint.counters["idle"] = idle_;
   }
   void load(const Checkpoint& checkpoint) override {
     optimiser_.load(checkpoint);
-    async_ ? async_->load(checkpoint) : rollout_.load(checkpoint);
+    async_ ? async_->load(checkpoint) : rollout_->load(checkpoint);
     smooth_ = SmoothStatistics::from_json(checkpoint.counters.at("smooth"));
     idle_ = checkpoint.counters.at("idle").get<int64_t>();
     verified_ = true;
@@ -358,7 +358,7 @@ class GroupLearner final : public LanguageLearner {
 
   GroupOptions options_;
   LanguageContext context_;
-  LanguageRollout rollout_;
+  std::unique_ptr<LanguageRollout> rollout_;
   std::unique_ptr<AsyncRollouts> async_;   // in place of it
   Scorer scorer_;
   FlatOptimiser optimiser_;

@@ -72,6 +72,7 @@ class LanguageRun {
     phase_steps_ = c.at("phase_steps").get<int64_t>();
     best_step_ = c.at("best_step").get<int64_t>();
     if (best_step_ >= 0) best_score_ = c.at("best_score").get<double>();
+    last_reward_ = c.value("last_return", 0.0);   // not in checkpoints of before 2026-11
   }
 
   void begin(const LanguagePhase& phase) {
@@ -206,6 +207,7 @@ class LanguageRun {
     checkpoint.counters["phase_steps"] = phase_steps_;
     checkpoint.counters["best_step"] = best_step_;
     if (best_step_ >= 0) checkpoint.counters["best_score"] = best_score_;
+    if (std::isfinite(last_reward_)) checkpoint.counters["last_return"] = last_reward_;
     if (!ranks_.is_main()) return;
     metrics_->flush();
     writer_.save(std::move(checkpoint), job_.checkpoint.keep, best, best || best_step_ < 0 ? model_of_now() : std::function<void()>());

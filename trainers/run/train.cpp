@@ -27,13 +27,14 @@ constexpr uint64_t kEpisodesPerPhase = uint64_t{1} << 40;  // phases never meet 
 // How far a run is: all of it goes into checkpoints.
 struct RunState {
   int64_t phase = 0, phase_steps = 0, steps = 0;
-  double best_score = kNone;
+  double best_score = kNone, last_return = 0;
   int64_t best_step = -1;
   void save(nlohmann::json& json) const {
     json["phase"] = phase;
     json["phase_steps"] = phase_steps;
     json["best_step"] = best_step;
     if (best_step >= 0) json["best_score"] = best_score;
+    if (std::isfinite(last_return)) json["last_return"] = last_return;
   }
   void load(const Checkpoint& checkpoint) {
     phase = checkpoint.counters.at("phase").get<int64_t>();
@@ -41,6 +42,7 @@ struct RunState {
     steps = checkpoint.step;
     best_step = checkpoint.counters.at("best_step").get<int64_t>();
     if (best_step >= 0) best_score = checkpoint.counters.at("best_score").get<double>();
+    last_return = checkpoint.counters.value("last_return", 0.0);   // not in checkpoints of before 2026-11
   }
 };
 
@@ -95,6 +97,7 @@ class Trainer {
     result_.steps_per_second = static_cast<double>(state_.steps - first) / std::max(result_.seconds, 1e-9);
     result_.best_score = state_.best_score;
     result_.best_step = state_.best_step;
+    result_.last_return = state_.last_return;
     result_.resumed = resumed_.has_value();
     return result_;
   }
@@ -197,7 +200,7 @@ class Trainer {
     std::string status;
     for (const auto& [name, value] : values) {
       if (name == "train/return") {
-        result_.last_return = value;
+        state_.last_return = value;
         status = fmt::format("return {:.4g}", value);
       }
       if (name == "eval/return") status += fmt::format(" eval {:.4g}", value);
