@@ -34,16 +34,14 @@ int64_t bucket_of(int64_t length, std::span<const int64_t> buckets) {
 }
 
 void EffortControl::record(const std::string& prompt, std::span<const int64_t> lengths) {
-  Lengths& of = lengths_[prompt];
+  Lengths& of = lengths_.see(prompt);
   for (const int64_t length : lengths) of.sum += static_cast<double>(length);
   of.count += static_cast<int64_t>(lengths.size());
 }
 
 double EffortControl::mean_length(const std::string& prompt) const {
-  const auto it = lengths_.find(prompt);
-  return it == lengths_.end() || it->second.count == 0
-             ? 0
-             : it->second.sum / static_cast<double>(it->second.count);
+  const Lengths* of = lengths_.find(prompt);
+  return of == nullptr || of->count == 0 ? 0 : of->sum / static_cast<double>(of->count);
 }
 
 double EffortControl::reward(const std::string& prompt, bool correct, int64_t length, double effort,
@@ -54,15 +52,12 @@ double EffortControl::reward(const std::string& prompt, bool correct, int64_t le
 }
 
 nlohmann::json EffortControl::to_json() const {
-  nlohmann::json json = nlohmann::json::object();
-  for (const auto& [prompt, of] : lengths_) json[prompt] = {of.count, of.sum};
-  return json;
+  return lengths_.to_json([](const Lengths& of) { return nlohmann::json{of.count, of.sum}; });
 }
 
 EffortControl EffortControl::from_json(const nlohmann::json& json) {
   EffortControl out;
-  for (const auto& [prompt, of] : json.items())
-    out.lengths_[prompt] = {of.at(0).get<int64_t>(), of.at(1).get<double>()};
+  out.lengths_.restore(json, 2, [](const nlohmann::json& row) { return Lengths{row.at(0).get<int64_t>(), row.at(1).get<double>()}; });
   return out;
 }
 
@@ -109,14 +104,14 @@ double hierarchical_reward(bool well_formed, double outcome, double format, doub
 }
 
 int64_t DifficultyLimit::limit(const std::string& prompt) const {
-  const auto it = prompts_.find(prompt);
-  const double limit = it == prompts_.end() ? static_cast<double>(options_.start) : it->second.limit;
+  const State* state = prompts_.find(prompt);
+  const double limit = state == nullptr ? static_cast<double>(options_.start) : state->limit;
   return std::clamp(static_cast<int64_t>(std::llround(limit)), options_.low, options_.high);
 }
 
 void DifficultyLimit::record(const std::string& prompt, double solved_share) {
-  const auto [it, fresh] = prompts_.try_emplace(prompt);
-  State& state = it->second;
+  const bool fresh = prompts_.find(prompt) == nullptr;
+  State& state = prompts_.see(prompt);
   if (fresh) state.limit = static_cast<double>(options_.start);
   const double before = state.solved;
   state.solved = fresh ? solved_share : options_.decay * before + (1 - options_.decay) * solved_share;
@@ -129,15 +124,11 @@ void DifficultyLimit::record(const std::string& prompt, double solved_share) {
 }
 
 nlohmann::json DifficultyLimit::to_json() const {
-  nlohmann::json json = nlohmann::json::object();
-  for (const auto& [prompt, state] : prompts_) json[prompt] = {state.solved, state.limit};
-  return json;
+  return prompts_.to_json([](const State& state) { return nlohmann::json{state.solved, state.limit}; });
 }
 
 void DifficultyLimit::restore(const nlohmann::json& json) {
-  prompts_.clear();
-  for (const auto& [prompt, state] : json.items())
-    prompts_[prompt] = {state.at(0).get<double>(), state.at(1).get<double>()};
+  prompts_.restore(json, 2, [](const nlohmann::json& row) { return State{row.at(0).get<double>(), row.at(1).get<double>()}; });
 }
 
 }  // namespace trimtab

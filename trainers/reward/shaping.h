@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include "trainers/reward/prompt_memory.h"
 
 namespace trimtab {
 
@@ -53,7 +54,7 @@ class EffortControl {
     int64_t count = 0;
     double sum = 0;
   };
-  std::map<std::string, Lengths> lengths_;
+  PromptMemory<Lengths> lengths_;
 };
 
 // Router-R1 (ulab-uiuc/Router-R1): the cost of what a response called, scored against the recent costs.
@@ -103,7 +104,7 @@ class DifficultyLimit {
     double solved = 0.5, limit = 0;
   };
   DifficultyLimitOptions options_;
-  std::map<std::string, State> prompts_;
+  PromptMemory<State> prompts_;
 };
 
 }  // namespace trimtab

@@ -130,6 +130,38 @@ TEST(Difficulty, LimitTightensWithSuccessAndRelaxesWithFailure) {
   EXPECT_EQ(limits.limit("other"), 4000);
 }
 
+TEST(PromptMemory, KeepsThePromptsThatWereSeenLast) {
+  PromptMemory<int> memory(4);
+  for (const char* prompt : {"a", "b", "c", "d", "a"}) memory.see(prompt) += 1;   // b and c are the oldest
+  const auto numbers = [](int x) { return nlohmann::json{x}; };
+  PromptMemory<int> back(4);
+  back.restore(through_text(memory.to_json(numbers)), 1, [](const nlohmann::json& row) { return row.at(0).get<int>(); });
+  for (PromptMemory<int>* m : {&memory, &back}) {
+    m->see("e") = 7;
+    EXPECT_EQ(m->size(), 3u);
+    EXPECT_EQ(m->find("b"), nullptr);
+    EXPECT_EQ(m->find("c"), nullptr);
+    EXPECT_EQ(*m->find("a"), 2);
+    EXPECT_EQ(*m->find("d"), 1);
+    EXPECT_EQ(*m->find("e"), 7);
+  }
+  EXPECT_EQ(memory.to_json(numbers), back.to_json(numbers));
+}
+
+TEST(PromptMemory, ReadsWhatWasWrittenBeforeItForgot) {
+  DifficultyLimit limits;
+  limits.restore({{"p", {0.25, 1234.0}}});
+  EXPECT_EQ(limits.limit("p"), 1234);
+}
+
+TEST(PromptMemory, NeverHoldsMoreThanItsMost) {
+  PromptMemory<int> memory(64);
+  for (int i = 0; i < 10000; ++i) {
+    memory.see(std::to_string(i % 777));
+    ASSERT_LE(memory.size(), 64u);
+  }
+}
+
 TEST(Difficulty, SolvedAlwaysGoesOnTighteningAndNeverGoesOnRelaxing) {
   DifficultyLimit limits({.start = 2000, .low = 100, .high = 8000, .factor = 0.5, .decay = 0.5});
   for (int i = 0; i < 3; ++i) limits.record("easy", 1), limits.record("hard", 0);
