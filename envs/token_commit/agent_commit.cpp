@@ -5,7 +5,7 @@
 namespace trimtab {
 
 AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size, std::map<std::string, std::unique_ptr<AgentFunction>> agents)
-    : options_(options), view_({.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? hidden_size : 0}),
+    : options_(options), view_(commit_view_options(options, hidden_size)),
       agents_(std::move(agents)), actions_(options), context_(view_.spec().context_size()), items_(options.items * view_.spec().item_size()), mask_(options.items) {
   for (const AgentSpec& a : token_commit_spec(options, view_).agents)
     if (!agents_.contains(a.name)) throw ConfigError(fmt::format("the policy has no agent '{}': evaluate with the env block that it was trained with", a.name));

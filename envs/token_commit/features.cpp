@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -10,7 +11,8 @@ namespace trimtab {
 namespace {
 
 constexpr int kItemFeatures = 10;
-constexpr uint64_t kProjectionSeed = 20260524;   // one for all: a controller is read with the projection it was trained with
+constexpr uint64_t kFixedSeed = 20260524;   // one for all: a controller is read with the projection and codes it was trained with
+constexpr uint32_t kCodes = 1;               // tells draws of codes from those of the projection
 
 float log_distance(int64_t n) { return std::log2(1.0f + static_cast<float>(n)); }
 // ln(c / (1 - c)) above that of 0.95, within what single precision tells apart: 0.99 and 0.9999 differ, and a policy of this alone, as its
@@ -31,8 +33,11 @@ CommitView::CommitView(const CommitViewOptions& options) : options_(options) {
                 {"held", "log2 passes", 0, 20}, {"from_first_mask", "log2 tokens", 0, 20}, {"from_left", "log2 tokens", 0, 20}, {"from_right", "log2 tokens", 0, 20},
                 {"ends", "1", 0, 1}};
   for (int64_t j = 0; j < options.projected; ++j) spec_.item.push_back({fmt::format("hidden{}", j), "1", -1e4f, 1e4f});
+  for (int64_t j = 0; j < options.codes; ++j) spec_.item.push_back({fmt::format("code{}", j), "1", -8, 8});
+  for (int64_t k = 0; k < options.places; ++k)
+    for (const char* wave : {"sine", "cosine"}) spec_.item.push_back({fmt::format("{}{}", wave, k), "1", -1, 1});
   projection_.resize(options.hidden_size * options.projected);
-  Draws draws(kProjectionSeed, Stream::kInitialise, 0, 0);
+  Draws draws(kFixedSeed, Stream::kInitialise, 0, 0);
   for (float& x : projection_) x = draws.normal() / std::sqrt(static_cast<float>(options.hidden_size));
 }
 
@@ -50,12 +55,29 @@ void CommitView::show_item(const CommitState& s, const MaskedPosition& m, int64_
                                         log_distance(right - m.position),
                                         m.ends ? 1.0f : 0.0f};
   std::copy_n(numbers, kItemFeatures, out);
+  show_hidden(m, out + kItemFeatures);
+  show_code(m.token, out + kItemFeatures + options_.projected);
+  show_place(m.position, out + kItemFeatures + options_.projected + options_.codes);
+}
+
+void CommitView::show_hidden(const MaskedPosition& m, float* out) const {
   if (options_.projected == 0) return;
   TT_CHECK_EQ(static_cast<int64_t>(m.hidden.size()), options_.hidden_size);
-  float* hidden = out + kItemFeatures;
-  std::fill_n(hidden, options_.projected, 0.0f);
+  std::fill_n(out, options_.projected, 0.0f);
   for (int64_t i = 0; i < options_.hidden_size; ++i)
-    for (int64_t j = 0; j < options_.projected; ++j) hidden[j] += m.hidden[i] * projection_[i * options_.projected + j];
+    for (int64_t j = 0; j < options_.projected; ++j) out[j] += m.hidden[i] * projection_[i * options_.projected + j];
+}
+
+void CommitView::show_code(int32_t token, float* out) const {
+  if (options_.codes == 0) return;
+  Draws draws(kFixedSeed, Stream::kInitialise, kCodes, static_cast<uint32_t>(token));
+  for (int64_t j = 0; j < options_.codes; ++j) out[j] = draws.normal();
+}
+
+// Periods of 4, 8, 16, ... tokens.
+void CommitView::show_place(int64_t position, float* out) const {
+  double angle = std::numbers::pi / 2 * static_cast<double>(position);
+  for (int64_t k = 0; k < options_.places; ++k, angle /= 2) out[2 * k] = static_cast<float>(std::sin(angle)), out[2 * k + 1] = static_cast<float>(std::cos(angle));
 }
 
 void CommitView::show(const CommitState& s, ObservationRows out) const {

@@ -16,10 +16,14 @@ struct CommitViewOptions {
   int64_t items = 32;         // masked positions shown: the first so many of the window
   int64_t projected = 0;      // numbers of the hidden state shown for each; 0: none
   int64_t hidden_size = 0;    // of the model; needed where projected > 0
+  int64_t codes = 0;          // numbers that stand for each proposed token; 0: none
+  int64_t places = 0;         // pairs of sine and cosine of each position in the answer; 0: none
 };
 
 // Context: share_masked, window_masked, window_begin, log_masked, pass, budget_left, ended, best_confidence.
-// Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ...
+// Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ..., code0 ..., sine0, cosine0, ...
+//
+// Codes and places let a controller see whether the proposals of one pass agree with each other, which no confidence says: each was made without the others.
 class CommitView {
  public:
   explicit CommitView(const CommitViewOptions& options);   // ConfigError when hidden states are asked of a model whose size is not given
@@ -31,6 +35,9 @@ class CommitView {
 
  private:
   void show_item(const CommitState& state, const MaskedPosition& m, int64_t left, int64_t right, float* out) const;
+  void show_hidden(const MaskedPosition& m, float* out) const;
+  void show_code(int32_t token, float* out) const;
+  void show_place(int64_t position, float* out) const;
 
   CommitViewOptions options_;
   ObservationSpec spec_;

@@ -26,6 +26,8 @@ void TokenCommitOptions::describe(Fields& f) {
   f.choice("action", action, {"subset", "order"}, "the commit agent says of every masked position whether it is committed, or names up to `picks` of them in order");
   f.integer("items", items, {.low = 1, .high = 1024, .doc = "masked positions that agents see: the first so many of the window"});
   f.integer("projected", projected, {.low = 0, .high = 256, .doc = "numbers of each position's hidden state that they see; 0: none"});
+  f.integer("codes", codes, {.low = 0, .high = 64, .doc = "numbers that stand for the token proposed at each position, so that they see whether proposals agree; 0: none"});
+  f.integer("places", places, {.low = 0, .high = 16, .doc = "pairs of sine and cosine of each position in the answer, of periods 4, 8, 16, ... tokens; 0: none"});
   f.integer("picks", picks, {.low = 1, .high = 1024, .doc = "that action order makes in a pass"});
   f.integer("most", most, {.low = 0, .high = 1024, .unit = "tokens", .doc = "that action subset commits in a pass at most; 0: all"});
   f.number("threshold", threshold, {.low = 1e-6, .high = 1, .doc = "from which probability on action subset commits, where it is not drawn"});
@@ -49,6 +51,10 @@ TokenCommitOptions token_commit_options(const Config& config) {
   TokenCommitOptions options;
   config.read(options, {"type"});
   return options;
+}
+
+CommitViewOptions commit_view_options(const TokenCommitOptions& o, int64_t hidden_size) {
+  return {.items = o.items, .projected = o.projected, .hidden_size = o.projected > 0 ? hidden_size : 0, .codes = o.codes, .places = o.places};
 }
 
 void TokenCommitOptions::validate() const {

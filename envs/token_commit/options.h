@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "core/options.h"
+#include "envs/token_commit/features.h"
 
 namespace trimtab {
 
@@ -29,7 +30,7 @@ struct TokenCommitOptions {
   std::vector<std::string> stop = {"."};
   // ---- what agents see and do (token_commit.h, features.h) ----
   std::string action = "subset";           // subset, order
-  int64_t items = 32, projected = 0, picks = 4, most = 0;
+  int64_t items = 32, projected = 0, codes = 0, places = 0, picks = 4, most = 0;
   double threshold = 0.5;
   bool decide_window = false, decide_refresh = false;
   std::string windows = "8,16,32";
@@ -48,5 +49,6 @@ struct TokenCommitOptions {
   void validate() const;
 };
 TokenCommitOptions token_commit_options(const Config& config);   // of the env block
+CommitViewOptions commit_view_options(const TokenCommitOptions& options, int64_t hidden_size);   // hidden_size: of the model
 
 }  // namespace trimtab

@@ -201,6 +201,7 @@ TEST_F(CommitStrategy, RefusesWhatItCannotServe) {
   };
   EXPECT_EQ(opened(commit_agent({.items = 4})), "opened");
   EXPECT_NE(opened(commit_agent({.items = 4, .projected = 2, .hidden_size = 3})).find("item feature 'hidden0'"), std::string::npos);
+  EXPECT_NE(opened(commit_agent({.items = 4, .codes = 2})).find("item feature 'code0'"), std::string::npos);
   EXPECT_NE(opened(commit_agent({.items = 4}, HeadKind::kOrder)).find("env.action=subset"), std::string::npos);
   AgentSpec other = commit_agent({.items = 4});
   other.name = "prb";

@@ -26,7 +26,7 @@ class TokenCommit final : public BatchEnvironment {
  public:
   TokenCommit(const TokenCommitOptions& options, std::unique_ptr<CommitSource> source)
       : options_(options), source_(std::move(source)),
-        view_({.items = options.items, .projected = options.projected, .hidden_size = source_->hidden_size()}), spec_(token_commit_spec(options, view_)),
+        view_(commit_view_options(options, source_->hidden_size())), spec_(token_commit_spec(options, view_)),
         slots_(source_->slots()), actions_(options) {}
 
   const EnvSpec& spec() const override { return spec_; }

@@ -201,6 +201,7 @@ void TraceLockOptions::validate() const {
     if (!(x >= low && x <= high)) throw ConfigError(fmt::format("{} is {}, but it must be from {} to {}", name, x, low, high));
   };
   within("the number of items", static_cast<double>(items), 1, 1024), within("the number of projected hidden numbers", static_cast<double>(projected), 0, 256);
+  within("the number of a token's codes", static_cast<double>(codes), 0, 64), within("the number of places", static_cast<double>(places), 0, 16);
   within("the number of epochs", static_cast<double>(epochs), 1, 10000), within("the batch", static_cast<double>(batch), 1, 65536);
   within("the learning rate", learning_rate, 1e-8, 1), within("the weight decay", weight_decay, 0, 1), within("the threshold", threshold, 0, 1);
   within("the clip of gradients", clip, 0, 1e6);
@@ -273,7 +274,7 @@ TraceLock fit_trace_lock(const CommitTraceReader& train, const CommitTraceReader
   if (options.projected > 0 && train.hidden_size() == 0)
     throw DataError("hidden states are to be shown, but the traces hold none: record them with hidden states, or give --projected 0");
   TraceLock lock;
-  lock.view = {.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? train.hidden_size() : 0};
+  lock.view = {.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? train.hidden_size() : 0, .codes = options.codes, .places = options.places};
   lock.threshold = options.threshold;
   const CommitView view(lock.view);
   lock.agent = agent_of(view), lock.policy = untrained(lock.agent, options);
@@ -307,7 +308,8 @@ void export_trace_lock(const std::filesystem::path& file, const std::filesystem:
                                               .meaning = "commit: for each masked position shown, how likely its proposal is to stay", .fallback = {}}};
   ExportInfo info;
   info.environment = "token_commit", info.training_data_hash = training_data_hash;
-  info.config = fmt::format("type: {}\nitems: {}\nprojected: {}\nthreshold: {}\n", info.environment, lock.view.items, lock.view.projected, lock.threshold);
+  info.config = fmt::format("type: {}\nitems: {}\nprojected: {}\ncodes: {}\nplaces: {}\nthreshold: {}\n", info.environment, lock.view.items, lock.view.projected, lock.view.codes,
+                            lock.view.places, lock.threshold);
   export_artefact(file, agents, info);
   if (!header.empty()) export_header(header, agents, info);
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -115,6 +116,23 @@ TEST(fit_trace_lock, beats_every_threshold_on_confidence) {
   EXPECT_NEAR(fitted.scores.f05, seen, 0.02);   // the best checkpoint; replay commits the likeliest where nothing reaches the threshold
 }
 
+// Some tokens are always right and others never, and nothing else says so.
+TEST(fit_trace_lock, learns_from_codes_what_confidence_does_not_say) {
+  TracedWorld world;
+  world.stable = [draws = std::make_shared<Draws>(test_seed(), Stream::kTest)](const MaskedPosition&, bool) { return draws->below(2) == 0; };
+  world.confidence = [](bool, Draws& d) { return d.uniform(0.3f, 1.0f); };
+  const Traces traces(world);
+  const auto best_f05 = [&](int64_t codes) {
+    TraceLockOptions options = kQuick;
+    options.codes = codes;
+    double best = 0;
+    fit_trace_lock(traces.train, traces.validation, options, [&](const TraceLockEpoch& e) { best = std::max(best, e.scores.f05); });
+    return best;
+  };
+  EXPECT_GT(best_f05(8), 0.9);
+  EXPECT_LT(best_f05(0), 0.8);
+}
+
 TEST(fit_trace_lock, equal_options_give_equal_controllers_and_other_seeds_others) {
   const Traces traces({}, 20);
   const auto fitted = [&](uint64_t seed) {
@@ -177,7 +195,7 @@ TEST(trace_lock_control, commits_the_likeliest_that_does_not_wait_where_nothing_
 TEST(export_trace_lock, is_read_back_by_the_runtime) {
   const Traces traces({.hidden = 5}, 12);
   TraceLockOptions options = kQuick;
-  options.epochs = 1, options.items = 6, options.projected = 2;
+  options.epochs = 1, options.items = 6, options.projected = 2, options.codes = 3, options.places = 1;
   const TraceLock lock = fit_trace_lock(traces.train, traces.validation, options);
   const auto file = traces.folder.path() / "c.ttc.safetensors", header = traces.folder.path() / "c.h";
   export_trace_lock(file, header, lock, "abc");
@@ -187,7 +205,7 @@ TEST(export_trace_lock, is_read_back_by_the_runtime) {
   tt_controller* controller = nullptr;
   ASSERT_EQ(tt_open(file.c_str(), nullptr, &controller, why, sizeof why), TT_OK) << why;
   EXPECT_STREQ(tt_get_text(controller, "environment"), "token_commit");
-  EXPECT_STREQ(tt_get_text(controller, "config"), "type: token_commit\nitems: 6\nprojected: 2\nthreshold: 0.8\n");
+  EXPECT_STREQ(tt_get_text(controller, "config"), "type: token_commit\nitems: 6\nprojected: 2\ncodes: 3\nplaces: 1\nthreshold: 0.8\n");
   const int agent = tt_find_agent(controller, "commit");
   ASSERT_GE(agent, 0);
   const CommitView view(lock.view);
