@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/checkpoint.h"
+#include "core/files.h"
 #include "core/thread_ranks.h"
 #include "trainers/language/test_support.h"
 
@@ -87,6 +88,48 @@ INSTANTIATE_TEST_SUITE_P(
                     std::pair<std::string, std::string>{"diffusion", "preset: diffusion, steps: 4, rows: 6, facts: 0, token_budget: 64, answer_length: 80"},
                     std::pair<std::string, std::string>{"spsa", "preset: spsa, steps: 3, rows: 2, directions: 4"}),
     [](const auto& info) { return info.param.first; });
+
+// A base and two adapters of it that runs here can name.
+class MixtureRanks : public testing::Test {
+ protected:
+  void train_adapters() {
+    train_on(1, base(), tiny_run("preset: sft, steps: 2, rows: 4"));
+    as_run(base());
+    for (const auto& [name, rank] : {std::pair{"one", "3"}, {"two", "2"}}) {
+      train_on(1, folder_.path() / name, tiny_run("preset: sft, steps: 2, rows: 4, lr: 5e-2"), {model(), fmt::format("policy.lora={{rank: {}, alpha: 6}}", rank)});
+      as_run(folder_.path() / name);
+    }
+  }
+  static void as_run(const std::filesystem::path& folder) { write_file_atomically(folder / "config.yaml", "run: {name: a-run}\n"); }
+  std::filesystem::path base() const { return folder_.path() / "base"; }
+  std::string model() const { return "policy.model=" + base().string(); }
+  Trained mixture_on(int ranks, int64_t shards) {
+    return train_on(ranks, folder_.path() / std::to_string(ranks), tiny_run(fmt::format("preset: adapter_mixture, steps: 4, rows: 9, episodes: 5, max_tokens: 9, token_budget: 64, shards: {}", shards)),
+                    {"policy={model: " + base().string() + "}", fmt::format("trainer.adapters=[{0}/one, {0}/two]", folder_.path().string())});
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(MixtureRanks, TwoAndFourMakeTheRoutersOfOne) {
+  train_adapters();
+  const Trained one = mixture_on(1, 4);
+  for (const int size : {2, 4}) {
+    SCOPED_TRACE(size);
+    const Trained several = mixture_on(size, 4);
+    expect_equal(one, several, false);
+    EXPECT_GT(several.bytes_sent, 0);
+  }
+}
+
+TEST_F(MixtureRanks, MoreThanThereAreShardsIsRefused) {
+  train_adapters();
+  try {
+    mixture_on(3, 2);
+    FAIL() << "trained";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("trainer.shards"), std::string::npos) << error.what();
+  }
+}
 
 // Nobody has to come back with as many: written by two, gone on from by one and by four.
 TEST(LanguageRanks, AnyNumberResumes) {

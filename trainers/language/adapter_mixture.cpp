@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 
 #include "core/error.h"
 #include "core/registry.h"
@@ -16,6 +15,7 @@
 #include "policies/language/floats.h"
 #include "policies/language/ops/linear_logprob.h"
 #include "trainers/language/evaluate.h"
+#include "trainers/language/gradient_shards.h"
 #include "trainers/language/packing.h"
 #include "trainers/language/worked_examples.h"
 
@@ -58,23 +58,21 @@ std::vector<Transformer> read_adapters(const Transformer& base, const std::vecto
 class AdapterMixtureLearner final : public LanguageLearner {
  public:
   AdapterMixtureLearner(AdapterMixtureOptions options, const LanguageContext& context)
-      : options_(std::move(options)), context_(context), mixture_(make()), adam_(mixture_.routers().numel(), options_.adam.options()) {}
+      : options_(std::move(options)), context_(context), own_shards_(own_shards(options_.shards, *context.ranks)), mixture_(make()), adam_(mixture_.routers().numel(), options_.adam.options()) {}
 
   Metrics update(int64_t update, double progress) override {
     const std::vector<TokenExample> examples = draw(update);
     const std::vector<MicroBatch> batches = batches_of(examples);
     int64_t scored = 0, tokens = 0;
     for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size()), tokens += b.tokens.numel();
-    std::vector<std::optional<Sums>> sums(batches.size());
-    const auto [first, end] = piece_of(options_.shards, context_.ranks->rank(), context_.ranks->size());
-    context_.pool->run(end - first, [&](int64_t own) {
+    const auto [first, end] = own_shards_;
+    std::vector<Sums> shards;
+    for (int64_t s = first; s < end; ++s) shards.push_back(no_sums());
+    context_.pool->run(std::ssize(shards), [&, begin = first](int64_t own) {
       at::set_num_threads(1);
-      for (size_t i = first + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) sums[i] = learn(batches[i], scored, tokens);
+      for (size_t i = begin + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) shards[own].add(learn(batches[i], scored, tokens));
     });
-    Sums all{.gradient = at::zeros_like(mixture_.routers()), .weights = at::zeros({mixture_.experts()}, at::kDouble)};
-    for (const auto& sum : sums)   // in the order of the micro-batches, whoever computed them
-      if (sum) all.add(*sum);
-    sum_over_ranks(all);
+    const Sums all = sum_over_ranks(shards);
     const double lr = options_.schedule.at(options_.lr, progress), norm = step(all.gradient, lr);
     const double decisions = static_cast<double>(tokens * mixture_.config().num_layers);
     Metrics out = {{"train/loss", all.loss / static_cast<double>(scored)}, {"train/router_loss", all.router_loss}, {"train/soft_share", static_cast<double>(all.soft) / decisions},
@@ -133,6 +131,11 @@ class AdapterMixtureLearner final : public LanguageLearner {
       gradient.add_(x.gradient), weights.add_(x.weights);
       loss += x.loss, router_loss += x.router_loss, soft += x.soft;
     }
+    std::vector<double> numbers() const {
+      std::vector<double> out(weights.data_ptr<double>(), weights.data_ptr<double>() + weights.numel());
+      out.insert(out.end(), {loss, router_loss, static_cast<double>(soft)});
+      return out;
+    }
   };
   struct Answers {
     double accuracy = 0, tokens = 0;
@@ -140,14 +143,23 @@ class AdapterMixtureLearner final : public LanguageLearner {
     std::vector<char> solved;        // by problem
   };
 
-  void sum_over_ranks(Sums& all) const {
-    std::vector<double> numbers(all.weights.data_ptr<double>(), all.weights.data_ptr<double>() + all.weights.numel());
-    numbers.insert(numbers.end(), {all.loss, all.router_loss, static_cast<double>(all.soft)});
-    context_.ranks->sum(std::span<double>(numbers));
-    context_.ranks->sum(floats(all.gradient));
-    std::copy_n(numbers.begin(), all.weights.numel(), all.weights.data_ptr<double>());
-    const double* rest = numbers.data() + all.weights.numel();
-    all.loss = rest[0], all.router_loss = rest[1], all.soft = static_cast<int64_t>(rest[2]);
+  Sums no_sums() const { return {.gradient = at::zeros_like(mixture_.routers()), .weights = at::zeros({mixture_.experts()}, at::kDouble)}; }
+
+  // In halves, here as among ranks: any number of ranks that is a power of two adds the same numbers in the same order.
+  Sums sum_over_ranks(std::vector<Sums>& shards) const {
+    std::vector<std::vector<double>> numbers;
+    std::vector<std::span<double>> number_parts;
+    std::vector<std::span<float>> gradient_parts;
+    for (const Sums& s : shards) numbers.push_back(s.numbers()), gradient_parts.push_back(floats(s.gradient));
+    for (std::vector<double>& n : numbers) number_parts.emplace_back(n);
+    const std::span<double> all = tree_sum<double>(number_parts);
+    context_.ranks->sum(all);
+    context_.ranks->sum(tree_sum<float>(gradient_parts));
+    Sums out = std::move(shards[0]);
+    std::copy_n(all.begin(), out.weights.numel(), out.weights.data_ptr<double>());
+    const double* rest = all.data() + out.weights.numel();
+    out.loss = rest[0], out.router_loss = rest[1], out.soft = static_cast<int64_t>(rest[2]);
+    return out;
   }
 
   AdapterMixture make() const {
@@ -234,6 +246,7 @@ class AdapterMixtureLearner final : public LanguageLearner {
 
   AdapterMixtureOptions options_;
   LanguageContext context_;
+  std::pair<int64_t, int64_t> own_shards_;
   AdapterMixture mixture_;
   Adam adam_;
   double best_ = -1;

@@ -2,18 +2,24 @@
 
 #include <ATen/Parallel.h>
 
+#include <tuple>
+
 #include "core/error.h"
 #include "policies/language/floats.h"
 
 namespace trimtab {
 
-GradientShards::GradientShards(const Transformer& model, int64_t shards, Ranks& ranks) : model_(model), ranks_(ranks), owner_(shards) {
+std::pair<int64_t, int64_t> own_shards(int64_t shards, const Ranks& ranks) {
   if (ranks.size() > shards)
     throw ConfigError(fmt::format("{} ranks cannot share trainer.shards={}: start at most {} ranks, or raise trainer.shards", ranks.size(), shards, shards));
+  return piece_of(shards, ranks.rank(), ranks.size());
+}
+
+GradientShards::GradientShards(const Transformer& model, int64_t shards, Ranks& ranks) : model_(model), ranks_(ranks), owner_(shards) {
+  std::tie(first_, end_) = own_shards(shards, ranks);
   for (int r = 0; r < ranks.size(); ++r) {
     const auto [first, end] = piece_of(shards, r, ranks.size());
     std::fill(owner_.begin() + first, owner_.begin() + end, r);
-    if (r == ranks.rank()) first_ = first, end_ = end;
   }
 }
 

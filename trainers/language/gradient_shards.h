@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/pool.h"
@@ -17,6 +18,9 @@
 #include "trainers/language/overlapped_sum.h"
 
 namespace trimtab {
+
+// The logical shards of this rank: [first, second). ConfigError when there are more ranks than shards.
+std::pair<int64_t, int64_t> own_shards(int64_t shards, const Ranks& ranks);
 
 class GradientShards {
  public:
