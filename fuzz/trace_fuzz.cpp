@@ -11,7 +11,7 @@ namespace {
 void run_trace(Bytes input) {
   const std::string file = write_input("trace.h5", input);
   try {
-    radio::parse_in_child(file, {}, {.memory_bytes = uint64_t{512} << 20, .cpu_seconds = 5, .wall_seconds = 20});
+    radio::parse_in_child(file, {}, {.memory_bytes = uint64_t{512} << 20, .cpu_seconds = 1, .wall_seconds = 20});
   } catch (const DataError& error) {
     FUZZ_CHECK(std::string(error.what()).find(file) != std::string::npos);
   }

@@ -1,9 +1,10 @@
 // The diffusion benchmark: one process, a round asks every way of decoding for the same answers in turn. Whole generate() calls, packing of
 // the weights included.
 //
-//   bench_diffusion --model RUN [--problems 16] [--judged 128] [--block B] [--length N] [--controller FILE]
+//   bench_diffusion --model RUN [--problems 16] [--judged 128] [--block B] [--length N] [--controller FILE [--threshold P]]
 //
-// A worker; RUN is a run folder of `trimtab train`, FILE a controller of token commitment for it, exported.
+// A worker; RUN is a run folder of `trimtab train`, FILE a controller of token commitment for it, exported, and P the probability in percent from which it
+// commits (its own unless it is given).
 //
 // Says first what every way makes of the judged problems (an answer does not depend on batch or threads) and which ones are compared: those as
 // accurate as the best that commits one token per pass without a cache. Answers every round with their tokens/s and what rules take to decide.
@@ -41,14 +42,17 @@ struct Way {
   }
 };
 
-std::vector<Way> ways() {
+// How carefully a rule must commit is the model's affair, so each is asked at several numbers.
+std::vector<Way> ways(bool controller) {
   std::vector<Way> out;
   for (const bool guarded : {true, false}) {
     for (const char* window : {"full", "block"}) out.push_back({window, "none", "top1", guarded});
     for (const auto& [window, cache] : {std::pair{"full", "none"}, {"full", "delayed"}, {"block", "none"}, {"block", "prefix"}, {"block", "dual"}, {"block", "delayed"}})
-      for (const char* rule : {"threshold_90", "factor_100"}) out.push_back({window, cache, rule, guarded});
+      for (const char* rule : {"threshold_90", "threshold_95", "threshold_99", "factor_50", "factor_100"}) out.push_back({window, cache, rule, guarded});
     out.push_back({"block", "dual", "top1", guarded});
   }
+  if (controller)
+    for (const auto& [window, cache] : {std::pair{"full", "none"}, {"block", "prefix"}, {"block", "dual"}}) out.push_back({window, cache, kLearned});
   return out;
 }
 
@@ -110,13 +114,13 @@ class Bench {
     for (int64_t b = 1; block_ == 0 && b <= 32; ++b)
       if (problems_.length % b == 0 && (facts_.block == 0 || b % facts_.block == 0)) largest_ = b;
     if (block_ == 0) block_ = largest_;
-    if (a.values.contains("--controller")) open_controller(a.values.at("--controller"));
+    if (a.values.contains("--controller")) open_controller(a.values.at("--controller"), a.number("--threshold", 0));
   }
 
   nlohmann::json about() {
     nlohmann::json judged, compared = nlohmann::json::array(), slow;
     double best = 0;
-    for (const Way& way : ways()) {
+    for (const Way& way : ways(controller_ != nullptr)) {
       const auto [answers, times] = decode(way, problems_.requests, 16, two_);
       nlohmann::json& j = judged[way.name()];
       std::vector<std::string> replies;
@@ -132,7 +136,7 @@ class Bench {
            {"forced", forced / n}};
       if (way.slow()) best = std::max(best, right / n);
     }
-    for (const Way& way : ways()) {
+    for (const Way& way : ways(controller_ != nullptr)) {
       if (judged[way.name()]["accuracy"].get<double>() < best - kAsGood - 1e-9) continue;
       compared_.push_back(way);
       (way.slow() ? slow : compared).push_back(way.name());
@@ -170,13 +174,15 @@ class Bench {
                                                                .cache = way.cache, .eos_guard = way.guarded,
                                                                .divergence = way.rule == kLearned || way.rule.starts_with("klass"),
                                                                .hidden = way.rule == kLearned && projected_ > 0});
+    if (way.rule == kLearned && control == nullptr) control = controller_.get();
     const auto rule = control == nullptr ? make_commit_rule(way.rule) : nullptr;
     auto answers = generator.generate(requests, {}, control != nullptr ? *control : *rule, pool);
     return {std::move(answers), generator.times()};
   }
 
-  void open_controller(const std::filesystem::path& file) {
-    const TokenCommitOptions options = token_commit_options(Config::parse("env:\n" + indented(artefact_origin(file).config), file.string()).at("env"));
+  void open_controller(const std::filesystem::path& file, int64_t percent) {
+    TokenCommitOptions options = token_commit_options(Config::parse("env:\n" + indented(artefact_origin(file).config), file.string()).at("env"));
+    if (percent > 0) options.threshold = static_cast<double>(percent) / 100;
     controller_ = std::make_unique<AgentCommit>(options, model_.transformer->config().hidden_size, artefact_agents(file)());
     projected_ = options.projected;
   }
