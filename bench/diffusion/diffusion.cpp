@@ -114,7 +114,7 @@ class Bench {
     for (int64_t b = 1; block_ == 0 && b <= 32; ++b)
       if (problems_.length % b == 0 && (facts_.block == 0 || b % facts_.block == 0)) largest_ = b;
     if (block_ == 0) block_ = largest_;
-    if (a.values.contains("--controller")) open_controller(a.values.at("--controller"), a.number("--threshold", 0));
+    if (a.values.contains("--controller")) open_controller(a);
   }
 
   nlohmann::json about() {
@@ -180,8 +180,12 @@ class Bench {
     return {std::move(answers), generator.times()};
   }
 
-  void open_controller(const std::filesystem::path& file, int64_t percent) {
-    TokenCommitOptions options = token_commit_options(Config::parse("env:\n" + indented(artefact_origin(file).config), file.string()).at("env"));
+  void open_controller(const Arguments& a) {
+    const std::filesystem::path file = a.values.at("--controller");
+    Config config = Config::parse("env:\n" + indented(artefact_origin(file).config), file.string());
+    config.apply("env.model=" + a.values.at("--model"));   // a fitted one names none
+    TokenCommitOptions options = token_commit_options(config.at("env"));
+    const int64_t percent = a.number("--threshold", 0);
     if (percent > 0) options.threshold = static_cast<double>(percent) / 100;
     controller_ = std::make_unique<AgentCommit>(options, model_.transformer->config().hidden_size, artefact_agents(file)());
     projected_ = options.projected;
