@@ -120,7 +120,8 @@ class Bench {
   nlohmann::json about() {
     nlohmann::json judged, compared = nlohmann::json::array(), slow;
     double best = 0;
-    for (const Way& way : ways(controller_ != nullptr)) {
+    const std::vector<Way> all = ways(controller_ != nullptr);
+    for (const Way& way : all) {
       const auto [answers, times] = decode(way, problems_.requests, 16, two_);
       nlohmann::json& j = judged[way.name()];
       std::vector<std::string> replies;
@@ -136,7 +137,7 @@ class Bench {
            {"forced", forced / n}};
       if (way.slow()) best = std::max(best, right / n);
     }
-    for (const Way& way : ways(controller_ != nullptr)) {
+    for (const Way& way : all) {
       if (judged[way.name()]["accuracy"].get<double>() < best - kAsGood - 1e-9) continue;
       compared_.push_back(way);
       (way.slow() ? slow : compared).push_back(way.name());

@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "core/checkpoint.h"
-#include "core/files.h"
 #include "core/thread_ranks.h"
-#include "trainers/language/test_support.h"
+#include "trainers/language/mixture_test_support.h"
 
 namespace trimtab {
 namespace {
@@ -89,29 +88,14 @@ INSTANTIATE_TEST_SUITE_P(
                     std::pair<std::string, std::string>{"spsa", "preset: spsa, steps: 3, rows: 2, directions: 4"}),
     [](const auto& info) { return info.param.first; });
 
-// A base and two adapters of it that runs here can name.
-class MixtureRanks : public testing::Test {
+class MixtureRanks : public testing::Test, protected BaseAndAdapters {
  protected:
-  void train_adapters() {
-    train_on(1, base(), tiny_run("preset: sft, steps: 2, rows: 4"));
-    as_run(base());
-    for (const auto& [name, rank] : {std::pair{"one", "3"}, {"two", "2"}}) {
-      train_on(1, folder_.path() / name, tiny_run("preset: sft, steps: 2, rows: 4, lr: 5e-2"), {model(), fmt::format("policy.lora={{rank: {}, alpha: 6}}", rank)});
-      as_run(folder_.path() / name);
-    }
-  }
-  static void as_run(const std::filesystem::path& folder) { write_file_atomically(folder / "config.yaml", "run: {name: a-run}\n"); }
-  std::filesystem::path base() const { return folder_.path() / "base"; }
-  std::string model() const { return "policy.model=" + base().string(); }
   Trained mixture_on(int ranks, int64_t shards) {
-    return train_on(ranks, folder_.path() / std::to_string(ranks), tiny_run(fmt::format("preset: adapter_mixture, steps: 4, rows: 9, episodes: 5, max_tokens: 9, token_budget: 64, shards: {}", shards)),
-                    {"policy={model: " + base().string() + "}", fmt::format("trainer.adapters=[{0}/one, {0}/two]", folder_.path().string())});
+    return train_on(ranks, root_.path() / std::to_string(ranks), tiny_run(fmt::format("preset: adapter_mixture, steps: 4, rows: 9, episodes: 5, max_tokens: 9, token_budget: 64, shards: {}", shards)), options());
   }
-  TemporaryFolder folder_;
 };
 
 TEST_F(MixtureRanks, TwoAndFourMakeTheRoutersOfOne) {
-  train_adapters();
   const Trained one = mixture_on(1, 4);
   for (const int size : {2, 4}) {
     SCOPED_TRACE(size);
@@ -122,7 +106,6 @@ TEST_F(MixtureRanks, TwoAndFourMakeTheRoutersOfOne) {
 }
 
 TEST_F(MixtureRanks, MoreThanThereAreShardsIsRefused) {
-  train_adapters();
   try {
     mixture_on(3, 2);
     FAIL() << "trained";

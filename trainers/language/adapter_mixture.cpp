@@ -65,12 +65,11 @@ class AdapterMixtureLearner final : public LanguageLearner {
     const std::vector<MicroBatch> batches = batches_of(examples);
     int64_t scored = 0, tokens = 0;
     for (const MicroBatch& b : batches) scored += static_cast<int64_t>(b.row.size()), tokens += b.tokens.numel();
-    const auto [first, end] = own_shards_;
     std::vector<Sums> shards;
-    for (int64_t s = first; s < end; ++s) shards.push_back(no_sums());
-    context_.pool->run(std::ssize(shards), [&, begin = first](int64_t own) {
+    for (int64_t s = own_shards_.first; s < own_shards_.second; ++s) shards.push_back(no_sums());
+    context_.pool->run(std::ssize(shards), [&](int64_t own) {
       at::set_num_threads(1);
-      for (size_t i = begin + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) shards[own].add(learn(batches[i], scored, tokens));
+      for (size_t i = own_shards_.first + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) shards[own].add(learn(batches[i], scored, tokens));
     });
     const Sums all = sum_over_ranks(shards);
     const double lr = options_.schedule.at(options_.lr, progress), norm = step(all.gradient, lr);

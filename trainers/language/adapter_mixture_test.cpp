@@ -7,32 +7,15 @@
 #include "policies/language/adapter_mixture/mixture.h"
 #include "policies/language/pretrained.h"
 #include "trainers/language/job.h"
-#include "trainers/language/test_support.h"
+#include "trainers/language/mixture_test_support.h"
 #include "trainers/language_tools.h"
 
 namespace trimtab {
 namespace {
 
-// A base and two adapters of it, of other ranks and targets.
-class AdapterMixtureRun : public testing::Test {
+class AdapterMixtureRun : public testing::Test, protected BaseAndAdapters {
  protected:
-  AdapterMixtureRun() {
-    train_in(base(), tiny_run("preset: sft, steps: 2, rows: 4"));
-    as_run(base());
-    const std::string sft = tiny_run("preset: sft, steps: 2, rows: 4, lr: 5e-2");
-    train_in(root_.path() / "one", sft, {model(), "policy.lora={rank: 3, alpha: 6, targets: [q_proj, down_proj]}"});
-    train_in(root_.path() / "two", sft, {model(), "policy.lora={rank: 2, alpha: 2}", "run.seed=5"});
-    as_run(root_.path() / "one");
-  }
-  static void as_run(const std::filesystem::path& folder) { write_file_atomically(folder / "config.yaml", "run: {name: a-run}\n"); }
-  std::filesystem::path base() const { return root_.path() / "base"; }
-  std::string model() const { return "policy.model=" + base().string(); }
-  std::vector<std::string> options() const {
-    return {"policy={model: " + base().string() + "}",
-            "trainer.adapters=[" + (root_.path() / "one").string() + ", " + (root_.path() / "two" / "adapter").string() + "]"};   // a run and a folder
-  }
   static std::string yaml() { return tiny_run("preset: adapter_mixture, steps: 4, rows: 6, episodes: 5, max_tokens: 9"); }
-  TemporaryFolder root_;
 };
 
 std::vector<uint8_t> routers(const std::filesystem::path& run) {
