@@ -22,7 +22,7 @@ std::vector<std::string> special_options(const FitArguments& a) {
   note("--blocks", a.blocks, none.blocks), note("--separate", a.separate, none.separate), note("--weight", a.weight, none.weight);
   note("--batch", a.batch, none.batch), note("--seed", a.seed, none.seed), note("--threshold", a.threshold, none.threshold);
   note("--hidden", a.hidden, none.hidden), note("--attention", a.attention, none.attention), note("--items", a.items, none.items);
-  note("--projected", a.projected, none.projected), note("--codes", a.codes, none.codes), note("--places", a.places, none.places), note("--block", a.block, none.block);
+  note("--projected", a.projected, none.projected), note("--codes", a.codes, none.codes), note("--places", a.places, none.places), note("--committed", a.committed, none.committed), note("--block", a.block, none.block);
   note("--slots", a.slots, none.slots), note("--price", a.price, none.price);
   return out;
 }
@@ -72,6 +72,7 @@ TT_REGISTER(Verb, fit,
                a.integer("--projected", o->projected, "commitment: numbers of each position's hidden state shown; the traces must hold hidden states");
                a.integer("--codes", o->codes, "commitment: numbers that stand for each proposed token, so that it sees whether proposals agree");
                a.integer("--places", o->places, "commitment: pairs of sine and cosine of each position in the answer");
+               a.integer("--committed", o->committed, "commitment: committed tokens shown beside what is proposed, the nearest to the masks");
                a.number("--threshold", o->threshold, "commitment: probability from which on a proposal is committed, at which the checkpoint is chosen (0: 0.9)");
                a.text("--filter", o->filter, "commitment: a filter of `fit learn2pd` to compare with");
                a.integer("--block", o->block, "learn2pd: positions that are judged together");

@@ -15,7 +15,7 @@ struct FitArguments {
   std::vector<std::string> words, data, validation;
   std::string out, header, filter;
   std::string features = "hidden", hidden = "32,64";
-  int64_t blocks = 3, epochs = 0, batch = 0, seed = 1, attention = 4, items = 32, projected = 0, codes = 0, places = 0, block = 32, slots = 4;
+  int64_t blocks = 3, epochs = 0, batch = 0, seed = 1, attention = 4, items = 32, projected = 0, codes = 0, places = 0, committed = 0, block = 32, slots = 4;
   bool separate = false;
   double weight = 6, learning_rate = 0, threshold = 0, price = 0.1;
 };

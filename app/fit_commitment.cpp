@@ -54,7 +54,7 @@ std::string hashes(const std::vector<std::string>& files) {
 void fit_commitment(const FitArguments& a) {
   if (!a.out.ends_with(".safetensors")) throw ConfigError(fmt::format("--out {}: an artefact's name ends in .ttc.safetensors", a.out));
   TraceLockOptions o;
-  o.hidden = widths(a.hidden), o.attention = a.attention, o.items = a.items, o.projected = a.projected, o.codes = a.codes, o.places = a.places, o.seed = static_cast<uint64_t>(a.seed);
+  o.hidden = widths(a.hidden), o.attention = a.attention, o.items = a.items, o.projected = a.projected, o.codes = a.codes, o.places = a.places, o.committed = a.committed, o.seed = static_cast<uint64_t>(a.seed);
   o.epochs = or_default(a.epochs, o.epochs), o.batch = or_default(a.batch, o.batch), o.learning_rate = or_default(a.learning_rate, o.learning_rate);
   o.threshold = or_default(a.threshold, o.threshold);
   o.validate();
@@ -94,7 +94,7 @@ void fit_filter(const FitArguments& a) {
 
 TT_REGISTER(Fit, commitment,
             {.name = "commitment", .doc = "a controller that says which proposals of a masked diffusion model will stay",
-             .options = {"--header", "--hidden", "--attention", "--items", "--projected", "--codes", "--places", "--threshold", "--filter", "--batch", "--seed"},
+             .options = {"--header", "--hidden", "--attention", "--items", "--projected", "--codes", "--places", "--committed", "--threshold", "--filter", "--batch", "--seed"},
              .example = "--data TRAIN.safetensors --validation VALIDATION.safetensors --out CONTROLLER.ttc.safetensors", .run = fit_commitment});
 TT_REGISTER(Fit, learn2pd,
             {.name = "learn2pd", .doc = "Learn2PD's filter on a block's confidences", .options = {"--block"},

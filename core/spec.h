@@ -29,6 +29,9 @@ struct HeadSpec {
   int width() const { return is_index() ? 1 : kind == HeadKind::kOrder ? picks : size; }   // floats per action
 };
 
+// What an element of a set is in one observation. Networks read what is seen, too, but no action chooses it.
+enum ItemMask : unsigned char { kAbsent = 0, kPresent = 1, kSeen = 2 };
+
 // What one agent (or the critic) sees: `context` once, and `item` features for each element of a set (users).
 struct ObservationSpec {
   std::vector<Feature> context;

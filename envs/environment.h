@@ -39,7 +39,7 @@ struct EnvSpec {
 struct ObservationRows {
   float* context = nullptr;  // [N, context_size]
   float* items = nullptr;    // [N, max_items, item_size]
-  uint8_t* mask = nullptr;   // [N, max_items]
+  uint8_t* mask = nullptr;   // [N, max_items] of ItemMask
 };
 struct OutcomeRows {
   float* reward = nullptr;        // [N]

@@ -19,7 +19,7 @@ namespace trimtab {
 class AgentFunction {
  public:
   virtual ~AgentFunction() = default;
-  // One decision. context [C], items [num_items, F], mask [num_items] (1: present); action [head.width()].
+  // One decision. context [C], items [num_items, F], mask [num_items] of ItemMask; action [head.width()].
   // num_items may differ from the number trained on. Not thread-safe: each evaluation thread makes its own.
   virtual void decide(const float* context, const float* items, const uint8_t* mask, int num_items, float* action) = 0;
 };

@@ -6,7 +6,7 @@ namespace trimtab {
 
 AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size, std::map<std::string, std::unique_ptr<AgentFunction>> agents)
     : options_(options), view_(commit_view_options(options, hidden_size)),
-      agents_(std::move(agents)), actions_(options), context_(view_.spec().context_size()), items_(options.items * view_.spec().item_size()), mask_(options.items) {
+      agents_(std::move(agents)), actions_(options), context_(view_.spec().context_size()), items_(view_.spec().max_items * view_.spec().item_size()), mask_(view_.spec().max_items) {
   for (const AgentSpec& a : token_commit_spec(options, view_).agents)
     if (!agents_.contains(a.name)) throw ConfigError(fmt::format("the policy has no agent '{}': evaluate with the env block that it was trained with", a.name));
 }
@@ -14,7 +14,7 @@ AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size,
 const float* AgentCommit::ask(const std::string& agent, const CommitState& s, size_t width) {
   view_.show(s, {context_.data(), items_.data(), mask_.data()});
   action_.assign(width, 0.0f);
-  agents_.at(agent)->decide(context_.data(), items_.data(), mask_.data(), static_cast<int>(options_.items), action_.data());
+  agents_.at(agent)->decide(context_.data(), items_.data(), mask_.data(), view_.spec().max_items, action_.data());
   return action_.data();
 }
 
@@ -24,7 +24,7 @@ CommitWindow AgentCommit::open(const CommitState& s, CommitWindow proposed) {
 }
 
 void AgentCommit::choose(const CommitState& s, std::vector<int32_t>& picks) {
-  const auto width = static_cast<size_t>(options_.action == "order" ? std::min(options_.picks, options_.items) : options_.items);
+  const auto width = static_cast<size_t>(options_.action == "order" ? std::min(options_.picks, options_.items) : view_.spec().max_items);
   actions_.set_commit({ask("commit", s, width), width});
   actions_.choose(s, picks);
   forced_ += actions_.chose_nothing();

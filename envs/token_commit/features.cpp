@@ -26,7 +26,7 @@ float sureness(float confidence) {
 
 CommitView::CommitView(const CommitViewOptions& options) : options_(options) {
   if (options.projected > 0 && options.hidden_size < 1) throw ConfigError("hidden states are to be shown, but nothing says how wide they are");
-  spec_.max_items = static_cast<int>(options.items);
+  spec_.max_items = static_cast<int>(options.items + options.committed);
   spec_.context = {{"share_masked", "1", 0, 1}, {"window_masked", "1", 0, 1}, {"window_begin", "1", 0, 1}, {"log_masked", "log2 tokens", 0, 20},
                    {"pass", "log2 passes", 0, 20}, {"budget_left", "1", -1, 1}, {"ended", "1", 0, 1}, {"best_confidence", "1", 0, 1}};
   spec_.item = {{"confidence", "1", 0, 1}, {"sureness", "log odds", -17, 11}, {"margin", "1", 0, 1}, {"entropy", "nats", 0, 12}, {"log_drift", "ln nats", -14, 4},
@@ -36,6 +36,7 @@ CommitView::CommitView(const CommitViewOptions& options) : options_(options) {
   for (int64_t j = 0; j < options.codes; ++j) spec_.item.push_back({fmt::format("code{}", j), "1", -8, 8});
   for (int64_t k = 0; k < options.places; ++k)
     for (const char* wave : {"sine", "cosine"}) spec_.item.push_back({fmt::format("{}{}", wave, k), "1", -1, 1});
+  if (options.committed > 0) spec_.item.push_back({"settled", "1", 0, 1});
   projection_.resize(options.hidden_size * options.projected);
   Draws draws(kFixedSeed, Stream::kInitialise, 0, 0);
   for (float& x : projection_) x = draws.normal() / std::sqrt(static_cast<float>(options.hidden_size));
@@ -50,7 +51,7 @@ void CommitView::show_item(const CommitState& s, const MaskedPosition& m, int64_
                                         m.entropy,
                                         std::log(m.drift + 1e-6f),
                                         log_distance(m.held),
-                                        log_distance(m.position - s.masked.front().position),
+                                        log_distance(std::max(0, m.position - s.masked.front().position)),
                                         log_distance(m.position - left),
                                         log_distance(right - m.position),
                                         m.ends ? 1.0f : 0.0f};
@@ -61,7 +62,7 @@ void CommitView::show_item(const CommitState& s, const MaskedPosition& m, int64_
 }
 
 void CommitView::show_hidden(const MaskedPosition& m, float* out) const {
-  if (options_.projected == 0) return;
+  if (options_.projected == 0 || m.hidden.empty()) return;   // committed tokens have none
   TT_CHECK_EQ(static_cast<int64_t>(m.hidden.size()), options_.hidden_size);
   std::fill_n(out, options_.projected, 0.0f);
   for (int64_t i = 0; i < options_.hidden_size; ++i)
@@ -95,8 +96,8 @@ void CommitView::show(const CommitState& s, ObservationRows out) const {
                            best};
   std::copy(std::begin(context), std::end(context), out.context);
   const int64_t width = spec_.item_size(), present = shown(s);
-  std::fill_n(out.items, options_.items * width, 0.0f);
-  for (int64_t i = 0; i < options_.items; ++i) out.mask[i] = i < present;
+  std::fill_n(out.items, spec_.max_items * width, 0.0f);
+  for (int64_t i = 0; i < spec_.max_items; ++i) out.mask[i] = i < present ? kPresent : kAbsent;
   // The nearest committed tokens: left of the answer the prompt counts as one, right of it is none, as far away as the answer is long.
   int64_t left = -1, at = 0;
   for (int64_t i = 0; i < present; ++i) {
@@ -106,6 +107,26 @@ void CommitView::show(const CommitState& s, ObservationRows out) const {
     int64_t right = m.position + 1;
     while (right < s.length && s.tokens[right] < 0) ++right;
     show_item(s, m, left, right < s.length ? right : m.position + s.length, out.items + i * width);
+  }
+  if (options_.committed > 0) show_committed(s, present, out);
+}
+
+// By rising position; of two as near, the left one first.
+void CommitView::show_committed(const CommitState& s, int64_t masks, ObservationRows out) const {
+  const int64_t first = s.masked[0].position, last = s.masked[masks - 1].position;
+  std::vector<std::pair<int64_t, int64_t>> near;   // distance to the masks shown, position
+  for (int64_t p = 0; p < s.length; ++p)
+    if (s.tokens[p] >= 0) near.emplace_back(std::max<int64_t>({0, first - p, p - last}), p);
+  std::sort(near.begin(), near.end());
+  near.resize(std::min(std::ssize(near), options_.committed));
+  std::sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  int64_t at = options_.items;
+  for (const auto& [distance, p] : near) {
+    float* item = out.items + at * spec_.item_size();
+    const MaskedPosition settled{.position = static_cast<int32_t>(p), .token = s.tokens[p], .confidence = 1, .margin = 1};
+    show_item(s, settled, p, p, item);
+    item[spec_.item_size() - 1] = 1;
+    out.mask[at++] = kSeen;
   }
 }
 

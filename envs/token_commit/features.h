@@ -18,10 +18,12 @@ struct CommitViewOptions {
   int64_t hidden_size = 0;    // of the model; needed where projected > 0
   int64_t codes = 0;          // numbers that stand for each proposed token; 0: none
   int64_t places = 0;         // pairs of sine and cosine of each position in the answer; 0: none
+  int64_t committed = 0;      // committed tokens shown behind the masks, the nearest to them: seen, not chosen from; 0: none
 };
 
 // Context: share_masked, window_masked, window_begin, log_masked, pass, budget_left, ended, best_confidence.
-// Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ..., code0 ..., sine0, cosine0, ...
+// Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ..., code0 ..., sine0, cosine0, ..., and
+// settled where committed tokens are shown: 1 for them, whose confidence is 1.
 //
 // Codes and places let a controller see whether the proposals of one pass agree with each other, which no confidence says: each was made without the others.
 class CommitView {
@@ -38,6 +40,7 @@ class CommitView {
   void show_hidden(const MaskedPosition& m, float* out) const;
   void show_code(int32_t token, float* out) const;
   void show_place(int64_t position, float* out) const;
+  void show_committed(const CommitState& state, int64_t masks, ObservationRows out) const;
 
   CommitViewOptions options_;
   ObservationSpec spec_;

@@ -66,5 +66,30 @@ TEST(commit_view, names_say_what_is_shown) {
   EXPECT_EQ(last, (std::vector<std::string>{"hidden0", "code0", "sine0", "cosine0"}));
 }
 
+// Of committed tokens 0, 1, 2, 6 and 9 around masks 4 and 5 the three nearest, behind the masks and by rising position; they are seen and not chosen.
+TEST(commit_view, committed_tokens_are_seen_behind_the_masks) {
+  const CommitView view({.items = 4, .codes = 2, .committed = 3});
+  const int width = view.spec().item_size();
+  EXPECT_EQ(view.spec().item.back().name, "settled");
+  ASSERT_EQ(view.spec().max_items, 7);
+  std::vector<int32_t> tokens = {11, 12, 13, -1, -1, -1, 14, -1, -1, 15};
+  const std::vector<MaskedPosition> masked = {{.position = 4, .token = 14}, {.position = 5, .token = 20}};
+  CommitState s;
+  s.length = 10, s.window = {4, 6}, s.window_masks = 2, s.tokens = tokens, s.masked = masked;
+  std::vector<float> context(view.spec().context_size()), items(7 * width, -5.0f);
+  std::vector<uint8_t> mask(7, 9);
+  view.show(s, {context.data(), items.data(), mask.data()});
+  EXPECT_EQ(mask, (std::vector<uint8_t>{kPresent, kPresent, kAbsent, kAbsent, kSeen, kSeen, kSeen}));
+  const auto code = [&](int item) { return Row(items.begin() + (item + 1) * width - 3, items.begin() + (item + 1) * width - 1); };
+  const auto settled = [&](int item) { return items[(item + 1) * width - 1]; };
+  for (int item = 0; item < 7; ++item) EXPECT_EQ(settled(item), item >= 4 ? 1 : 0);
+  EXPECT_EQ(code(6), code(0)) << "position 6 holds the token proposed at 4";
+  EXPECT_NE(code(4), code(5)) << "positions 1 and 2";
+  s.tokens = std::span(tokens).first(10);
+  tokens[1] = 13;
+  view.show(s, {context.data(), items.data(), mask.data()});
+  EXPECT_EQ(code(4), code(5)) << "the same token now";
+}
+
 }  // namespace
 }  // namespace trimtab

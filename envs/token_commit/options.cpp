@@ -28,6 +28,7 @@ void TokenCommitOptions::describe(Fields& f) {
   f.integer("projected", projected, {.low = 0, .high = 256, .doc = "numbers of each position's hidden state that they see; 0: none"});
   f.integer("codes", codes, {.low = 0, .high = 64, .doc = "numbers that stand for the token proposed at each position, so that they see whether proposals agree; 0: none"});
   f.integer("places", places, {.low = 0, .high = 16, .doc = "pairs of sine and cosine of each position in the answer, of periods 4, 8, 16, ... tokens; 0: none"});
+  f.integer("committed", committed, {.low = 0, .high = 1024, .unit = "tokens", .doc = "that stand already, the nearest to the masks, that agents see beside what is proposed; 0: none"});
   f.integer("picks", picks, {.low = 1, .high = 1024, .doc = "that action order makes in a pass"});
   f.integer("most", most, {.low = 0, .high = 1024, .unit = "tokens", .doc = "that action subset commits in a pass at most; 0: all"});
   f.number("threshold", threshold, {.low = 1e-6, .high = 1, .doc = "from which probability on action subset commits, where it is not drawn"});
@@ -54,7 +55,7 @@ TokenCommitOptions token_commit_options(const Config& config) {
 }
 
 CommitViewOptions commit_view_options(const TokenCommitOptions& o, int64_t hidden_size) {
-  return {.items = o.items, .projected = o.projected, .hidden_size = o.projected > 0 ? hidden_size : 0, .codes = o.codes, .places = o.places};
+  return {.items = o.items, .projected = o.projected, .hidden_size = o.projected > 0 ? hidden_size : 0, .codes = o.codes, .places = o.places, .committed = o.committed};
 }
 
 void TokenCommitOptions::validate() const {

@@ -30,7 +30,7 @@ struct TokenCommitOptions {
   std::vector<std::string> stop = {"."};
   // ---- what agents see and do (token_commit.h, features.h) ----
   std::string action = "subset";           // subset, order
-  int64_t items = 32, projected = 0, codes = 0, places = 0, picks = 4, most = 0;
+  int64_t items = 32, projected = 0, codes = 0, places = 0, committed = 0, picks = 4, most = 0;
   double threshold = 0.5;
   bool decide_window = false, decide_refresh = false;
   std::string windows = "8,16,32";

@@ -226,7 +226,7 @@ EnvSpec token_commit_spec(const TokenCommitOptions& o, const CommitView& view) {
   EnvSpec spec;
   spec.name = "token_commit", spec.critic = view.spec(), spec.reward_terms = {"answer", "passes", "stability"};
   spec.time_limit = o.budget > 0 ? o.budget : o.length;   // a pass commits one token at least: answers end by themselves
-  const auto items = static_cast<int>(o.items);
+  const int items = view.spec().max_items;
   if (o.decide_window)
     spec.agents.push_back({"window", view.spec(), {.kind = HeadKind::kCategorical, .size = static_cast<int>(parse_windows(o.windows).size())}});
   HeadSpec commit{.kind = HeadKind::kSubset, .size = items};

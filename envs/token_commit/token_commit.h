@@ -15,6 +15,7 @@
 // answer is cut off and worth nothing, as replies beyond their length are in DLER.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -36,7 +37,8 @@ class CommitActions final : public CommitControl {
  public:
   explicit CommitActions(const TokenCommitOptions& options);
   void set_window(float action) { window_ = action; }
-  void set_commit(std::span<const float> action) { commit_ = action; }   // [items] or [picks]; must live until choose()
+  // One number of each item, those of committed tokens behind the masks' (not read), or [picks]; must live until choose().
+  void set_commit(std::span<const float> action) { commit_ = options_.action == "order" ? action : action.first(std::min<size_t>(action.size(), options_.items)); }
   void set_refresh(float action) { refresh_ = action; }
 
   CommitWindow open(const CommitState& state, CommitWindow proposed) override;

@@ -202,6 +202,7 @@ void TraceLockOptions::validate() const {
   };
   within("the number of items", static_cast<double>(items), 1, 1024), within("the number of projected hidden numbers", static_cast<double>(projected), 0, 256);
   within("the number of a token's codes", static_cast<double>(codes), 0, 64), within("the number of places", static_cast<double>(places), 0, 16);
+  within("the number of committed tokens", static_cast<double>(committed), 0, 1024);
   within("the number of epochs", static_cast<double>(epochs), 1, 10000), within("the batch", static_cast<double>(batch), 1, 65536);
   within("the learning rate", learning_rate, 1e-8, 1), within("the weight decay", weight_decay, 0, 1), within("the threshold", threshold, 0, 1);
   within("the clip of gradients", clip, 0, 1e6);
@@ -251,7 +252,7 @@ double trace_lock_loss(int64_t decisions, int64_t items, const float* logits, co
   for (int64_t d = 0; d < decisions; ++d) {
     double sum = 0, present = 0;
     for (int64_t i = d * items; i < (d + 1) * items; ++i)
-      if (mask[i]) sum += logits[i], present += 1;
+      if (mask[i] == kPresent) sum += logits[i], present += 1;
     const double mean = sum / std::max(1.0, present);
     squares += mean * mean;
     for (int64_t i = d * items; i < (d + 1) * items; ++i) {
@@ -259,7 +260,7 @@ double trace_lock_loss(int64_t decisions, int64_t items, const float* logits, co
       if (t.weight > 0) loss += t.weight * (softplus<double>(logits[i]) - t.label * logits[i]);
       if (d_logits == nullptr) continue;
       const double fit = t.weight > 0 ? t.weight * (sigmoid<double>(logits[i]) - t.label) / weights : 0;
-      d_logits[i] = mask[i] ? static_cast<float>(fit + kRegulariser * 2 * mean / (present * static_cast<double>(decisions))) : 0;
+      d_logits[i] = mask[i] == kPresent ? static_cast<float>(fit + kRegulariser * 2 * mean / (present * static_cast<double>(decisions))) : 0;
     }
   }
   return (weights > 0 ? loss / weights : 0) + kRegulariser * squares / static_cast<double>(decisions);
@@ -274,7 +275,7 @@ TraceLock fit_trace_lock(const CommitTraceReader& train, const CommitTraceReader
   if (options.projected > 0 && train.hidden_size() == 0)
     throw DataError("hidden states are to be shown, but the traces hold none: record them with hidden states, or give --projected 0");
   TraceLock lock;
-  lock.view = {.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? train.hidden_size() : 0, .codes = options.codes, .places = options.places};
+  lock.view = {.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? train.hidden_size() : 0, .codes = options.codes, .places = options.places, .committed = options.committed};
   lock.threshold = options.threshold;
   const CommitView view(lock.view);
   lock.agent = agent_of(view), lock.policy = untrained(lock.agent, options);
@@ -308,8 +309,8 @@ void export_trace_lock(const std::filesystem::path& file, const std::filesystem:
                                               .meaning = "commit: for each masked position shown, how likely its proposal is to stay", .fallback = {}}};
   ExportInfo info;
   info.environment = "token_commit", info.training_data_hash = training_data_hash;
-  info.config = fmt::format("type: {}\nitems: {}\nprojected: {}\ncodes: {}\nplaces: {}\nthreshold: {}\n", info.environment, lock.view.items, lock.view.projected, lock.view.codes,
-                            lock.view.places, lock.threshold);
+  info.config = fmt::format("type: {}\nitems: {}\nprojected: {}\ncodes: {}\nplaces: {}\ncommitted: {}\nthreshold: {}\n", info.environment, lock.view.items, lock.view.projected, lock.view.codes,
+                            lock.view.places, lock.view.committed, lock.threshold);
   export_artefact(file, agents, info);
   if (!header.empty()) export_header(header, agents, info);
 }

@@ -205,7 +205,7 @@ TEST(export_trace_lock, is_read_back_by_the_runtime) {
   tt_controller* controller = nullptr;
   ASSERT_EQ(tt_open(file.c_str(), nullptr, &controller, why, sizeof why), TT_OK) << why;
   EXPECT_STREQ(tt_get_text(controller, "environment"), "token_commit");
-  EXPECT_STREQ(tt_get_text(controller, "config"), "type: token_commit\nitems: 6\nprojected: 2\ncodes: 3\nplaces: 1\nthreshold: 0.8\n");
+  EXPECT_STREQ(tt_get_text(controller, "config"), "type: token_commit\nitems: 6\nprojected: 2\ncodes: 3\nplaces: 1\ncommitted: 0\nthreshold: 0.8\n");
   const int agent = tt_find_agent(controller, "commit");
   ASSERT_GE(agent, 0);
   const CommitView view(lock.view);

@@ -324,7 +324,7 @@ class CommitController:
             if name not in known:
                 raise ValueError(f"{self.file}: the controller asks for the {'item' if of_item else 'context'} feature '{name}', which a commit "
                                  f"strategy does not have; it has {', '.join(known)}: train with these alone: "
-                                 "env.projected=0, env.codes=0, env.places=0")
+                                 "env.projected=0, env.codes=0, env.places=0, env.committed=0")
             out.append(name)
         return out
 

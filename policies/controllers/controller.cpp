@@ -41,6 +41,7 @@ struct Workspace final : ControllerWorkspace {
   std::vector<float> raw, saved;  // of the last evaluate
   std::vector<float> entropy;     // of samples, which nobody asked for
   std::vector<float> feature;     // the residual's item feature, per row
+  std::vector<int32_t> ends;      // [decisions] behind the rows that are present; those only seen follow
   enum class Kept { kNothing, kEvaluation, kValue, kScores };
   Kept kept = Kept::kNothing;     // what backward may start from
 };
@@ -170,6 +171,9 @@ class NetController final : public Controller {
     Workspace& w = static_cast<Workspace&>(workspace);
     TT_CHECK(w.kept == Workspace::Kept::kEvaluation, "backward_policy needs a policy and an evaluate before it");
     RowBuffer& d = w.net.gradient[0];
+    if (head_->per_item())
+      for (int64_t i = 0; i < w.net.size; ++i)
+        for (int64_t r = w.ends[i]; r < w.net.offsets[i + 1]; ++r) std::fill_n(d.row(r), head_->outputs(), 0.0f);
     head_->backward(head_input(w), w.raw.data(), w.saved.data(), d_logp, d_entropy, d.data(), d.stride(),
                     gradient + log_std_);
     backward(gradient, w);
@@ -292,11 +296,10 @@ class NetController final : public Controller {
     NetScratch& s = w.net;
     const NetShape& shape = net_.shape();
     int32_t rows = 0;
-    s.offsets[0] = 0;
-    for (int64_t i = 0; i < s.size; ++i) {
+    const auto pack = [&](int64_t i, bool seen) {
       for (int64_t k = 0; k < shape.max_items; ++k) {
         const int64_t item = i * shape.max_items + k;
-        if (!observations.mask[item]) continue;
+        if (observations.mask[item] == kAbsent || (observations.mask[item] == kSeen) != seen) continue;
         const float* features = observations.items + item * shape.item;
         item_normaliser_.apply(features, s.input.row(rows));
         if (residual_feature_ >= 0) w.feature[rows] = features[residual_feature_];
@@ -304,7 +307,11 @@ class NetController final : public Controller {
         s.slot[rows] = static_cast<int32_t>(k);
         ++rows;
       }
-      s.offsets[i + 1] = rows;
+    };
+    s.offsets[0] = 0, w.ends.resize(s.size);
+    for (int64_t i = 0; i < s.size; ++i) {
+      pack(i, false), w.ends[i] = rows;
+      pack(i, true), s.offsets[i + 1] = rows;
     }
     return rows;
   }
@@ -312,7 +319,7 @@ class NetController final : public Controller {
   HeadInput head_input(const Workspace& w) const {
     TT_CHECK(head_, "a critic has no actions");
     const RowBuffer& output = w.net.output.back();
-    return {w.net.size,    w.net.offsets.data(), w.net.slot.data(),
+    return {w.net.size,    w.net.offsets.data(), w.ends.data(), w.net.slot.data(),
             output.data(), output.stride(),      parameters_.data() + log_std_};
   }
 

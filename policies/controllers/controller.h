@@ -55,7 +55,7 @@ struct ObservationBatch {
   int64_t size = 0;                // N
   const float* context = nullptr;  // [N, C]
   const float* items = nullptr;    // [N, U, F]
-  const uint8_t* mask = nullptr;   // [N, U]
+  const uint8_t* mask = nullptr;   // [N, U] of ItemMask
 };
 
 // Scratch of forward and backward for up to `capacity` decisions; allocated once, one per thread.

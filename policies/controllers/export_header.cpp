@@ -108,7 +108,7 @@ class HeaderWriter {
     line("\n/* Agent '{}'. {}", agent_.spec.name, agent_.meaning);
     list("context", view_.context);
     list("items", view_.item);
-    line(" * Features are per item where named items: items[num_items][{}], mask[num_items] (1: present; null: all).", view_.item_size());
+    line(" * Features are per item where named items: items[num_items][{}], mask[num_items] (0: absent, 1: present, 2: seen, not\n * acted on; null: all present).", view_.item_size());
     line(" * No present item, or a result that is not finite: the safe action, and 1 is returned; otherwise 0. */");
     line("enum {{ {0}_CONTEXT = {1}, {0}_ITEM = {2}, {0}_MAX_ITEMS = 1024, {0}_WIDTH = {3} }};", name_, view_.context_size(),
          view_.item_size(), width_);
@@ -120,8 +120,8 @@ class HeaderWriter {
     line("  static _Thread_local float x[{0}][{1}], y[{0}][{1}];", set_ ? name_ + "_MAX_ITEMS" : "1", width_);
     if (attends()) line("  static _Thread_local float key[{0}_MAX_ITEMS][{1}], value[{0}_MAX_ITEMS][{1}];", name_, width_);
     line("  float c[{0}] = {{0}}, pooled[{0}] = {{0}}, base[{0}];", width_);
-    line("  int slot[{}], n = 0;", set_ ? name_ + "_MAX_ITEMS" : "1");
-    line("  (void)context, (void)items, (void)mask, (void)num_items, (void)pooled, (void)c, (void)y, (void)slot;");
+    line("  int slot[{}], n = 0, present = 0;", set_ ? name_ + "_MAX_ITEMS" : "1");
+    line("  (void)context, (void)items, (void)mask, (void)num_items, (void)pooled, (void)c, (void)y, (void)slot, (void)present;");
     gather();
     normalise();
     const auto layers = agent_.policy->layers();
@@ -130,6 +130,7 @@ class HeaderWriter {
     if (residual.item_feature >= 0)
       line("  for (int r = 0; r < n; ++r) x[r][0] += {:.9e}f * items[slot[r] * {}_ITEM + {}];", residual.coefficient, name_,
            residual.item_feature);
+    if (by_item(agent_.spec.head.kind)) line("  n = present;");
     switch (agent_.spec.head.kind) {
       case HeadKind::kSimplex: shares(); break;
       case HeadKind::kChoice: choice(); break;
@@ -141,6 +142,7 @@ class HeaderWriter {
     line("}}");
   }
 
+  static bool by_item(HeadKind kind) { return kind != HeadKind::kCategorical && kind != HeadKind::kGaussian; }
   bool attends() const {
     for (const Controller::Layer& l : agent_.policy->layers())
       if (l.attention.heads > 0) return true;
@@ -158,9 +160,10 @@ class HeaderWriter {
     if (agent_.spec.head.kind == HeadKind::kChoice) line("  action[0] = {:.1f}f;", agent_.fallback.empty() ? 0.0f : agent_.fallback[0]);
     line("  if (num_items > {0}_MAX_ITEMS) num_items = 0;", name_);
     if (view_.context_size() > 0) line("  memcpy(c, context, sizeof(float) * {}_CONTEXT);", name_);
-    line("  for (int i = 0; i < num_items; ++i) {{\n    if (mask && !mask[i]) continue;\n"
-         "    memcpy(x[n], items + i * {0}_ITEM, sizeof(float) * {0}_ITEM);\n    slot[n++] = i;\n  }}", name_);
-    line("  if (n == 0) return 1;");
+    line("  for (int i = 0; i < 2 * num_items; ++i) {{\n    const int k = i % num_items, what = mask ? mask[k] : 1;\n"
+         "    if (!what || (what == 2) != (i >= num_items)) continue;\n"
+         "    memcpy(x[n], items + k * {0}_ITEM, sizeof(float) * {0}_ITEM);\n    slot[n++] = k, present += what != 2;\n  }}", name_);
+    line("  if (present == 0) return 1;");
   }
 
   void normalise() {

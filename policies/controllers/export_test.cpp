@@ -1,6 +1,7 @@
 // Exports: the policy's own mode against the runtime and against the compiled C header, on vectors from a seed.
 #include "policies/controllers/export.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -164,6 +165,64 @@ TEST_P(ExportTest, ServesOtherNumbersOfItems) {
       for (size_t k = 0; k < action.size(); ++k) ASSERT_NEAR(action[k], v.actions[i * action.size() + k], 1e-5);
     }
   }
+}
+
+// What the compiled header answers to one observation.
+std::vector<float> answer_of_header(const std::vector<ExportedAgent>& agents, std::span<const float> context, std::span<const float> items, std::span<const uint8_t> mask) {
+  const fs::path folder = fs::temp_directory_path() / ("trimtab_seen_" + agents[0].spec.name + "_" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  export_header(folder / "controller.h", agents, {.environment = "test", .config = "", .training_data_hash = "00", .glue = {}, .seed = 1, .num_self_tests = 1});
+  const std::string name = agents[0].spec.name, program = (folder / "main").string();
+  std::ofstream(program + ".c") << fmt::format(
+      "#include \"controller.h\"\n#include <stdio.h>\nstatic const float context[] = {{0, {:.9e}}}, items[] = {{{:.9e}}};\nstatic const unsigned char mask[] = {{{}}};\n"
+      "int main(void) {{\n  float action[64];\n  if (trimtab_{}_decide(context + 1, items, mask, {}, action)) return 1;\n"
+      "  for (int i = 0; i < {}; ++i) printf(\"%.9g\\n\", (double)action[i]);\n  return 0;\n}}\n",
+      fmt::join(context, ", "), fmt::join(items, ", "), fmt::join(mask, ", "), name, mask.size(), agents[0].spec.head.width());
+  EXPECT_EQ(std::system(("cc -std=c11 -O1 -Wall -Wextra -Werror " + program + ".c -o " + program + " -lm && " + program + " > " + program + ".txt").c_str()), 0);
+  std::istringstream text(read_file(program + ".txt"));
+  std::vector<float> out;
+  for (float x; text >> x;) out.push_back(x);
+  fs::remove_all(folder);
+  return out;
+}
+
+// By the policy, the runtime and the header.
+TEST_P(ExportTest, WhatIsOnlySeenIsReadAndNotChosen) {
+  const ObservationSpec& view = case_.spec.observation;
+  const HeadSpec& head = case_.spec.head;
+  if (view.item_size() == 0 || head.kind == HeadKind::kCategorical || head.kind == HeadKind::kGaussian) GTEST_SKIP() << "chooses no items";
+  const Opened controller = open_bytes(artefact_bytes(agents_, {}));
+  ASSERT_TRUE(controller);
+  TestVectors v = make_test_vectors(agents_[0], 300, test_seed() + 4);
+  const int items = view.max_items, width = head.width();
+  Draws draws(test_seed(), Stream::kTest, 77);
+  for (int64_t i = 0; i < v.count; ++i)
+    for (int k = 0, first = 1; k < items; ++k)   // the first one present stays so
+      if (uint8_t& m = v.mask[i * items + k]; m == kPresent && !std::exchange(first, 0) && draws.below(2) == 1) m = kSeen;
+  const auto workspace = policy_->workspace(v.count);
+  std::vector<float> expected(v.count * width), without(expected.size()), action(width);
+  policy_->mode({v.count, v.context.data(), v.items.data(), v.mask.data()}, expected.data(), *workspace);
+  for (int64_t i = 0; i < v.count; ++i) {
+    const uint8_t* mask = v.mask.data() + i * items;
+    ASSERT_EQ(tt_decide(controller.get(), 0, v.context.data() + i * view.context_size(), v.items.data() + i * items * view.item_size(), mask, items, action.data()), TT_OK);
+    for (int k = 0; k < width; ++k) {
+      if (!has_indices(head)) {
+        EXPECT_NEAR(action[k], expected[i * width + k], 1e-5);
+        EXPECT_TRUE(mask[k] == kPresent || action[k] == 0);
+      } else if (action[k] >= 0) {
+        EXPECT_EQ(mask[static_cast<int>(action[k])], kPresent);
+      }
+    }
+  }
+  if (std::system("cc --version > /dev/null 2>&1") == 0) {
+    const size_t context = view.context_size(), all = static_cast<size_t>(items) * view.item_size();
+    const std::vector<float> answer = answer_of_header(agents_, std::span(v.context).first(context), std::span(v.items).first(all), std::span(v.mask).first(items));
+    ASSERT_EQ(std::ssize(answer), width);
+    for (int k = 0; k < width; ++k) EXPECT_NEAR(answer[k], expected[k], 1e-5);
+  }
+  for (uint8_t& m : v.mask) m = m == kSeen ? uint8_t{kAbsent} : m;
+  policy_->mode({v.count, v.context.data(), v.items.data(), v.mask.data()}, without.data(), *workspace);
+  if (!has_indices(head)) EXPECT_NE(expected, without) << "what is seen changes nothing";
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, ExportTest, testing::Range<size_t>(0, cases().size()),

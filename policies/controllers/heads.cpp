@@ -149,7 +149,7 @@ class SoftmaxGaussianHead final : public ItemHead {
     for (int64_t i = 0; i < in.size; ++i) {
       Draws noise = draws(i);
       float* z = raw + i * spec_.size;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         z[in.slot[r]] = logit(in, r) + sigma * noise.normal();
       shares(
           in, i, [&](int32_t r) { return z[in.slot[r]]; }, action + i * spec_.size);
@@ -165,13 +165,13 @@ class SoftmaxGaussianHead final : public ItemHead {
     const float precision = std::exp(-in.log_std[0]), constant = -in.log_std[0] - kHalfLog2Pi;
     for (int64_t i = 0; i < in.size; ++i) {
       float squares = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const int64_t at = i * spec_.size + in.slot[r];
         const float t = (raw[at] - logit(in, r)) * precision;
         saved[at] = t;
         squares += t * t;
       }
-      const float present = static_cast<float>(in.offsets[i + 1] - in.offsets[i]);
+      const float present = static_cast<float>(in.ends[i] - in.offsets[i]);
       logp[i] = present * constant - 0.5f * squares;
       entropy[i] = present * (0.5f - constant);
     }
@@ -181,7 +181,7 @@ class SoftmaxGaussianHead final : public ItemHead {
     const float precision = std::exp(-in.log_std[0]);
     float total = 0;
     for (int64_t i = 0; i < in.size; ++i) {
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const float t = saved[i * spec_.size + in.slot[r]];
         d_output[r * d_stride] = d_logp[i] * t * precision;
         total += d_logp[i] * (t * t - 1) + d_entropy[i];
@@ -195,10 +195,10 @@ class SoftmaxGaussianHead final : public ItemHead {
   void shares(const HeadInput& in, int64_t i, Value value, float* share) const {
     std::fill_n(share, spec_.size, 0.0f);
     float top = -INFINITY, total = 0;
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) top = std::max(top, value(r));
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) top = std::max(top, value(r));
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
       total += share[in.slot[r]] = std::exp(value(r) - top);
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) share[in.slot[r]] /= total;
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) share[in.slot[r]] /= total;
   }
 };
 
@@ -214,10 +214,10 @@ class ChoiceHead final : public ItemHead {
     for (int64_t i = 0; i < in.size; ++i) {
       const float top = largest(in, i);
       float total = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += std::exp(logit(in, r) - top);
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) total += std::exp(logit(in, r) - top);
       float left = draws(i).uniform() * total;
       int32_t choice = in.offsets[i];  // the last item takes what rounding leaves over
-      for (; choice + 1 < in.offsets[i + 1]; ++choice) {
+      for (; choice + 1 < in.ends[i]; ++choice) {
         left -= std::exp(logit(in, choice) - top);
         if (left < 0) break;
       }
@@ -227,7 +227,7 @@ class ChoiceHead final : public ItemHead {
   void mode(const HeadInput& in, float* action) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       int32_t best = in.offsets[i];
-      for (int32_t r = best; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = best; r < in.ends[i]; ++r)
         if (logit(in, r) > logit(in, best)) best = r;
       action[i] = index_of(in, i, best);
     }
@@ -238,15 +238,15 @@ class ChoiceHead final : public ItemHead {
       float *p = saved + i * saved_width(), *d_entropy = p + spec_.size;
       const float top = largest(in, i);
       float total = 0, h = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         total += p[in.slot[r]] = std::exp(logit(in, r) - top);
       const float log_total = top + std::log(total);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         p[in.slot[r]] /= total;
         h -= p[in.slot[r]] * (logit(in, r) - log_total);
       }
       logp[i] = entropy[i] = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         d_entropy[in.slot[r]] = -p[in.slot[r]] * (logit(in, r) - log_total + h);
         if (in.slot[r] == static_cast<int32_t>(raw[i])) logp[i] = logit(in, r) - log_total;
         entropy[i] = h;
@@ -257,7 +257,7 @@ class ChoiceHead final : public ItemHead {
                 const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       const float *p = saved + i * saved_width(), *d = p + spec_.size;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const int32_t k = in.slot[r];
         const float chosen = k == static_cast<int32_t>(raw[i]) ? 1.0f : 0.0f;
         d_output[r * d_stride] = d_entropy[i] * d[k] + d_logp[i] * (chosen - p[k]);
@@ -268,11 +268,11 @@ class ChoiceHead final : public ItemHead {
  private:
   static float largest(const HeadInput& in, int64_t i) {
     float top = -INFINITY;
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) top = std::max(top, logit(in, r));
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) top = std::max(top, logit(in, r));
     return top;
   }
   static float index_of(const HeadInput& in, int64_t i, int32_t row) {
-    return in.offsets[i] == in.offsets[i + 1] ? 0.0f : static_cast<float>(in.slot[row]);
+    return in.offsets[i] == in.ends[i] ? 0.0f : static_cast<float>(in.slot[row]);
   }
 };
 
@@ -304,12 +304,12 @@ class DirichletHead final : public ItemHead {
       float* share = action + i * spec_.size;
       std::fill_n(share, spec_.size, 0.0f);
       float total = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         total += share[in.slot[r]] = static_cast<float>(gamma_draw(alpha(in, r), noise));
       float clamped = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         clamped += share[in.slot[r]] = std::max(share[in.slot[r]] / total, kSmallestShare);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) share[in.slot[r]] /= clamped;
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) share[in.slot[r]] /= clamped;
       std::copy_n(share, spec_.size, raw + i * spec_.size);
     }
   }
@@ -318,25 +318,25 @@ class DirichletHead final : public ItemHead {
       float* share = action + i * spec_.size;
       std::fill_n(share, spec_.size, 0.0f);
       double total = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += alpha(in, r);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) total += alpha(in, r);
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         share[in.slot[r]] = static_cast<float>(alpha(in, r) / total);
     }
   }
   void evaluate(const HeadInput& in, const float* raw, float* logp, float* entropy,
                 float* saved) const override {
     for (int64_t i = 0; i < in.size; ++i) {
-      const int64_t present = in.offsets[i + 1] - in.offsets[i];
+      const int64_t present = in.ends[i] - in.offsets[i];
       if (present == 0) {
         logp[i] = entropy[i] = 0;
         continue;
       }
       double total = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) total += alpha(in, r);
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) total += alpha(in, r);
       const LogGamma sum = log_gamma(total);
       const double excess = total - static_cast<double>(present);
       double log_density = sum.value, h = excess * sum.first - sum.value;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const double a = alpha(in, r), slope = sigmoid<double>(logit(in, r));
         const double log_share = std::log(static_cast<double>(raw[i * spec_.size + in.slot[r]]));
         const LogGamma one = log_gamma(a);
@@ -353,7 +353,7 @@ class DirichletHead final : public ItemHead {
   void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp,
                 const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     for (int64_t i = 0; i < in.size; ++i) {
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const float* derivative = saved + i * saved_width() + 2 * in.slot[r];
         d_output[r * d_stride] = d_logp[i] * derivative[0] + d_entropy[i] * derivative[1];
       }

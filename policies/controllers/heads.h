@@ -23,10 +23,12 @@
 
 namespace trimtab {
 
-// Network outputs of a batch: item heads have the rows of decision i at offsets[i] .. offsets[i+1]-1.
+// Network outputs of a batch: item heads choose among the rows of decision i at offsets[i] .. ends[i]-1. Behind them, up to offsets[i+1]-1, are
+// items that are only seen.
 struct HeadInput {
   int64_t size = 0;                  // decisions
   const int32_t* offsets = nullptr;  // [size + 1]
+  const int32_t* ends = nullptr;     // [size]
   const int32_t* slot = nullptr;     // [rows]: the item a row belongs to
   const float* output = nullptr;     // [rows or size, outputs]
   int64_t stride = 0;

@@ -22,7 +22,7 @@ class SubsetHead final : public ItemHead {
     std::fill_n(raw, in.size * spec_.size, 0.0f);
     for (int64_t i = 0; i < in.size; ++i) {
       Draws noise = draws(i);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         raw[i * spec_.size + in.slot[r]] = noise.uniform() < sigmoid(logit(in, r)) ? 1.0f : 0.0f;
     }
     std::copy_n(raw, in.size * spec_.size, action);
@@ -30,7 +30,7 @@ class SubsetHead final : public ItemHead {
   void mode(const HeadInput& in, float* action) const override {  // the probability
     std::fill_n(action, in.size * spec_.size, 0.0f);
     for (int64_t i = 0; i < in.size; ++i)
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         action[i * spec_.size + in.slot[r]] = sigmoid(logit(in, r));
   }
   // log p = -softplus(-x) where taken, -softplus(x) where not.
@@ -38,7 +38,7 @@ class SubsetHead final : public ItemHead {
                 float* saved) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       logp[i] = entropy[i] = 0;
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const float taken = raw[i * spec_.size + in.slot[r]], x = logit(in, r), p = sigmoid(x), q = sigmoid(-x);
         TT_CHECK(taken == 0 || taken == 1, "item {} of a subset is {}, neither 0 nor 1", in.slot[r], taken);
         logp[i] -= softplus(taken == 1 ? -x : x);
@@ -52,7 +52,7 @@ class SubsetHead final : public ItemHead {
   void backward(const HeadInput& in, const float*, const float* saved, const float* d_logp,
                 const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     for (int64_t i = 0; i < in.size; ++i) {
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
         const float* derivative = saved + i * saved_width() + 2 * in.slot[r];
         d_output[r * d_stride] = d_logp[i] * derivative[0] + d_entropy[i] * derivative[1];
       }
@@ -110,7 +110,7 @@ class OrderHead final : public ItemHead {
       float *d_logp = saved + i * saved_width(), *d_entropy = d_logp + spec_.size, *next = d_entropy + spec_.size;
       std::fill_n(d_logp, 2 * spec_.size, 0.0f);
       std::fill_n(next, spec_.size, kGone);
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) next[in.slot[r]] = 0;
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) next[in.slot[r]] = 0;
       logp[i] = entropy[i] = 0;
       for (int j = 0; j < spec_.picks; ++j) {
         const float picked = raw[i * spec_.picks + j];
@@ -130,7 +130,7 @@ class OrderHead final : public ItemHead {
                 const float* d_entropy, float* d_output, int64_t d_stride, float*) const override {
     for (int64_t i = 0; i < in.size; ++i) {
       const float* derivative = saved + i * saved_width();
-      for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+      for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
         d_output[r * d_stride] = d_logp[i] * derivative[in.slot[r]] + d_entropy[i] * derivative[spec_.size + in.slot[r]];
     }
   }
@@ -138,7 +138,7 @@ class OrderHead final : public ItemHead {
  private:
   static constexpr float kGone = -1;
 
-  static int32_t present(const HeadInput& in, int64_t i) { return in.offsets[i + 1] - in.offsets[i]; }
+  static int32_t present(const HeadInput& in, int64_t i) { return in.ends[i] - in.offsets[i]; }
 
   // Two uniforms make one of 48 bits: with 24 the largest of thousands of draws would often be equal.
   static float gumbel(Draws& noise) {
@@ -156,14 +156,14 @@ class OrderHead final : public ItemHead {
   static float step(const HeadInput& in, int64_t i, int item, float* d_logp, float* d_entropy, float* next,
                     float* entropy) {
     float top = -INFINITY, total = 0, h = 0, logp = 0;
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
       if (next[in.slot[r]] != kGone) top = std::max(top, logit(in, r));
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
       if (next[in.slot[r]] != kGone) total += next[in.slot[r]] = std::exp(logit(in, r) - top);
     const float log_total = top + std::log(total);
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r)
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r)
       if (float& p = next[in.slot[r]]; p != kGone) p /= total, h -= p * (logit(in, r) - log_total);
-    for (int32_t r = in.offsets[i]; r < in.offsets[i + 1]; ++r) {
+    for (int32_t r = in.offsets[i]; r < in.ends[i]; ++r) {
       const int32_t k = in.slot[r];
       if (next[k] == kGone) continue;
       d_logp[k] += (k == item ? 1.0f : 0.0f) - next[k];

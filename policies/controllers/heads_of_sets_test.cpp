@@ -19,7 +19,7 @@ namespace {
 struct Logits {
   std::vector<float> output;
   std::vector<int32_t> offsets, slot;
-  HeadInput input() const { return {1, offsets.data(), slot.data(), output.data(), 1, nullptr}; }
+  HeadInput input() const { return {1, offsets.data(), offsets.data() + 1, slot.data(), output.data(), 1, nullptr}; }
 };
 Logits random_logits(int items, float spread, Draws draws) {
   Logits l{{}, {0, items}, {}};
@@ -196,6 +196,39 @@ TEST(Controller, SetHeadsWithoutItemsHaveNoLikelihoodAndNoGradient) {
     EXPECT_EQ(entropy[0], 0);
     policy->backward_policy(ones.data(), ones.data(), gradient.data(), *workspace);
     for (const float g : gradient) ASSERT_EQ(g, 0);
+  }
+}
+
+// Likelihood and gradient are those of the items present, though the network reads the others.
+TEST(Controller, ItemsOnlySeenHaveNoLikelihood) {
+  for (const HeadKind kind : {HeadKind::kSubset, HeadKind::kOrder}) {
+    const AgentSpec agent{"a", {{}, {{"x", "1", -3, 3}}, 4}, {.kind = kind, .size = 4, .picks = 2}};
+    ControllerOptions options;
+    options.hidden = {8, 4}, options.attention = 2, options.last_layer_gain = 1;
+    const auto policy = Controller::policy(agent, options, test_seed());
+    const auto workspace = policy->workspace(1);
+    std::vector<float> items = {0.3f, -1, 2, 0.7f}, action(4), raw(4), logp(1), entropy(1), logits(4), gradient(policy->parameters().size());
+    const std::vector<uint8_t> mask = {kSeen, kPresent, kAbsent, kSeen};
+    const ObservationBatch one{1, nullptr, items.data(), mask.data()};
+    for (int k = 0; k < 20; ++k) {
+      policy->sample(one, [&](int64_t) { return Draws(test_seed(), Stream::kTest, k); }, action.data(), raw.data(), logp.data(), *workspace);
+      if (kind == HeadKind::kSubset) ASSERT_EQ(raw[0] + raw[2] + raw[3], 0);
+      else ASSERT_EQ(raw, (std::vector<float>{1, -1, 0, 0}));
+    }
+    policy->scores(one, logits.data(), *workspace);
+    policy->evaluate(one, raw.data(), logp.data(), entropy.data(), *workspace);
+    const double p = 1 / (1 + std::exp(-logits[1]));
+    EXPECT_NEAR(logp[0], kind == HeadKind::kOrder ? 0 : std::log(raw[1] == 1 ? p : 1 - p), 1e-5);
+    if (kind == HeadKind::kOrder) continue;
+    const float before = logits[1];
+    const std::vector<float> one_d = {1}, none = {0};
+    policy->backward_policy(one_d.data(), none.data(), gradient.data(), *workspace);
+    double norm = 0;
+    for (const float g : gradient) norm += double{g} * g;
+    EXPECT_GT(norm, 0);
+    items[3] = -0.7f;
+    policy->scores(one, logits.data(), *workspace);
+    EXPECT_NE(logits[1], before) << "what is seen is read";
   }
 }
 

@@ -66,7 +66,7 @@ typedef struct tt_registers {
   float *keys, *values, *weights; /* of attention */
   const float* items;             /* as observed */
   const int* slot;
-  int num_rows, width, stride, num_item;
+  int num_rows, num_present, width, stride, num_item; /* rows that are only seen stand behind those present */
   int decision; /* rows is one decision row */
 } tt_registers;
 
@@ -91,8 +91,8 @@ static inline int tt_action_width(const tt_agent_info* info, int num_items) {
 /* Builds agent `node` of the spec. */
 tt_status tt_build_agent(tt_file* file, tt_memory* memory, int node, const tt_open_options* options, tt_agent* agent);
 
-/* Runs the program; inputs are finite, `rows` many items are present (listed in scratch->slot). Writes the action. */
-void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, const float* items, int num_rows,
+/* Runs the program; inputs are finite, num_rows items are listed in scratch->slot, the first num_present of them to be acted on. Writes the action. */
+void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, const float* items, int num_rows, int num_present,
             int num_items, float* action);
 
 #endif

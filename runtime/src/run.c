@@ -156,10 +156,10 @@ static void linear(const tt_op* op, tt_registers* g) {
   g->width = op->out;
 }
 
-/* The values a softmax or a share runs over: one per item, or all of a decision row. */
+/* The values a softmax or a share runs over: one per present item, or all of a decision row. */
 static int num_values(const tt_registers* g, size_t* step) {
   *step = g->decision ? 1 : (size_t)g->stride;
-  return g->decision ? g->width : g->num_rows;
+  return g->decision ? g->width : g->num_present;
 }
 
 static void softmax(tt_registers* g) {
@@ -245,11 +245,11 @@ static void step(const tt_op* op, tt_registers* g) {
   }
 }
 
-void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, const float* items, int num_rows,
+void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, const float* items, int num_rows, int num_present,
             int num_items, float* action) {
   const int num_item = agent->info.num_item, num_context = agent->info.num_context;
   tt_registers g = {.context = scratch->context, .pooled = scratch->pooled, .base = scratch->base, .rows = scratch->rows,
-                 .next = scratch->next, .keys = scratch->keys, .values = scratch->values, .weights = scratch->weights, .items = items, .slot = scratch->slot, .num_rows = num_item ? num_rows : 1,
+                 .next = scratch->next, .keys = scratch->keys, .values = scratch->values, .weights = scratch->weights, .items = items, .slot = scratch->slot, .num_rows = num_item ? num_rows : 1, .num_present = num_present,
                  .width = num_item ? num_item : num_context, .stride = agent->widest, .num_item = num_item,
                  .decision = num_item == 0};
   if (num_context) memcpy(g.context, context, (size_t)num_context * sizeof(float));
@@ -259,7 +259,7 @@ void tt_run(const tt_agent* agent, tt_scratch* scratch, const float* context, co
   for (int i = 0; i < agent->num_ops; ++i) step(&agent->ops[i], &g);
   if (tt_is_by_item(agent->info.action)) {
     memset(action, 0, (size_t)num_items * sizeof(float));
-    for (int r = 0; r < g.num_rows; ++r) action[g.slot[r]] = g.rows[(size_t)r * (size_t)g.stride];
+    for (int r = 0; r < num_present && r < g.num_rows; ++r) action[g.slot[r]] = g.rows[(size_t)r * (size_t)g.stride];
   } else {
     memcpy(action, g.rows, (size_t)g.width * sizeof(float));
   }

@@ -232,6 +232,8 @@ static int count_outside(const float* x, const float* low, const float* high, in
   return outside;
 }
 
+static int is_present(const uint8_t* mask, int i) { return !mask || (mask[i] && mask[i] != TT_SEEN); }
+
 static void write_safe_action(const tt_agent* agent, const uint8_t* mask, int num_items, float* action) {
   const int width = tt_action_width(&agent->info, num_items);
   if (agent->safe_action) {
@@ -243,8 +245,8 @@ static void write_safe_action(const tt_agent* agent, const uint8_t* mask, int nu
     return;
   }
   int present = 0;
-  for (int i = 0; i < num_items; ++i) present += !mask || mask[i];
-  for (int i = 0; i < num_items; ++i) action[i] = present && (!mask || mask[i]) ? 1.0f / (float)present : 0;
+  for (int i = 0; i < num_items; ++i) present += is_present(mask, i);
+  for (int i = 0; i < num_items; ++i) action[i] = is_present(mask, i) ? 1.0f / (float)present : 0;
 }
 
 static tt_status fall_back(tt_controller* c, const tt_agent* agent, const uint8_t* mask, int num_items, float* action,
@@ -256,28 +258,30 @@ static tt_status fall_back(tt_controller* c, const tt_agent* agent, const uint8_
   return status;
 }
 
-/* Lists the present items and checks their features; returns their number. */
-static int gather(tt_controller* c, const tt_agent* agent, const float* items, const uint8_t* mask, int num_items, int* finite) {
+/* Lists the present items, then those only seen, and checks their features; returns their number. */
+static int gather(tt_controller* c, const tt_agent* agent, const float* items, const uint8_t* mask, int num_items, int* present, int* finite) {
   const int width = agent->info.num_item;
   int rows = 0, outside = 0;
-  for (int i = 0; i < num_items; ++i) {
-    if (mask && !mask[i]) continue;
-    outside += count_outside(items + (size_t)i * (size_t)width, agent->item_low, agent->item_high, width, finite);
-    c->scratch.slot[rows++] = i;
-  }
+  for (int i = 0; i < num_items; ++i)
+    if (is_present(mask, i)) c->scratch.slot[rows++] = i;
+  *present = rows;
+  for (int i = 0; mask && i < num_items; ++i)
+    if (mask[i] == TT_SEEN) c->scratch.slot[rows++] = i;
+  for (int r = 0; r < rows; ++r)
+    outside += count_outside(items + (size_t)c->scratch.slot[r] * (size_t)width, agent->item_low, agent->item_high, width, finite);
   c->counters.out_of_range += (uint64_t)outside;
   return rows;
 }
 
 static tt_status answer(tt_controller* c, const tt_agent* agent, const float* context, const float* items, const uint8_t* mask,
                         int num_items, float* action) {
-  int finite = 1;
+  int finite = 1, present = 1;
   c->counters.out_of_range +=
       (uint64_t)count_outside(context, agent->context_low, agent->context_high, agent->info.num_context, &finite);
-  const int rows = agent->info.num_item ? gather(c, agent, items, mask, num_items, &finite) : 1;
-  if (rows == 0) return fall_back(c, agent, mask, num_items, action, TT_NO_ITEMS);
+  const int rows = agent->info.num_item ? gather(c, agent, items, mask, num_items, &present, &finite) : 1;
+  if (present == 0) return fall_back(c, agent, mask, num_items, action, TT_NO_ITEMS);
   if (!finite) return fall_back(c, agent, mask, num_items, action, TT_BAD_INPUT);
-  tt_run(agent, &c->scratch, context, items, rows, num_items, action);
+  tt_run(agent, &c->scratch, context, items, rows, present, num_items, action);
   const int width = tt_action_width(&agent->info, num_items);
   for (int i = 0; i < width; ++i) finite &= fabsf(action[i]) <= FLT_MAX; /* an input so large that the network overflowed */
   return finite ? TT_OK : fall_back(c, agent, mask, num_items, action, TT_BAD_INPUT);

@@ -108,7 +108,7 @@ static int place_of(const tt_registers* g, const float* list, int length, float 
 void tt_order(const tt_op* op, tt_registers* g) {
   float* list = g->next; /* rows in falling order; their numbers are exact in a float */
   int length = 0, finite = 1;
-  for (int r = 0; r < g->num_rows; ++r) {
+  for (int r = 0; r < g->num_present; ++r) {
     const float x = g->rows[(size_t)r * (size_t)g->stride];
     finite &= fabsf(x) <= 3.0e38f;
     const int at = place_of(g, list, length, x);

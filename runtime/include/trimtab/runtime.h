@@ -83,6 +83,8 @@ TT_API tt_status tt_get_feature(const tt_controller* controller, int agent, int 
 /* Strings of the file's spec: "environment", "config" (resolved YAML), "training_data_hash"; null when there is none. */
 TT_API const char* tt_get_text(const tt_controller* controller, const char* key);
 
+/* An item that the network reads and no action chooses; 0: absent, 1: present. */
+enum { TT_SEEN = 2 };
 /* One decision. context [num_context], items [num_items, num_item] and mask [num_items] (null: all present) for agents over
  * a set, else ignored; action: see tt_agent_info. Anything but TT_OK and TT_BAD_ARGUMENT leaves the safe action: equal
  * shares over the present items, no item of a subset (all 0) or an order (all -1), or the constant stated in the file. Inputs of
