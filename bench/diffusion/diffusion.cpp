@@ -32,6 +32,10 @@ namespace {
 
 constexpr double kAsGood = 0.01;   // accuracies that differ by no more count as equal
 constexpr const char* kLearned = "the learned controller";
+// What a pass takes does not depend on the weights: a controller's decisions are timed beside wider models too, whose weights are drawn.
+constexpr std::pair<int64_t, int64_t> kWider[] = {{256, 4}, {512, 8}, {768, 12}};   // hidden size, layers
+constexpr int64_t kWiderHead = 64;
+constexpr size_t kWiderTimed = 4;   // problems, one token a pass or little more: nothing that drawn weights propose is worth committing
 
 struct Way {
   std::string window, cache, rule;
@@ -161,6 +165,10 @@ class Bench {
     for (const char* rule : {"threshold_90", "klass", "eb"})
       for (const Way& way : {Way{"full", "none", rule, false}, Way{"block", "dual", rule, false}}) out["decisions"].push_back(decisions(way, timed, *make_commit_rule(way.rule)));
     if (controller_) out["decisions"].push_back(decisions({"full", "none", kLearned}, timed, *controller_));
+    for (const auto& wide : wider_) {
+      out["decisions"].push_back(decisions({"full", "none", kLearned}, timed.first(std::min(timed_, kWiderTimed)), *controller_, wide.get()));
+      out["decisions"].back()["way"] = fmt::format("{}, beside drawn weights of {:.1f} million parameters", kLearned, 1e-6 * static_cast<double>(wide->flat().numel()));
+    }
     return out;
   }
 
@@ -170,8 +178,8 @@ class Bench {
   // With its ending, where there is one: what stands behind it is nobody's text.
   static int64_t made(const DiffusionCompletion& c) { return static_cast<int64_t>(c.tokens.size()) + c.ended; }
 
-  Decoded decode(const Way& way, std::span<const GenerationRequest> requests, int64_t batch, Pool& pool, CommitControl* control = nullptr) {
-    DiffusionGenerator generator(*model_.transformer, facts_, {.max_sequences = batch, .length = problems_.length, .window = way.window, .block = block_,
+  Decoded decode(const Way& way, std::span<const GenerationRequest> requests, int64_t batch, Pool& pool, CommitControl* control = nullptr, const Transformer* model = nullptr) {
+    DiffusionGenerator generator(model != nullptr ? *model : *model_.transformer, facts_, {.max_sequences = batch, .length = problems_.length, .window = way.window, .block = block_,
                                                                .cache = way.cache, .eos_guard = way.guarded,
                                                                .divergence = way.rule == kLearned || way.rule.starts_with("klass"),
                                                                .hidden = way.rule == kLearned && projected_ > 0});
@@ -190,11 +198,17 @@ class Bench {
     if (percent > 0) options.threshold = static_cast<double>(percent) / 100;
     controller_ = std::make_unique<AgentCommit>(options, model_.transformer->config().hidden_size, artefact_agents(file)());
     projected_ = options.projected;
+    if (projected_ > 0) return;   // it reads hidden states of one size
+    for (const auto& [size, layers] : kWider) {
+      TransformerConfig c = model_.transformer->config();
+      c.hidden_size = size, c.num_layers = layers, c.head_dim = kWiderHead, c.num_heads = c.num_kv_heads = size / kWiderHead, c.intermediate_size = 4 * size;
+      wider_.push_back(std::make_unique<Transformer>(c, 1));
+    }
   }
 
-  nlohmann::json decisions(const Way& way, std::span<const GenerationRequest> requests, CommitControl& rule) {
+  nlohmann::json decisions(const Way& way, std::span<const GenerationRequest> requests, CommitControl& rule, const Transformer* model = nullptr) {
     Watched watched(rule);
-    const DiffusionTimes times = decode(way, requests, 1, one_, &watched).second;
+    const DiffusionTimes times = decode(way, requests, 1, one_, &watched, model).second;
     const double n = static_cast<double>(watched.decisions);
     return {{"way", way.name()}, {"ns", std::max(1.0, 1e9 * watched.seconds / n - clock_ns_)}, {"pass_ns", 1e9 * times.total_s / static_cast<double>(times.passes)},
             {"masks", static_cast<double>(watched.masks) / n}};
@@ -207,6 +221,7 @@ class Bench {
   size_t timed_;
   int64_t block_ = 0, largest_ = 1, projected_ = 0;
   std::unique_ptr<AgentCommit> controller_;
+  std::vector<std::unique_ptr<Transformer>> wider_;
   Pool one_{1}, two_{2};
   double clock_ns_ = clock_ns();
 };
