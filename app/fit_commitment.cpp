@@ -54,7 +54,8 @@ std::string hashes(const std::vector<std::string>& files) {
 void fit_commitment(const FitArguments& a) {
   if (!a.out.ends_with(".safetensors")) throw ConfigError(fmt::format("--out {}: an artefact's name ends in .ttc.safetensors", a.out));
   TraceLockOptions o;
-  o.hidden = widths(a.hidden), o.attention = a.attention, o.items = a.items, o.projected = a.projected, o.codes = a.codes, o.places = a.places, o.committed = a.committed, o.seed = static_cast<uint64_t>(a.seed);
+  o.hidden = widths(a.hidden), o.attention = a.attention, o.seed = static_cast<uint64_t>(a.seed);
+  o.view = {.items = a.items, .projected = a.projected, .codes = a.codes, .places = a.places, .committed = a.committed};
   o.epochs = or_default(a.epochs, o.epochs), o.batch = or_default(a.batch, o.batch), o.learning_rate = or_default(a.learning_rate, o.learning_rate);
   o.threshold = or_default(a.threshold, o.threshold);
   o.validate();

@@ -200,9 +200,9 @@ void TraceLockOptions::validate() const {
   const auto within = [](const char* name, double x, double low, double high) {
     if (!(x >= low && x <= high)) throw ConfigError(fmt::format("{} is {}, but it must be from {} to {}", name, x, low, high));
   };
-  within("the number of items", static_cast<double>(items), 1, 1024), within("the number of projected hidden numbers", static_cast<double>(projected), 0, 256);
-  within("the number of a token's codes", static_cast<double>(codes), 0, 64), within("the number of places", static_cast<double>(places), 0, 16);
-  within("the number of committed tokens", static_cast<double>(committed), 0, 1024);
+  within("the number of items", static_cast<double>(view.items), 1, 1024), within("the number of projected hidden numbers", static_cast<double>(view.projected), 0, 256);
+  within("the number of a token's codes", static_cast<double>(view.codes), 0, 64), within("the number of places", static_cast<double>(view.places), 0, 16);
+  within("the number of committed tokens", static_cast<double>(view.committed), 0, 1024);
   within("the number of epochs", static_cast<double>(epochs), 1, 10000), within("the batch", static_cast<double>(batch), 1, 65536);
   within("the learning rate", learning_rate, 1e-8, 1), within("the weight decay", weight_decay, 0, 1), within("the threshold", threshold, 0, 1);
   within("the clip of gradients", clip, 0, 1e6);
@@ -272,10 +272,11 @@ TraceLock fit_trace_lock(const CommitTraceReader& train, const CommitTraceReader
   if (train.hidden_size() != validation.hidden_size())
     throw DataError(fmt::format("the training traces hold hidden states of {} numbers, the validation traces of {}: record both with one model", train.hidden_size(),
                                 validation.hidden_size()));
-  if (options.projected > 0 && train.hidden_size() == 0)
+  if (options.view.projected > 0 && train.hidden_size() == 0)
     throw DataError("hidden states are to be shown, but the traces hold none: record them with hidden states, or give --projected 0");
   TraceLock lock;
-  lock.view = {.items = options.items, .projected = options.projected, .hidden_size = options.projected > 0 ? train.hidden_size() : 0, .codes = options.codes, .places = options.places, .committed = options.committed};
+  lock.view = options.view;
+  lock.view.hidden_size = options.view.projected > 0 ? train.hidden_size() : 0;
   lock.threshold = options.threshold;
   const CommitView view(lock.view);
   lock.agent = agent_of(view), lock.policy = untrained(lock.agent, options);

@@ -32,7 +32,7 @@ namespace trimtab {
 struct TraceLockOptions {
   std::vector<int64_t> hidden = {32, 64};
   int64_t attention = 4;                     // heads between hidden layers; 0: items see each other through their mean alone
-  int64_t items = 32, projected = 0, codes = 0, places = 0, committed = 0;   // of CommitViewOptions
+  CommitViewOptions view;                    // what it is shown; hidden_size is that of the traces
   int64_t epochs = 20, batch = 64;           // samples of a step: passes
   double learning_rate = 1e-3, weight_decay = 0.01, clip = 1;
   int64_t plateau = 4, patience = 8;         // epochs without a better F0.5, after which the rate is halved, and the fit ends
