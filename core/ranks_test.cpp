@@ -46,7 +46,9 @@ TEST(Pieces, AreTheBranchesOfATreeSum) {
       EXPECT_EQ(next, size);
       for (float& x : of_rank) parts.emplace_back(&x, 1);
       const float total = tree_sum<float>(parts)[0];
-      if (ranks != 3 && ranks != 6) EXPECT_EQ(total, sum_of(0, size)) << size << " in " << ranks;
+      if (ranks != 3 && ranks != 6) {
+        EXPECT_EQ(total, sum_of(0, size)) << size << " in " << ranks;
+      }
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -81,9 +82,9 @@ std::vector<std::string> costly_json(size_t bytes) {
 }
 std::vector<uint8_t> as_header(const std::string& json) {
   const uint64_t length = json.size();
-  std::vector<uint8_t> out(8);
-  std::copy_n(reinterpret_cast<const uint8_t*>(&length), 8, out.begin());
-  out.insert(out.end(), json.begin(), json.end());
+  std::vector<uint8_t> out(sizeof length + json.size());
+  std::memcpy(out.data(), &length, sizeof length);
+  std::copy(json.begin(), json.end(), out.begin() + sizeof length);
   return out;
 }
 

@@ -44,7 +44,7 @@ struct TokenCommitOptions {
   std::vector<std::string> delimiters = {};   // of adablock
   std::vector<double> thresholds = {};     // at which a learned controller is asked, beside `threshold`
   std::string filter = {};                 // learn2pd.h
-  SyntheticCommitOptions synthetic;
+  SyntheticCommitOptions synthetic = {};
   void describe(Fields& f);
   void validate() const;
 };

@@ -163,6 +163,7 @@ class HeaderWriter {
     line("  for (int i = 0; i < 2 * num_items; ++i) {{\n    const int k = i % num_items, what = mask ? mask[k] : 1;\n"
          "    if (!what || (what == 2) != (i >= num_items)) continue;\n"
          "    memcpy(x[n], items + k * {0}_ITEM, sizeof(float) * {0}_ITEM);\n    slot[n++] = k, present += what != 2;\n  }}", name_);
+    if (!by_item(kind)) line("  if (present == 0) memcpy(action, {}, sizeof(float) * {});", safe_action(), agent_.spec.head.width());
     line("  if (present == 0) return 1;");
   }
 
@@ -241,13 +242,20 @@ class HeaderWriter {
     line("  for (int j = 0; j < length; ++j) action[j] = (float)slot[list[j]];\n  return 0;");
   }
 
-  void decision() {
+  // Of a decision that is no choice of items.
+  std::string safe_action() {
     const HeadSpec& head = agent_.spec.head;
     std::vector<float> safe = agent_.fallback;
+    if (safe.empty()) safe.assign(head.width(), head.kind == HeadKind::kGaussian ? 0.5f * (head.low + head.high) : 0.0f);
+    if (safe_.empty()) safe_ = constant("safe", safe);
+    return safe_;
+  }
+
+  void decision() {
+    const HeadSpec& head = agent_.spec.head;
     const bool gaussian = head.kind == HeadKind::kGaussian;
-    if (safe.empty()) safe.assign(head.width(), gaussian ? 0.5f * (head.low + head.high) : 0.0f);
     line("  int finite = 1;\n  for (int o = 0; o < {}; ++o) finite &= fabsf(x[0][o]) <= 3.0e38f;", head.size);
-    line("  if (!finite) {{\n    memcpy(action, {}, sizeof(float) * {});\n    return 1;\n  }}", constant("safe", safe), head.width());
+    line("  if (!finite) {{\n    memcpy(action, {}, sizeof(float) * {});\n    return 1;\n  }}", safe_action(), head.width());
     if (gaussian) {
       line("  for (int o = 0; o < {}; ++o)\n    action[o] = x[0][o] < {:.9e}f ? {:.9e}f : x[0][o] > {:.9e}f ? {:.9e}f : x[0][o];",
            head.size, head.low, head.low, head.high, head.high);
@@ -273,7 +281,7 @@ class HeaderWriter {
 
   const ExportedAgent& agent_;
   const ObservationSpec& view_;
-  std::string name_, constants_, body_;
+  std::string name_, constants_, body_, safe_;   // safe_: the constant's name, once it is there
   bool set_;
   int width_ = 0;
 };

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <sstream>
 
 #include "core/files.h"
 #include "trimtab/runtime.h"
@@ -128,6 +129,39 @@ TEST_P(ExportTest, RuntimeAgreesWithThePolicyOnTenThousandVectors) {
   EXPECT_LE(other_choice, 5);
 }
 
+// What the compiled header answers to one observation.
+std::vector<float> answer_of_header(const std::vector<ExportedAgent>& agents, std::span<const float> context, std::span<const float> items, std::span<const uint8_t> mask) {
+  const fs::path folder = fs::temp_directory_path() / ("trimtab_seen_" + agents[0].spec.name + "_" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  export_header(folder / "controller.h", agents, {.environment = "test", .config = "", .training_data_hash = "00", .glue = {}, .seed = 1, .num_self_tests = 1});
+  const std::string name = agents[0].spec.name, program = (folder / "main").string();
+  std::ofstream(program + ".c") << fmt::format(
+      "#include \"controller.h\"\n#include <stdio.h>\nstatic const float context[] = {{0, {:.9e}}}, items[] = {{{:.9e}}};\nstatic const unsigned char mask[] = {{{}}};\n"
+      "int main(void) {{\n  float action[64];\n  trimtab_{}_decide(context + 1, items, mask, {}, action);\n"
+      "  for (int i = 0; i < {}; ++i) printf(\"%.9g\\n\", (double)action[i]);\n  return 0;\n}}\n",
+      fmt::join(context, ", "), fmt::join(items, ", "), fmt::join(mask, ", "), name, mask.size(), agents[0].spec.head.width());
+  EXPECT_EQ(std::system(("cc -std=c11 -O1 -Wall -Wextra -Werror " + program + ".c -o " + program + " -lm && " + program + " > " + program + ".txt").c_str()), 0);
+  std::istringstream text(read_file(program + ".txt"));
+  std::vector<float> out;
+  for (float x; text >> x;) out.push_back(x);
+  fs::remove_all(folder);
+  return out;
+}
+
+TEST_P(ExportTest, WithoutItemsTheSafeActionIsTheAnswer) {
+  const ObservationSpec& view = case_.spec.observation;
+  if (view.item_size() == 0) GTEST_SKIP() << "no set";
+  const Opened controller = open_bytes(artefact_bytes(agents_, {}));
+  ASSERT_TRUE(controller);
+  const std::vector<float> context(view.context_size(), 0.5f), items(static_cast<size_t>(view.max_items) * view.item_size(), 0.5f);
+  std::vector<uint8_t> mask(view.max_items, kAbsent);
+  mask[1] = kSeen;
+  std::vector<float> action(case_.spec.head.width(), 9.0f);
+  EXPECT_EQ(tt_decide(controller.get(), 0, context.data(), items.data(), mask.data(), view.max_items, action.data()), TT_NO_ITEMS);
+  if (std::system("cc --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no C compiler here";
+  EXPECT_EQ(answer_of_header(agents_, context, items, mask), action);
+}
+
 TEST_P(ExportTest, CompiledHeaderAgreesWithTheRuntime) {
   if (std::system("cc --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no C compiler here";
   const fs::path folder = fs::temp_directory_path() / ("trimtab_header_" + case_.name + "_" + std::to_string(getpid()));
@@ -167,25 +201,6 @@ TEST_P(ExportTest, ServesOtherNumbersOfItems) {
   }
 }
 
-// What the compiled header answers to one observation.
-std::vector<float> answer_of_header(const std::vector<ExportedAgent>& agents, std::span<const float> context, std::span<const float> items, std::span<const uint8_t> mask) {
-  const fs::path folder = fs::temp_directory_path() / ("trimtab_seen_" + agents[0].spec.name + "_" + std::to_string(getpid()));
-  fs::create_directories(folder);
-  export_header(folder / "controller.h", agents, {.environment = "test", .config = "", .training_data_hash = "00", .glue = {}, .seed = 1, .num_self_tests = 1});
-  const std::string name = agents[0].spec.name, program = (folder / "main").string();
-  std::ofstream(program + ".c") << fmt::format(
-      "#include \"controller.h\"\n#include <stdio.h>\nstatic const float context[] = {{0, {:.9e}}}, items[] = {{{:.9e}}};\nstatic const unsigned char mask[] = {{{}}};\n"
-      "int main(void) {{\n  float action[64];\n  if (trimtab_{}_decide(context + 1, items, mask, {}, action)) return 1;\n"
-      "  for (int i = 0; i < {}; ++i) printf(\"%.9g\\n\", (double)action[i]);\n  return 0;\n}}\n",
-      fmt::join(context, ", "), fmt::join(items, ", "), fmt::join(mask, ", "), name, mask.size(), agents[0].spec.head.width());
-  EXPECT_EQ(std::system(("cc -std=c11 -O1 -Wall -Wextra -Werror " + program + ".c -o " + program + " -lm && " + program + " > " + program + ".txt").c_str()), 0);
-  std::istringstream text(read_file(program + ".txt"));
-  std::vector<float> out;
-  for (float x; text >> x;) out.push_back(x);
-  fs::remove_all(folder);
-  return out;
-}
-
 // By the policy, the runtime and the header.
 TEST_P(ExportTest, WhatIsOnlySeenIsReadAndNotChosen) {
   const ObservationSpec& view = case_.spec.observation;
@@ -222,7 +237,9 @@ TEST_P(ExportTest, WhatIsOnlySeenIsReadAndNotChosen) {
   }
   for (uint8_t& m : v.mask) m = m == kSeen ? uint8_t{kAbsent} : m;
   policy_->mode({v.count, v.context.data(), v.items.data(), v.mask.data()}, without.data(), *workspace);
-  if (!has_indices(head)) EXPECT_NE(expected, without) << "what is seen changes nothing";
+  if (!has_indices(head)) {
+    EXPECT_NE(expected, without) << "what is seen changes nothing";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, ExportTest, testing::Range<size_t>(0, cases().size()),

@@ -64,7 +64,7 @@ TEST_F(AdapterMixtureRun, AnswersWhereToolsTakeTheRun) {
   write_file_atomically(run.path() / "config.yaml", LanguageJob(config).resolved());
 
   const LanguageTools& tools = Registry<LanguageTools>::instance().get("libtorch", "language tools");
-  GenerateOrder order{.model = {run.path().string()}, .prompts = {}, .max_tokens = 9, .temperature = 0};
+  GenerateOrder order{.model = {run.path().string()}, .prompts = {}, .max_tokens = 9, .temperature = 0, .instruction = {}, .stop = {}};
   for (const char* text : {"1+2=", "3+4=", "9-5=", "2+2-1=", "7="}) order.prompts.push_back({.place = "a test", .text = text, .tokens = {}});
   const std::vector<GeneratedText> texts = tools.generate(order);
   ASSERT_EQ(texts.size(), 5u);

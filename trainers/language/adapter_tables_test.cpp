@@ -101,7 +101,7 @@ TEST_F(AdapterTables, QualityIsTheVerdictOnEachAdaptersAnswer) {
     EXPECT_NEAR(quality[r * 3], std::accumulate(outcome.begin() + 8 * r, outcome.begin() + 8 * r + 8, 0.0) / 8, 1e-6);
     const auto in_form = [&](size_t i) { return outcome[i] > 0 || boxed_answer(replies[i]).has_value() || hash_answer(replies[i]).has_value(); };
     int shares = 0;
-    for (size_t i = 8 * r; i < 8 * r + 8; ++i) shares += in_form(i);
+    for (int64_t i = 8 * r; i < 8 * r + 8; ++i) shares += in_form(static_cast<size_t>(i));
     EXPECT_FLOAT_EQ(formed[r * 3], static_cast<float>(shares) / 8);
   }
 }

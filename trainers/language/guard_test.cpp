@@ -14,7 +14,7 @@ namespace {
 
 class LanguageGuard : public testing::Test {
  protected:
-  LanguageGuard() : model_({.vocab_size = 11, .hidden_size = 8, .num_layers = 2, .num_heads = 2, .num_kv_heads = 2, .head_dim = 4, .intermediate_size = 16, .max_positions = 16}, 5) {}
+  LanguageGuard() : model_({.vocab_size = 11, .hidden_size = 8, .num_layers = 2, .num_heads = 2, .num_kv_heads = 2, .head_dim = 4, .intermediate_size = 16, .max_positions = 16, .rope = {}, .diffusion = {}, .eos_ids = {}}, 5) {}
 
   // One step after `damage`; what the guard said.
   std::string step(const std::string& policy, double loss, const std::function<void()>& damage) {
