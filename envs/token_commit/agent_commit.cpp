@@ -7,8 +7,10 @@ namespace trimtab {
 AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size, std::map<std::string, std::unique_ptr<AgentFunction>> agents)
     : options_(options), view_(commit_view_options(options, hidden_size)),
       agents_(std::move(agents)), actions_(options), context_(view_.spec().context_size()), items_(view_.spec().max_items * view_.spec().item_size()), mask_(view_.spec().max_items) {
-  for (const AgentSpec& a : token_commit_spec(options, view_).agents)
+  for (const AgentSpec& a : token_commit_spec(options, view_).agents) {
+    if (a.name == "commit") width_ = static_cast<size_t>(a.head.width());
     if (!agents_.contains(a.name)) throw ConfigError(fmt::format("the policy has no agent '{}': evaluate with the env block that it was trained with", a.name));
+  }
 }
 
 const float* AgentCommit::ask(const std::string& agent, const CommitState& s, size_t width) {
@@ -24,8 +26,7 @@ CommitWindow AgentCommit::open(const CommitState& s, CommitWindow proposed) {
 }
 
 void AgentCommit::choose(const CommitState& s, std::vector<int32_t>& picks) {
-  const auto width = static_cast<size_t>(options_.action == "order" ? std::min(options_.picks, options_.items) : view_.spec().max_items);
-  actions_.set_commit({ask("commit", s, width), width});
+  actions_.set_commit({ask("commit", s, width_), width_});
   actions_.choose(s, picks);
   forced_ += actions_.chose_nothing();
 }

@@ -30,6 +30,7 @@ class AgentCommit final : public CommitControl {
   std::map<std::string, std::unique_ptr<AgentFunction>> agents_;
   CommitActions actions_;
   int64_t forced_ = 0;
+  size_t width_ = 0;   // of the commit agent's action
   std::vector<float> context_, items_, action_;
   std::vector<uint8_t> mask_;
 };
