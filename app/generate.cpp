@@ -3,17 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
+#include "app/commit_choice.h"
 #include "app/document.h"
 #include "core/config.h"
 #include "core/files.h"
 #include "core/text.h"
 #include "domain/tasks/prompts.h"
+#include "envs/token_commit/answerer.h"
 #include "trainers/language_tools.h"
 
 namespace trimtab {
@@ -24,10 +29,10 @@ using nlohmann::json;
 
 struct GenerateOptions {
   std::vector<std::string> words, stop;
-  std::string prompts, prompt, chat, checkpoint = "best", json, draft, drafter, draft_rule = "confidence_60", adapters, adapter;
+  std::string prompts, prompt, chat, checkpoint = "best", json, draft, drafter, draft_rule = "confidence_60", adapters, adapter, commit;
   int64_t pool_mb = 256;
   int64_t max_tokens = 0, top_k = 0, samples = 1, threads = 0, seed = 1;
-  double temperature = 1, top_p = 1;
+  double temperature = std::numeric_limits<double>::quiet_NaN(), top_p = 1;   // unset: 1, of a masked diffusion model 0
   bool tokens = false;
 };
 
@@ -53,12 +58,16 @@ void take_environment(const std::string& model, GenerateOrder& order) {
     order.stop.push_back(config.text(fmt::format("env.stop.{}", i), ""));
 }
 
+void check_counts(const GenerateOptions& options) {
+  if (options.samples < 1 || options.max_tokens < 0 || options.seed < 0 || options.threads < 0)
+    throw ConfigError("--samples must be 1 or more, --max-tokens, --seed and --threads 0 or more");
+}
+
 GenerateOrder order_of(const GenerateOptions& options) {
   if (options.words.size() != 1)
     throw ConfigError(fmt::format(
         "generate takes one model, got {}: trimtab generate RUN|FOLDER --prompt TEXT", options.words.size()));
-  if (options.samples < 1 || options.max_tokens < 0 || options.seed < 0 || options.threads < 0)
-    throw ConfigError("--samples must be 1 or more, --max-tokens, --seed and --threads 0 or more");
+  check_counts(options);
   if (!options.draft.empty() && !options.drafter.empty()) throw ConfigError("--draft and --drafter exclude each other; keep one");
   if (options.adapters.empty() && !options.adapter.empty()) throw ConfigError("--adapter names one of a folder's: give the folder, --adapters FOLDER");
   if (!options.adapter.empty() && options.prompt.empty()) throw ConfigError("--adapter is for --prompt; in a file of --prompts every line may name its own, \"adapter\"");
@@ -70,7 +79,7 @@ GenerateOrder order_of(const GenerateOptions& options) {
                     .top_k = options.top_k,
                     .threads = options.threads,
                     .max_tokens = options.max_tokens,
-                    .temperature = options.temperature,
+                    .temperature = std::isnan(options.temperature) ? 1 : options.temperature,
                     .top_p = options.top_p,
                     .seed = static_cast<uint64_t>(options.seed),
                     .chat = "none",
@@ -122,9 +131,53 @@ void print_texts(std::FILE* out, const std::vector<GeneratedText>& texts, bool t
   }
 }
 
+// The canvas of a masked diffusion model: as asked, else as the run that trained it evaluates, else as `env` says.
+int64_t canvas_of(const GenerateOptions& options, const TokenCommitOptions& env) {
+  if (options.max_tokens > 0) return options.max_tokens;
+  const bool said = std::any_of(options.words.begin() + 1, options.words.end(), [](const std::string& word) { return word.starts_with("env.length="); });
+  const fs::path file = fs::path(options.words[0]) / "config.yaml";
+  if (said || !fs::exists(file)) return env.length;
+  const std::string evaluated = Config::load(file).text("eval.max_tokens", "");
+  int64_t out = env.length;
+  std::from_chars(evaluated.data(), evaluated.data() + evaluated.size(), out);
+  return out;
+}
+
+CommitAnswerOrder masked_order_of(const GenerateOptions& options) {
+  if (options.words.empty()) throw ConfigError("generate --commit takes a masked diffusion model: trimtab generate MODEL --commit threshold_90 --prompt TEXT");
+  if (!(options.draft.empty() && options.drafter.empty() && options.adapters.empty() && options.chat.empty()) || options.top_k != 0 || options.top_p != 1)
+    throw ConfigError("--commit fills masks in: --draft, --drafter, --adapters, --chat, --top-k and --top-p are for causal models");
+  check_counts(options);
+  const CommitChoice choice = choose_commitment(options.words, options.commit);
+  GenerateOrder asked;
+  asked.stop = options.stop;
+  take_environment(options.words[0], asked);
+  if (asked.chat != "none") throw ConfigError(fmt::format("{}: was trained behind a chat template ({}), and --commit takes prompts as they are", options.words[0], asked.chat));
+  CommitAnswerOrder out{.options = choice.options, .prompts = prompts_of(options), .rule = choice.rule, .agents = choice.agents, .instruction = asked.instruction,
+                        .samples = options.samples, .threads = options.threads, .seed = static_cast<uint64_t>(options.seed)};
+  out.options.length = canvas_of(options, out.options), out.options.stop = asked.stop;
+  out.options.temperature = std::isnan(options.temperature) ? 0 : options.temperature;
+  out.options.validate();
+  return out;
+}
+
+// A masked diffusion model fills its answers in, and a rule or controller says when a token is one.
+std::vector<GeneratedText> fill_in(const CommitAnswerOrder& order) {
+  std::vector<GeneratedText> out;
+  int64_t tokens = 0, passes = 0;
+  for (CommitAnswer& a : answer_with_commitment(order)) {
+    tokens += std::ssize(a.tokens), passes += a.passes;
+    if (a.empty) fmt::print(stderr, "{}: nothing is answered: the first token ends it\n", order.prompts[a.prompt].place);
+    out.push_back({.prompt = a.prompt, .sample = a.sample, .prompt_text = std::move(a.prompt_text), .prompt_tokens = std::move(a.prompt_tokens), .tokens = std::move(a.tokens),
+                   .logprobs = {}, .text = std::move(a.text), .stopped = a.ended});
+  }
+  fmt::print(stderr, "{} tokens in {} passes of the model\n", tokens, passes);
+  return out;
+}
+
 int generate(const GenerateOptions& options) {
-  const GenerateOrder order = order_of(options);
-  const std::vector<GeneratedText> texts = language_tools("sampling a language model").generate(order);
+  const std::vector<GeneratedText> texts =
+      options.commit.empty() ? language_tools("sampling a language model").generate(order_of(options)) : fill_in(masked_order_of(options));
   const bool to_stdout = options.json == "-";
   print_texts(to_stdout ? stderr : stdout, texts, options.tokens);
   if (to_stdout) {
@@ -150,7 +203,7 @@ TT_REGISTER(
               "[ids]}");
        a.integer("--max-tokens", o->max_tokens,
                  "longest completion, stop token included; 0: what the context leaves, at most 256");
-       a.number("--temperature", o->temperature, "divides the logits (default 1); 0: the likeliest token");
+       a.number("--temperature", o->temperature, "divides the logits (default 1, with --commit 0); 0: the likeliest token");
        a.integer("--top-k", o->top_k, "only the k likeliest tokens; 0: all");
        a.number("--top-p", o->top_p,
                 "only the likeliest tokens that have this probability together (default 1)");
@@ -163,6 +216,7 @@ TT_REGISTER(
        a.text("--draft", o->draft, "speculative decoding, of the same law: a draft model, a run or a Hugging Face folder with the same tokenizer");
        a.text("--drafter", o->drafter, "or drafts without a model: prompt_lookup, suffix or token_recycling");
        a.text("--draft-rule", o->draft_rule, "how many tokens are drafted: fixed_K, confidence_P, entropy_E, hf, ... (default confidence_60)");
+       a.text("--commit", o->commit, "of a masked diffusion model: the rule (threshold_90), run or artefact that commits its tokens; env.KEY=VALUE may follow MODEL");
        a.text("--adapters", o->adapters, "a folder of PEFT adapters: a line of --prompts that says \"adapter\": NAME is answered with that one, different ones in one batch");
        a.text("--adapter", o->adapter, "the one that answers --prompt");
        a.integer("--adapter-pool", o->pool_mb, "MB that adapters in use and caches may take together (default 256)");

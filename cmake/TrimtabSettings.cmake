@@ -38,7 +38,7 @@ elseif(TRIMTAB_SANITIZE)
 endif()
 
 function(trimtab_print_summary)
-  foreach(item TRIMTAB_TORCH TRIMTAB_MPI TRIMTAB_CUDA TRIMTAB_TESTS TRIMTAB_CCACHE TRIMTAB_MOLD)
+  foreach(item TRIMTAB_TORCH TRIMTAB_MPI TRIMTAB_CUDA TRIMTAB_TESTS TRIMTAB_CCACHE TRIMTAB_LLD)
     if(${item})
       message(STATUS "  ✓ ${item}")
     else()

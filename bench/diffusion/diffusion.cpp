@@ -115,7 +115,7 @@ class Bench {
         problems_(a.values.at("--model"), *model_.tokenizer, a.number("--judged", 128), a.number("--length", 0)),
         timed_(std::min<size_t>(problems_.requests.size(), static_cast<size_t>(a.number("--problems", 16)))) {
     block_ = a.number("--block", 0);
-    for (int64_t b = 1; block_ == 0 && b <= 32; ++b)
+    for (int64_t b = 1; block_ == 0 && b <= std::min<int64_t>(32, problems_.length / 2); ++b)   // two blocks or more
       if (problems_.length % b == 0 && (facts_.block == 0 || b % facts_.block == 0)) largest_ = b;
     if (block_ == 0) block_ = largest_;
     if (a.values.contains("--controller")) open_controller(a);

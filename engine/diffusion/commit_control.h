@@ -37,6 +37,7 @@ struct CommitState {
   int64_t window_masks = 0;   // masked positions in the window when it was opened
   int64_t window_pass = 0;    // passes since, this one not counted
   int64_t window_passes = 0;  // that the schedule plans for a window; 0: no plan
+  int64_t budget = 0;         // passes that the answer may take; 0: any number
   std::span<const int32_t> tokens = {};          // [length], -1 where masked
   bool ended = false;         // an ending is committed
   std::span<const MaskedPosition> masked = {};   // of the window, by rising position; never empty

@@ -9,7 +9,7 @@ namespace trimtab {
 namespace {
 
 void check_model(const DiffusionModel& m, const TransformerConfig& config) {
-  if (m.mask_id < 0) throw ConfigError("the model has no mask token: a causal model generates token by token (trimtab generate without diffusion)");
+  if (m.mask_id < 0) throw ConfigError("the model has no mask token: a causal model is written with from left to right (`trimtab generate` without --commit)");
   if (m.mask_id >= config.vocab_size)
     throw ConfigError(fmt::format("mask_id = {}, but the model's vocabulary has {}: take the mask token's id from the model's tokenizer", m.mask_id, config.vocab_size));
   if (m.block < 0) throw ConfigError(fmt::format("block = {}, but it must be 0 (every row sees all) or above", m.block));

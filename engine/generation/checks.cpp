@@ -41,7 +41,7 @@ void check_sampling(const SamplingOptions& s) {
 void check_causal(const TransformerConfig& config) {
   if (config.diffusion.enabled())
     throw ConfigError(fmt::format("the model fills in masked tokens (mask_token_id {} in its config.json) and cannot be sampled from left to right: "
-                                  "give a causal model, or decode it as the masked diffusion model it is", config.diffusion.mask_id));
+                                  "give a causal model; `trimtab generate MODEL --commit threshold_90` fills masks in", config.diffusion.mask_id));
 }
 
 void check_stop(const StopRules& stop, const TransformerConfig& config) {

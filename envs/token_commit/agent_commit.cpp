@@ -14,7 +14,9 @@ AgentCommit::AgentCommit(const TokenCommitOptions& options, int64_t hidden_size,
 }
 
 const float* AgentCommit::ask(const std::string& agent, const CommitState& s, size_t width) {
-  view_.show(s, {context_.data(), items_.data(), mask_.data()});
+  CommitState budgeted = s;
+  budgeted.budget = options_.budget;
+  view_.show(budgeted, {context_.data(), items_.data(), mask_.data()});
   action_.assign(width, 0.0f);
   agents_.at(agent)->decide(context_.data(), items_.data(), mask_.data(), view_.spec().max_items, action_.data());
   return action_.data();

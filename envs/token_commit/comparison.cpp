@@ -24,6 +24,15 @@ CommitPolicy commit_policy(const std::string& name, const TokenCommitOptions& op
   return p;
 }
 
+TokenCommitOptions options_of(const TokenCommitOptions& options, const CommitPolicy& policy) {
+  TokenCommitOptions out = options;
+  if (slides(policy.rule)) out.window = "sliding";
+  if (policy.rule.starts_with("adablock")) out.window = "block";
+  out.eos_guard = policy.guarded;
+  if (policy.learned()) out.threshold = policy.threshold;
+  return out;
+}
+
 std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules, bool learned) {
   std::vector<std::string> names = options.rules.empty() ? commit_rule_names(rules) : options.rules;
   if (std::find(names.begin(), names.end(), kOneByOne) == names.end()) names.insert(names.begin(), kOneByOne);
@@ -63,7 +72,8 @@ void LockIn::choose(const CommitState& s, std::vector<int32_t>& picks) {
   picks.clear();
   for (size_t i = 0; i < s.masked.size(); ++i) {
     const MaskedPosition& m = s.masked[i];
-    if (s.pass < follow_ ? m.position == order_[s.pass] : m.token == answer_[m.position]) picks.push_back(static_cast<int32_t>(i));
+    const bool right = m.position < std::ssize(answer_) && m.token == answer_[m.position];   // the canvas may have grown beyond the answer
+    if (s.pass < follow_ ? m.position == order_[s.pass] : right) picks.push_back(static_cast<int32_t>(i));
   }
 }
 

@@ -24,6 +24,7 @@ struct CommitPolicy {
   bool operator==(const CommitPolicy&) const = default;
 };
 CommitPolicy commit_policy(const std::string& name, const TokenCommitOptions& options);   // "top1+noguard", "learned_90"
+TokenCommitOptions options_of(const TokenCommitOptions& options, const CommitPolicy& policy);   // as it decodes: its windows, guard and threshold
 
 // top1 among them, lock_in last. ConfigError for unknown rules, and for one named twice.
 std::vector<EvaluatedPolicy> commit_policies(const TokenCommitOptions& options, const CommitRuleOptions& rules, bool learned = false);

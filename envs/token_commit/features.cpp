@@ -86,12 +86,13 @@ void CommitView::show(const CommitState& s, ObservationRows out) const {
   float best = 0;
   for (const MaskedPosition& m : s.masked) best = std::max(best, m.confidence);
   const auto of_length = [&](int64_t n) { return static_cast<float>(n) / static_cast<float>(s.length); };
+  const int64_t planned = s.budget > 0 ? s.budget : s.window_passes, had = s.budget > 0 ? s.pass : s.window_pass;
   const float context[] = {of_length(masks),
                            static_cast<float>(s.masked.size()) / static_cast<float>(std::max<int64_t>(1, s.window.end - s.window.begin)),
                            of_length(s.window.begin),
                            log_distance(masks),
                            log_distance(s.pass),
-                           s.window_passes > 0 ? std::max(-1.0f, 1.0f - static_cast<float>(s.window_pass) / static_cast<float>(s.window_passes)) : 1.0f,
+                           planned > 0 ? std::max(-1.0f, 1.0f - static_cast<float>(had) / static_cast<float>(planned)) : 1.0f,
                            s.ended ? 1.0f : 0.0f,
                            best};
   std::copy(std::begin(context), std::end(context), out.context);

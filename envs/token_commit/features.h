@@ -25,6 +25,8 @@ struct CommitViewOptions {
 // Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ..., code0 ..., sine0, cosine0, ..., and
 // settled where committed tokens are shown: 1 for them, whose confidence is 1.
 //
+// budget_left is the share left of the answer's budget of passes; without one, of those that the schedule plans for the window; 1 without either.
+//
 // Codes and places let a controller see whether the proposals of one pass agree with each other, which no confidence says: each was made without the others.
 class CommitView {
  public:

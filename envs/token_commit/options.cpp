@@ -14,11 +14,15 @@ void TokenCommitOptions::describe(Fields& f) {
   f.choice("mode", mode, {"live", "synthetic"}, "live: a model decodes problems, the data; synthetic: made-up answers whose tokens depend on each other");
   f.text("model", model, {.doc = "a masked diffusion model: a run or a Hugging Face folder"});
   f.integer("length", length, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "of the answer's canvas, ending and padding included"});
+  f.integer("longest", longest, {.low = 0, .high = 1e6, .unit = "tokens", .doc = "the canvas grows and shrinks with the share of endings proposed (rho-EOS), from length up to this; 0: it stays"});
   f.choice("window", window, {"full", "block", "sliding"}, "which positions are decided at a time; adablock's windows are blocks, those of dcd and wedlm slide");
   f.integer("block", block, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "of a window, where windows are blocks"});
   f.integer("width", width, {.low = 1, .high = 1e6, .unit = "tokens", .doc = "of a window that slides; masks in a window of dcd"});
   f.integer("passes", passes, {.low = 0, .high = 1e6, .unit = "passes", .doc = "that schedules (quota, klass) plan for an answer; 0: one token in each"});
   f.choice("cache", cache, {"none", "prefix", "dual", "delayed", "drift"}, "whose keys and values are kept from pass to pass; none is exact");
+  f.integer("refresh", refresh, {.low = 0, .high = 1e6, .unit = "passes", .doc = "after which a cache computes everything anew; 0: never for that reason"});
+  f.number("drift_threshold", drift_threshold, {.low = -1, .high = 1, .doc = "of cache drift: the cosine under which everything is computed anew"});
+  f.integer("neighbourhood", neighbourhood, {.low = 0, .high = 1e6, .unit = "rows", .doc = "beside the window that cache drift computes in every pass"});
   f.flag("eos_guard", eos_guard, "every rule commits an ending only once nothing left of it is masked");
   f.flag("finish_early", finish_early, "an ending with nothing masked left of it ends the answer; false: every mask is filled");
   f.number("temperature", temperature, {.low = 0, .high = 10, .doc = "of proposals; 0: the likeliest token"});
@@ -31,6 +35,7 @@ void TokenCommitOptions::describe(Fields& f) {
   f.integer("committed", committed, {.low = 0, .high = 1024, .unit = "tokens", .doc = "that stand already, the nearest to the masks, that agents see beside what is proposed; 0: none"});
   f.integer("picks", picks, {.low = 1, .high = 1024, .doc = "that action order makes in a pass"});
   f.integer("most", most, {.low = 0, .high = 1024, .unit = "tokens", .doc = "that action subset commits in a pass at most; 0: all"});
+  f.flag("planned", planned, "action subset commits at least what the plan of `passes` asks for, by the model's confidence (TraceLock's union with the quota)");
   f.number("threshold", threshold, {.low = 1e-6, .high = 1, .doc = "from which probability on action subset commits, where it is not drawn"});
   f.flag("decide_window", decide_window, "an agent chooses the length of a window that opens");
   f.text("windows", windows, {.doc = "lengths to choose from, rising"});
@@ -39,7 +44,8 @@ void TokenCommitOptions::describe(Fields& f) {
   f.number("alpha", alpha, {.low = 0, .high = 16, .doc = "of reward product"});
   f.number("pass_price", pass_price, {.low = 0, .high = 100, .doc = "of reward sum"});
   f.number("stability", stability, {.low = 0, .high = 100, .doc = "paid in every pass for what is committed as one token a pass would, less for what is not; 0: none"});
-  f.integer("budget", budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "an answer that takes more is worth nothing; 0: any number"});
+  f.integer("budget", budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "an answer that takes more is worth nothing, and agents see what is left of it; 0: any number"});
+  f.integer("least_budget", least_budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "training: every answer's budget is drawn from this to budget, for one controller of any; 0: all have budget"});
   f.flag("both_guards", both_guards, "evaluation: every rule without the guard too, as NAME+noguard; else top1, threshold_90 and factor_100 alone");
   f.texts("rules", rules, {.doc = "evaluation: names as in threshold_90; empty: all there are, at their published numbers and around them"});
   f.texts("delimiters", delimiters, {.doc = "texts of one token that end a window of adablock; empty: no adablock"});
@@ -64,7 +70,10 @@ void TokenCommitOptions::validate() const {
   if (blocks && block > length) throw ConfigError(fmt::format("block = {} is longer than length = {}: make block smaller", block, length));
   if (blocks && length % block != 0) throw ConfigError(fmt::format("length = {} is no multiple of block = {}: make it one", length, block));
   if (window == "sliding" && width > length) throw ConfigError(fmt::format("width = {} is beyond length = {}: a window lies within the answer", width, length));
+  if (longest > 0 && longest < length) throw ConfigError(fmt::format("longest = {} is shorter than length = {}, where answers begin: raise it, or set it to 0", longest, length));
   if (passes > length) throw ConfigError(fmt::format("passes = {} for {} tokens: a pass commits one token at least, so give {} or fewer", passes, length, length));
+  if (least_budget > budget) throw ConfigError(fmt::format("least_budget = {} is above budget = {}: budgets are drawn from the first to the second", least_budget, budget));
+  if (planned && (passes == 0 || action != "subset")) throw ConfigError("planned keeps to a plan of passes with action subset: set passes, or leave planned off");
   if (both_guards && !eos_guard) throw ConfigError("both_guards compares with and without the guard: leave eos_guard on");
   if (decide_refresh && cache == "none") throw ConfigError("decide_refresh decides about a cache: set cache to prefix, dual, delayed or drift");
   if (decide_window && window == "full") throw ConfigError("decide_window decides about windows: set window to block or sliding");

@@ -294,6 +294,11 @@ bool slides(const std::string& rule) {
   return kind == "dcd" || kind == "wedlm";
 }
 
+bool looks_ahead(const std::string& rule) {
+  const std::string kind = parsed(rule).first;
+  return kind.starts_with("klass") || kind == "adablock" || kind == "dcd";
+}
+
 std::unique_ptr<CommitControl> make_commit_rule(const std::string& name, const CommitRuleOptions& options) {
   const auto [kind, given] = parsed(name);
   if (options.window < 1) throw ConfigError(fmt::format("a window of {} positions for the rule '{}': at least 1", options.window, name));

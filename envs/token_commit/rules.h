@@ -46,7 +46,8 @@ struct CommitRuleOptions {
 };
 
 std::vector<std::string> commit_rule_names(const CommitRuleOptions& options = {});   // without delimiters, no adablock
-bool slides(const std::string& rule);   // its windows do: it wants to be asked for one in every pass
+bool slides(const std::string& rule);        // its windows do: it wants to be asked for one in every pass
+bool looks_ahead(const std::string& rule);   // at proposals behind the window: the generator has to make them
 std::unique_ptr<CommitControl> make_commit_rule(const std::string& name, const CommitRuleOptions& options = {});   // ConfigError
 
 }  // namespace trimtab

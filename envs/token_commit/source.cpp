@@ -1,6 +1,7 @@
 #include "envs/token_commit/source.h"
 
 #include "core/error.h"
+#include "envs/token_commit/answerer.h"
 #include "envs/token_commit/recorder.h"
 
 namespace trimtab {
@@ -15,6 +16,12 @@ Recording record_commitment(const CommitRecordOrder& order) {
   const auto& recorders = Registry<CommitRecorderEntry>::instance();
   if (!recorders.has(order.options.mode)) throw ConfigError("recording token commitment needs mode live in a build with LibTorch (scripts/setup, TRIMTAB_TORCH=ON)");
   return recorders.get(order.options.mode, "mode").record(order);
+}
+
+std::vector<CommitAnswer> answer_with_commitment(const CommitAnswerOrder& order) {
+  const auto& answerers = Registry<CommitAnswererEntry>::instance();
+  if (!answerers.has(order.options.mode)) throw ConfigError("answering with a masked diffusion model needs mode live in a build with LibTorch (scripts/setup, TRIMTAB_TORCH=ON)");
+  return answerers.get(order.options.mode, "mode").answer(order);
 }
 
 }  // namespace trimtab

@@ -17,7 +17,7 @@ namespace trimtab {
 
 struct CommitOutcome {   // of an answer that is over
   double correct = 0;
-  int64_t passes = 0, refused = 0, tokens = 0;   // tokens: committed
+  int64_t passes = 0, refused = 0, forced = 0, tokens = 0;   // forced: passes whose commit the control did not choose; tokens: committed
 };
 
 // Answers in slots, decoded pass by pass. What happens in a slot follows from its key and the decisions there alone.

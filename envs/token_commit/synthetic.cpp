@@ -44,7 +44,7 @@ class Answer {
   std::vector<MaskedPosition> masked_;
   size_t in_window_ = 0;
   CommitWindow window_;
-  int64_t window_masks_ = 0, window_pass_ = 0, passes_ = 0, refused_ = 0;
+  int64_t window_masks_ = 0, window_pass_ = 0, passes_ = 0, refused_ = 0, forced_ = 0;
   bool opens_ = true, ended_ = false;
 };
 
@@ -128,7 +128,7 @@ void Answer::decide(CommitControl& control) {
   if (picks.empty()) {
     const int32_t best = most_confident(s);
     TT_CHECK(best >= 0 && !masked_[best].waits, "nothing can be committed");
-    picks.push_back(best);
+    picks.push_back(best), ++forced_;
   }
   for (const int32_t i : picks) tokens_[masked_[i].position] = masked_[i].token, ended_ = ended_ || masked_[i].ends;
   ++passes_, ++window_pass_;
@@ -136,7 +136,7 @@ void Answer::decide(CommitControl& control) {
 
 CommitOutcome Answer::outcome() const {
   CommitOutcome o;
-  o.passes = passes_, o.refused = refused_;
+  o.passes = passes_, o.refused = refused_, o.forced = forced_;
   bool right = true;
   for (int64_t p = 0; p < length(); ++p) {
     o.tokens += tokens_[p] >= 0;

@@ -6,12 +6,16 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "core/text.h"
+#include "envs/token_commit/picks.h"
 
 namespace trimtab {
 namespace {
 
 constexpr CacheRefresh kRefreshes[] = {CacheRefresh::kNothing, CacheRefresh::kWindow, CacheRefresh::kEverything};
+
+constexpr uint32_t kBudget = 1;   // tells draws of budgets from those of problems
 
 enum Term { kAnswer, kPasses, kStability, kTerms };
 
@@ -61,7 +65,7 @@ class TokenCommit final : public BatchEnvironment {
       float* terms = out.terms + i * kTerms;
       std::fill_n(terms, kTerms, 0.0f);
       terms[kStability] = decide(i);
-      const bool cut = !source_->over(i) && options_.budget > 0 && std::ssize(slot.past) >= options_.budget;
+      const bool cut = !source_->over(i) && slot.budget > 0 && std::ssize(slot.past) >= slot.budget;
       const bool over = source_->over(i) || cut;
       if (over) judge(i, cut, terms);
       out.reward[i] = terms[kAnswer] + terms[kPasses] + terms[kStability];
@@ -84,6 +88,7 @@ class TokenCommit final : public BatchEnvironment {
   struct Slot {
     WorldKey key;
     double total = 0;
+    int64_t budget = 0;   // passes; 0: any number
     int64_t forced = 0;   // passes in which the commit agent left everything out
     Decisions now;
     std::vector<Decisions> past;
@@ -95,11 +100,20 @@ class TokenCommit final : public BatchEnvironment {
   void observe_all(const ObservationSpec& s, ObservationRows out) {
     for (int64_t i = 0; i < size(); ++i) show(i, row(out, s, i));
   }
-  void show(int64_t i, ObservationRows out) const { view_.show(source_->state(i), out); }
+  void show(int64_t i, ObservationRows out) const {
+    CommitState s = source_->state(i);
+    s.budget = slots_[i].budget;
+    view_.show(s, out);
+  }
 
   void begin(int64_t i, WorldKey key) {
-    slots_[i] = {.key = key, .total = 0, .forced = 0, .now = {}, .past = {}};
+    slots_[i] = {.key = key, .total = 0, .budget = budget_of(key), .forced = 0, .now = {}, .past = {}};
     source_->begin(i, key);
+  }
+  int64_t budget_of(WorldKey key) const {
+    if (options_.least_budget == 0) return options_.budget;
+    Draws draws(key.seed, Stream::kWorld, static_cast<uint32_t>(key.episode), static_cast<uint32_t>(key.episode >> 32), kBudget);
+    return options_.least_budget + draws.below(static_cast<uint32_t>(options_.budget - options_.least_budget + 1));
   }
   // Windows open here where no agent decides.
   void pass(std::span<const int64_t> slots) {
@@ -176,7 +190,7 @@ void TokenCommit::finish(int64_t i, bool cut) {
   count("correct", cut ? 0 : o.correct);
   count("passes", static_cast<double>(o.passes));
   count("tokens_per_pass", static_cast<double>(o.tokens) / static_cast<double>(std::max<int64_t>(1, o.passes)));
-  count("forced", static_cast<double>(slots_[i].forced) / static_cast<double>(std::max<int64_t>(1, o.passes)));
+  count("forced", static_cast<double>(slots_[i].forced + o.forced) / static_cast<double>(std::max<int64_t>(1, o.passes)));
   count("refused", static_cast<double>(o.refused));
 }
 
@@ -225,7 +239,7 @@ std::vector<int64_t> parse_windows(const std::string& text) {
 EnvSpec token_commit_spec(const TokenCommitOptions& o, const CommitView& view) {
   EnvSpec spec;
   spec.name = "token_commit", spec.critic = view.spec(), spec.reward_terms = {"answer", "passes", "stability"};
-  spec.time_limit = o.budget > 0 ? o.budget : o.length;   // a pass commits one token at least: answers end by themselves
+  spec.time_limit = o.budget > 0 ? o.budget : o.most_tokens();   // a pass commits one token at least: answers end by themselves
   const int items = view.spec().max_items;
   if (o.decide_window)
     spec.agents.push_back({"window", view.spec(), {.kind = HeadKind::kCategorical, .size = static_cast<int>(parse_windows(o.windows).size())}});
@@ -262,10 +276,7 @@ void CommitActions::choose_subset(const CommitState& s, std::vector<int32_t>& pi
   const auto shown = std::min(std::ssize(s.masked), std::ssize(commit_));
   for (int32_t i = 0; i < shown; ++i)
     if (commit_[i] >= static_cast<float>(options_.threshold)) picks.push_back(i);
-  if (options_.most == 0 || std::ssize(picks) <= options_.most) return;
-  const auto rank = [&](int32_t i) { return std::tuple(!s.masked[i].waits, commit_[i], s.masked[i].confidence); };
-  std::stable_sort(picks.begin(), picks.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
-  picks.resize(options_.most);
+  keep_most(s, commit_, options_.most, picks);
 }
 
 void CommitActions::choose(const CommitState& s, std::vector<int32_t>& picks) {
@@ -277,8 +288,10 @@ void CommitActions::choose(const CommitState& s, std::vector<int32_t>& picks) {
     return;
   }
   choose_subset(s, picks);
-  nothing_ = std::none_of(picks.begin(), picks.end(), [&](int32_t i) { return !s.masked[i].waits; });
-  if (nothing_)
+  const auto commits = [&] { return std::any_of(picks.begin(), picks.end(), [&](int32_t i) { return !s.masked[i].waits; }); };
+  nothing_ = !commits();
+  if (options_.planned) add_planned(s, picks);
+  if (nothing_ && !commits())
     if (const int32_t i = best(s); i >= 0) picks.push_back(i);
 }
 

@@ -12,7 +12,7 @@
 //   reward: product   correct ((NFE_max - NFE) / NFE_max)^alpha
 //   reward: sum       correct - pass_price NFE / NFE_max
 // and in every pass stability x (proposals committed that are the careful answer's - those that are not) / length. Beyond `budget` passes an
-// answer is cut off and worth nothing, as replies beyond their length are in DLER.
+// answer is cut off and worth nothing, as replies beyond their length are in DLER; with `least_budget` every answer has a budget of its own, which agents see.
 #pragma once
 
 #include <algorithm>

@@ -148,6 +148,65 @@ TEST(TokenCommit, MostBoundsAPassByTheLargestActions) {
   EXPECT_TRUE(actions.chose_nothing());
 }
 
+// Of n masks and k passes left the plan asks for floor(n / k), the most confident; what is ahead of its plan gets nothing from it.
+TEST(TokenCommit, APlanIsKeptToByTheMostConfident) {
+  TokenCommitOptions o = options_of();
+  o.planned = true, o.passes = 4, o.threshold = 0.5;
+  CommitActions actions(o);
+  std::vector<MaskedPosition> masked(6);
+  for (int i = 0; i < 6; ++i) masked[i].position = i, masked[i].confidence = 0.1f * static_cast<float>(i);
+  std::vector<int32_t> tokens(6, -1);
+  CommitState state;
+  state.length = 6, state.window_masks = 6, state.masked = masked, state.tokens = tokens, state.window_passes = 4;
+  std::vector<float> chances = {0.9f, 0, 0, 0, 0, 0};
+  const auto chosen = [&](int64_t pass) {
+    state.window_pass = pass;
+    actions.set_commit(chances);
+    std::vector<int32_t> picks;
+    actions.choose(state, picks);
+    std::sort(picks.begin(), picks.end());
+    return picks;
+  };
+  EXPECT_EQ(chosen(0), (std::vector<int32_t>{0, 5}));            // floor(6 / 4)
+  EXPECT_EQ(chosen(2), (std::vector<int32_t>{0, 3, 4, 5}));      // floor(6 / 2)
+  EXPECT_EQ(chosen(3).size(), 6u);                               // the last pass
+  state.window_passes = 12;
+  EXPECT_EQ(chosen(0), std::vector<int32_t>{0});
+  chances[0] = 0;
+  EXPECT_EQ(chosen(0).size(), 1u);
+  EXPECT_TRUE(actions.chose_nothing());
+  state.window_passes = 4;
+  EXPECT_EQ(chosen(0), std::vector<int32_t>{5});
+  EXPECT_TRUE(actions.chose_nothing()) << "the plan's commit is not the agent's";
+}
+
+TEST(TokenCommit, BudgetsAreSeenAndDrawn) {
+  TokenCommitOptions o = options_of();
+  o.budget = 5, o.least_budget = 2, o.finish_early = false;
+  Stage s(o, 32);
+  s.look();
+  const int width = s.env->spec().critic.context_size();
+  std::vector<int64_t> left(32, 0);
+  for (int64_t pass = 1; pass <= 5; ++pass) {
+    for (int64_t i = 0; i < 32; ++i) EXPECT_TRUE(left[i] > 0 || pass == 1 || s.context[i * width + 5] < 1);
+    s.step(std::vector<float>(32 * 16, 0.0f));   // one forced commit: no answer of 16 tokens is over by then
+    for (int64_t i = 0; i < 32; ++i)
+      if (left[i] == 0 && s.terminated[i]) left[i] = pass;
+    s.look();
+  }
+  for (const int64_t budget : {2, 3, 4, 5}) EXPECT_GT(std::count(left.begin(), left.end(), budget), 0) << budget;
+  EXPECT_EQ(std::count(left.begin(), left.end(), 0) + std::count(left.begin(), left.end(), 1), 0);
+  CommitState state;
+  const std::vector<MaskedPosition> masked(1);
+  const std::vector<int32_t> tokens(4, -1);
+  state.length = 4, state.window = {0, 4}, state.masked = masked, state.tokens = tokens, state.pass = 1, state.budget = 4;
+  const CommitView view({.items = 4});
+  std::vector<float> context(view.spec().context_size()), items(4 * view.spec().item_size());
+  std::vector<uint8_t> mask(4);
+  view.show(state, {context.data(), items.data(), mask.data()});
+  EXPECT_FLOAT_EQ(context[5], 0.75f);
+}
+
 TEST(TokenCommit, AWindowAgentSaysHowFarAWindowReaches) {
   TokenCommitOptions o = options_of();
   o.window = "block", o.block = 8, o.decide_window = true, o.windows = "2,4";
@@ -173,6 +232,9 @@ TEST(TokenCommit, RefusesWhatDoesNotFit) {
   refuses("mode: synthetic, length: 16, decide_refresh: true, window: full");
   refuses("mode: synthetic, length: 16, decide_window: true, window: full");
   refuses("mode: synthetic, length: 16, reward: speed");
+  refuses("mode: synthetic, length: 16, planned: true");
+  refuses("mode: synthetic, length: 16, longest: 8");
+  refuses("mode: synthetic, length: 16, budget: 3, least_budget: 4");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 // of two small layers on features.h. Theirs subtracts a threshold that depends on the sequence from every logit and adds 1e-3 of its mean square to
 // the loss. Here the part of the last layer that reads context and pooled items is that threshold: it is one number for all items of a decision. The
 // network does not hand it out alone, so what is regularised is the mean score of a decision's items, threshold and mean of the items' own parts together.
+// Theirs commits four tokens a pass at most, and at least what the diffusion schedule asks for: env.most and env.planned (options.h) do that, neither by default.
 #pragma once
 
 #include <filesystem>

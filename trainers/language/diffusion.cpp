@@ -135,7 +135,7 @@ class DiffusionLearner final : public LanguageLearner {
       DiffusionText text{.prompt = e.prompt, .answer = {e.reply.begin() + e.loss_begin, e.reply.begin() + e.loss_end}, .p_mask = {}, .masked = {}};
       text.prompt.insert(text.prompt.end(), e.reply.begin(), e.reply.begin() + e.loss_begin);
       if (e.loss_end == static_cast<int64_t>(e.reply.size())) pad(text, index, block);   // a single fact does not end
-      check_length(text);
+      check_length(text), check_tokens(text);
       out.push_back(std::move(text));
     }
     return out;
@@ -155,6 +155,13 @@ class DiffusionLearner final : public LanguageLearner {
     text.answer.resize(length, text.answer.back());
   }
 
+  // A text may name the mask where trainer.mask_token is one of the tokenizer's own.
+  void check_tokens(const DiffusionText& text) const {
+    const auto mask = static_cast<int32_t>(transformer().config().diffusion.mask_id);
+    const auto has = [&](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), mask) != ids.end(); };
+    if (has(text.prompt) || has(text.answer))
+      throw DataError(fmt::format("a text of the corpus holds token {}, which is the mask: name another trainer.mask_token, leave the key out for a token of its own, or take it out of the texts", mask));
+  }
   void check_length(const DiffusionText& text) const {
     const int64_t length = static_cast<int64_t>(text.prompt.size() + text.answer.size()), most = transformer().config().max_positions;
     if (length > most)

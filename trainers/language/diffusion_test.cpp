@@ -325,6 +325,7 @@ TEST(DiffusionRun, WhatCannotBeIsRefusedWithTheCure) {
   refused("preset: sft, steps: 1", {from}, {"masked", "preset diffusion"});
   refused("preset: diffusion, steps: 1, shifted: yes, answer_length: 80", {from}, {"shifted"});
   refused("preset: diffusion, steps: 1, mask_token: <mask>", {}, {"mask_token", "<mask>"});
+  refused("preset: diffusion, steps: 1, answer_length: 80, mask_token: '1'", {}, {"which is the mask", "trainer.mask_token"});
   refused("preset: diffusion, steps: 1, answer_length: 3", {}, {"answer_length", "raise it"});
   refused("preset: diffusion, steps: 1, answer_length: 30, block: 4", {}, {"answer_length 30", "block 4"});
   refused("preset: diffusion, steps: 1, block_curriculum: true", {}, {"trainer.block"});

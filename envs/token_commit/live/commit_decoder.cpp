@@ -5,26 +5,9 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "envs/token_commit/agent_commit.h"
-#include "envs/token_commit/learn2pd.h"
 #include "envs/token_commit/live/commit_problems.h"
 
 namespace trimtab {
-namespace {
-
-std::vector<int32_t> delimiters_of(const std::vector<std::string>& texts, const Tokenizer& tokenizer) {
-  std::vector<int32_t> out;
-  for (const std::string& text : texts) {
-    const std::vector<int32_t> ids = tokenizer.encode(text, {.allow_special = false});
-    if (ids.size() != 1) throw ConfigError(fmt::format("the delimiter '{}' is {} tokens to the model, but must be one: name one such as '.'", text, ids.size()));
-    out.push_back(ids[0]);
-  }
-  return out;
-}
-
-bool looks_ahead(const std::string& rule) { return rule.starts_with("klass") || rule.starts_with("adablock") || rule.starts_with("dcd"); }
-
-}  // namespace
-
 // A generator keeps memory from call to call, and weights: one of them, that of the last policy's options.
 struct CommitDecoder::Worker {
   Pool pool{1};
@@ -34,18 +17,16 @@ struct CommitDecoder::Worker {
 
 CommitDecoder::CommitDecoder(LanguageModel model, std::vector<FileProblem> problems, const std::string& file, const TokenCommitOptions& options)
     : options_(options), model_(std::move(model)), facts_(diffusion_model_of(model_.transformer->config())), problems_(std::move(problems)) {
-  rules_.delimiters = delimiters_of(options.delimiters, *model_.tokenizer), rules_.window = std::min(options.width, options.length);
-  if (!options.filter.empty()) rules_.filter = std::make_shared<const Learn2PdFilter>(Learn2PdFilter::load(options.filter));
-  for (const FileProblem& p : problems_) prompts_.push_back(commit_prompt(model_, p, file, options_.length));
+  check_windows(model_, options);
+  rules_ = rule_options(options, *model_.tokenizer);
+  for (const FileProblem& p : problems_) prompts_.push_back(commit_prompt(model_, p, file, options_));
   careful_.resize(problems_.size());
-  for (const EvaluatedPolicy& p : policies(false)) DiffusionGenerator(*model_.transformer, facts_, options_of(commit_policy(p.name, options_)));   // refuses what does not fit
+  for (const EvaluatedPolicy& p : policies(false)) DiffusionGenerator(*model_.transformer, facts_, engine_of(commit_policy(p.name, options_)));   // refuses what does not fit
 }
 CommitDecoder::~CommitDecoder() = default;
 
-DiffusionOptions CommitDecoder::options_of(const CommitPolicy& policy) const {
-  DiffusionOptions d = engine_options(options_);
-  d.window = slides(policy.rule) ? "sliding" : policy.rule.starts_with("adablock") ? "block" : options_.window;
-  d.eos_guard = policy.guarded;
+DiffusionOptions CommitDecoder::engine_of(const CommitPolicy& policy) const {
+  DiffusionOptions d = engine_options(options_of(options_, policy));
   // What a rule does not read costs it no time.
   d.beyond = looks_ahead(policy.rule) ? -1 : 0, d.divergence = policy.learned() || policy.rule.starts_with("klass"), d.hidden = policy.learned() && options_.projected > 0;
   return d;
@@ -54,7 +35,7 @@ DiffusionOptions CommitDecoder::options_of(const CommitPolicy& policy) const {
 CommitDecoder::Decoded CommitDecoder::run(Worker& worker, const CommitPolicy& policy, CommitControl& control, int64_t problem, uint64_t seed) const {
   if (!worker.generator || worker.policy != policy) {
     worker.generator = nullptr;   // its memory first
-    worker.generator = std::make_unique<DiffusionGenerator>(*model_.transformer, facts_, options_of(policy));
+    worker.generator = std::make_unique<DiffusionGenerator>(*model_.transformer, facts_, engine_of(policy));
     worker.policy = policy;
   }
   const GenerationRequest request{.prompt = prompts_[problem], .key = static_cast<uint64_t>(problem)};
@@ -94,9 +75,7 @@ CommitDecoder::Decoded CommitDecoder::by_policy(Worker& worker, const std::strin
   if (name == kLockIn) return lock_in(worker, problem, seed);
   const CommitPolicy policy = commit_policy(name, options_);
   if (policy.learned()) {
-    TokenCommitOptions options = options_;
-    options.threshold = policy.threshold;
-    AgentCommit control(options, model_.transformer->config().hidden_size, agents());
+    AgentCommit control(options_of(options_, policy), model_.transformer->config().hidden_size, agents());
     Decoded out = run(worker, policy, control, problem, seed);
     out.completion.forced += control.forced();
     return out;
@@ -116,7 +95,8 @@ CommitDecoder::Decoded CommitDecoder::decode(const std::string& name, const Agen
   const DiffusionCompletion& known = careful(*worker, problem, seed);
   Decoded out = by_policy(*worker, name, agents, problem, seed);
   for (const DiffusionCommit& c : out.completion.commits)   // -1: masks left behind the ending, which nothing is known of
-    out.premature += known.canvas[c.position] >= 0 && out.completion.canvas[c.position] != known.canvas[c.position];
+    if (c.position < std::ssize(known.canvas))   // where lengths adapt the canvas may have grown further, or been cut
+      out.premature += known.canvas[c.position] >= 0 && out.completion.canvas[c.position] != known.canvas[c.position];
   out.truncated = out.completion.tokens.size() < known.tokens.size();
   const std::lock_guard lock(mutex_);
   idle_.push_back(std::move(worker));

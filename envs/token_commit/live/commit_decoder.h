@@ -33,7 +33,7 @@ class CommitDecoder {
 
  private:
   struct Worker;
-  DiffusionOptions options_of(const CommitPolicy& policy) const;
+  DiffusionOptions engine_of(const CommitPolicy& policy) const;
   Decoded run(Worker& worker, const CommitPolicy& policy, CommitControl& control, int64_t problem, uint64_t seed) const;
   Decoded by_policy(Worker& worker, const std::string& name, const AgentFactory& agents, int64_t problem, uint64_t seed) const;
   const DiffusionCompletion& careful(Worker& worker, int64_t problem, uint64_t seed) const;

@@ -3,9 +3,6 @@
 #include "envs/token_commit/live/commit_decoder.h"
 
 #include <gtest/gtest.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <set>
@@ -14,39 +11,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/test_support.h"
+#include "envs/token_commit/live/small_models.h"
 #include "envs/token_commit/token_commit.h"
 
 namespace trimtab {
 namespace {
-
-const bool kOneThread = (at::set_num_threads(1), true);   // small problems
-constexpr int64_t kLength = 12, kProblems = 6;
-
-// Some digits end an answer, as often as not in the middle of it.
-LanguageModel model_of(uint32_t index, bool masks = true) {
-  ArchitectureOptions a;
-  a.hidden_size = 24, a.num_layers = 2, a.num_heads = 2, a.head_dim = 8, a.max_positions = 48;
-  LanguageModel out = LanguageModel::create(a, {{"tokenizer.json", character_tokenizer_json("0123456789")}}, 1);
-  TransformerConfig config = out.transformer->config();
-  if (masks) config.diffusion.mask_id = config.vocab_size++;
-  for (const char* digit : {"7", "8", "9"}) config.eos_ids.push_back(out.tokenizer->encode(digit).at(0));
-  out.transformer = std::make_unique<Transformer>(config, test_seed() + index);
-  const at::NoGradGuard no_grad;
-  for (const auto& [name, p] : out.transformer->parameters())
-    if (p.dim() == 2) p.mul_(name.find("embed") != std::string::npos ? 4 : 8);
-  return out;
-}
-
-std::vector<FileProblem> problems_of(uint32_t index, int64_t count = kProblems) {
-  Draws draws(test_seed(), Stream::kTest, index, 93);
-  std::vector<FileProblem> out;
-  for (int64_t i = 0; i < count; ++i) {
-    FileProblem& p = out.emplace_back();
-    for (int64_t n = 2 + draws.below(12); n > 0; --n) p.problem.prompt += static_cast<char>('0' + draws.below(7));
-    p.problem.answer = "1", p.line = static_cast<int>(i) + 1;
-  }
-  return out;
-}
 
 TokenCommitOptions options_of(std::vector<std::string> rules = {}) {
   TokenCommitOptions o;
@@ -241,6 +210,26 @@ TEST(commit_decoder, refuses_what_does_not_fit) {
   TokenCommitOptions o = options_of();
   o.delimiters = {"12"};
   says(refusal(model_of(1), problems_of(1), o), "config", "'12' is 2 tokens");
+  LanguageModel blocks = model_of(1);
+  TransformerConfig config = blocks.transformer->config();
+  config.diffusion.block = 4;
+  const auto in_blocks = [&] {
+    LanguageModel out = model_of(1);
+    out.transformer = std::make_unique<Transformer>(config, 1);
+    return out;
+  };
+  TokenCommitOptions window = options_of({"top1"});
+  says(refusal(in_blocks(), problems_of(1), window), "config", "set env.window=block env.block=4");
+  window.window = "block", window.block = 6;
+  says(refusal(in_blocks(), problems_of(1), window), "config", "windows are blocks of 6");
+  window.block = 4;
+  EXPECT_EQ(refusal(in_blocks(), problems_of(1), window), "");
+  config = model_of(1).transformer->config(), config.diffusion.mask_id = model_of(1).tokenizer->encode("3").at(0);
+  std::vector<FileProblem> masked = problems_of(1);
+  masked[2].problem.prompt = "12345";
+  for (FileProblem& problem : masked) std::erase_if(problem.problem.prompt, [&](char c) { return c == '3' && &problem != &masked[2]; });
+  for (FileProblem& problem : masked) problem.problem.prompt += "1";
+  says(refusal(in_blocks(), masked, options_of()), "data", "p.jsonl:3: the prompt holds the mask token");
   std::vector<FileProblem> longest = problems_of(1);
   longest[4].problem.prompt = std::string(37, '1');
   says(refusal(model_of(1), longest, options_of()), "data", "p.jsonl:5");
@@ -250,7 +239,8 @@ TEST(commit_decoder, refuses_what_does_not_fit) {
 class ConfidenceAgent final : public AgentFunction {
  public:
   void decide(const float*, const float* items, const uint8_t*, int num_items, float* action) override {
-    const int features = CommitView({.items = 1}).spec().item_size();
+    const CommitView view({.items = 1});
+    const int features = view.spec().item_size();
     for (int i = 0; i < num_items; ++i) action[i] = items[i * features];
   }
 };
@@ -275,6 +265,102 @@ TEST(learned_commit, an_agent_that_says_confidence_is_the_threshold_rule) {
       }
     }
   }
+}
+
+// rho-EOS: a canvas may grow to `longest`, and every policy still answers.
+TEST(commit_decoder, answers_of_adapted_length) {
+  TokenCommitOptions o = options_of({"threshold_40", "topk_3"});
+  o.window = "full", o.longest = 24, o.length = 8;
+  int64_t grown = 0;
+  for (uint32_t index = 40; index < 44; ++index) {
+    const CommitDecoder decoder = decoder_of(index, o);
+    for (int64_t i = 0; i < kProblems; ++i)
+      for (const char* name : {"top1", "threshold_40", "topk_3", "lock_in"}) {
+        const CommitDecoder::Decoded d = decoder.decode(name, {}, i, 1);
+        EXPECT_LE(std::ssize(d.completion.canvas), 24);
+        EXPECT_LE(d.premature, std::ssize(d.completion.commits));
+        grown += std::ssize(d.completion.canvas) > 8;
+      }
+  }
+  EXPECT_GT(grown, 0);
+}
+
+// What an agent says of the cache is what the passes compute.
+class RefreshAgent final : public AgentFunction {
+ public:
+  explicit RefreshAgent(float choice) : choice_(choice) {}
+  void decide(const float*, const float*, const uint8_t*, int, float* action) override { action[0] = choice_; }
+
+ private:
+  float choice_;
+};
+
+TEST(learned_commit, a_refresh_agent_decides_what_passes_compute) {
+  TokenCommitOptions o = options_of({"threshold_60"});
+  o.items = kLength, o.thresholds = {0.6}, o.cache = "dual", o.window = "block", o.decide_refresh = true, o.finish_early = false;
+  TokenCommitOptions none = o;
+  none.cache = "none", none.decide_refresh = false;
+  const CommitDecoder decoder = decoder_of(50, o), plain = decoder_of(50, none);
+  const auto rows = [&](const CommitDecoder& d, float choice, int64_t i) {
+    return d.decode("learned_60", [choice] {
+      auto agents = confidence_agents()();
+      agents.emplace("refresh", std::make_unique<RefreshAgent>(choice));
+      return agents;
+    }, i, 1).completion;
+  };
+  for (int64_t i = 0; i < kProblems; ++i) {
+    const DiffusionCompletion everything = rows(decoder, 2, i), exact = rows(plain, 0, i);
+    EXPECT_EQ(everything.canvas, exact.canvas) << "a cache that is renewed in every pass is none";
+    EXPECT_EQ(everything.rows, exact.rows);
+    const DiffusionCompletion window = rows(decoder, 1, i);
+    EXPECT_LT(static_cast<double>(window.rows) / static_cast<double>(window.passes), static_cast<double>(everything.rows) / static_cast<double>(everything.passes));
+  }
+}
+
+// The projection of hidden states is a fixed one, of the rows that the model computed.
+class FirstHidden final : public AgentFunction {
+ public:
+  explicit FirstHidden(std::vector<float>& seen) : seen_(seen) {}
+  void decide(const float*, const float* items, const uint8_t*, int num_items, float* action) override {
+    const CommitView view({.items = num_items, .projected = 2, .hidden_size = 24});
+    const int64_t width = view.spec().item_size();
+    seen_.insert(seen_.end(), {items[width - 2], items[width - 1]});
+    for (int i = 0; i < num_items; ++i) action[i] = 0;
+  }
+
+ private:
+  std::vector<float>& seen_;
+};
+
+TEST(learned_commit, projected_hidden_states_are_those_of_the_model) {
+  TokenCommitOptions o = options_of({"top1"});
+  o.items = kLength, o.projected = 2, o.finish_early = false;
+  std::vector<float> seen, expected;
+  decoder_of(51, o).decode("learned", [&] {
+    std::map<std::string, std::unique_ptr<AgentFunction>> out;
+    out.emplace("commit", std::make_unique<FirstHidden>(seen));
+    return out;
+  }, 0, 1);
+  // The same passes by hand: hidden states as the generator gives them, shown by the view whose definition features_test.cpp holds to.
+  const LanguageModel model = model_of(51);
+  DiffusionOptions engine;
+  engine.max_sequences = 1, engine.length = kLength, engine.hidden = true, engine.finish_early = false;
+  DiffusionGenerator generator(*model.transformer, diffusion_model_of(model.transformer->config()), engine);
+  const CommitView view({.items = kLength, .projected = 2, .hidden_size = 24});
+  std::vector<float> context(view.spec().context_size()), items(kLength * view.spec().item_size());
+  std::vector<uint8_t> mask(kLength);
+  Pool pool(1);
+  const GenerationRequest request{.prompt = model.tokenizer->encode(problems_of(51)[0].problem.prompt), .key = 0};
+  generator.generate({&request, 1}, {.temperature = 0, .seed = 1}, *make_commit_rule("top1"), pool, [&](const CommitState& s, std::span<const int32_t>, bool) {
+    view.show(s, {context.data(), items.data(), mask.data()});
+    const int64_t width = view.spec().item_size();
+    if (s.pass == 0) expected = {items[width - 2], items[width - 1]};
+  });
+  ASSERT_GE(seen.size(), 2u);
+  ASSERT_EQ(expected.size(), 2u);
+  EXPECT_EQ(seen[0], expected[0]);
+  EXPECT_EQ(seen[1], expected[1]);
+  EXPECT_NE(seen[0], 0);
 }
 
 TEST(live_commits, the_environment_decodes_as_the_generator_does_and_goes_on_when_saved) {

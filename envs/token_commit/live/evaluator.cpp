@@ -1,17 +1,17 @@
-// Evaluation of token_commit: held-out problems decoded with every rule, accuracy against passes.
-#include "core/error.h"
+// Mode live of an evaluation: held-out problems decoded with every rule.
+#include "envs/token_commit/evaluator.h"
 #include "envs/token_commit/live/commit_decoder.h"
 
 namespace trimtab {
 namespace {
 
-class TokenCommitEvaluator final : public Evaluator {
+class LiveEvaluator final : public Evaluator {
  public:
-  TokenCommitEvaluator(const TokenCommitOptions& options, const std::string& file) : decoder_(LanguageModel::load(options.model), read_jsonl(file), file, options) {}
+  LiveEvaluator(const TokenCommitOptions& options, const std::string& file) : decoder_(LanguageModel::load(options.model), read_jsonl(file), file, options) {}
 
   std::vector<MetricInfo> metrics() const override {
     return {{"correct", "", true}, {"passes", "", false}, {"tokens_per_pass", "", true}, {"premature", "tokens", false}, {"truncated", "", false}, {"refused", "picks", false},
-            {"ms", "ms", false}, {"forced", "passes", false}, {"reply", "tokens", true}, {"rows", "", false}};
+            {"ms", "ms", false}, {"forced", "passes", false}, {"reply", "tokens", true}, {"empty", "", false}, {"rows", "", false}};
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     learned_ = learned_ || learned;
@@ -27,7 +27,7 @@ class TokenCommitEvaluator final : public Evaluator {
     const auto passes = static_cast<double>(c.passes);
     return {{d.correct, passes, static_cast<double>(c.commits.size()) / passes, static_cast<double>(d.premature), d.truncated ? 1.0 : 0.0,
              static_cast<double>(c.refused), d.ms, static_cast<double>(c.forced),
-             static_cast<double>(c.tokens.size()), static_cast<double>(c.rows)}, {}, {}};
+             static_cast<double>(c.tokens.size()), c.empty ? 1.0 : 0.0, static_cast<double>(c.rows)}, {}, {}};
   }
 
  private:
@@ -35,10 +35,8 @@ class TokenCommitEvaluator final : public Evaluator {
   mutable bool learned_ = false;   // policies() was asked for them
 };
 
-TT_REGISTER(EvaluatorEntry, token_commit_evaluator,
-            {.name = "token_commit", .make = [](const Config& config, const std::string& file) -> std::unique_ptr<Evaluator> {
-               return std::make_unique<TokenCommitEvaluator>(token_commit_options(config), file);
-             }});
+TT_REGISTER(CommitEvaluatorEntry, live_evaluator,
+            {.name = "live", .make = [](const TokenCommitOptions& o, const std::string& file) -> std::unique_ptr<Evaluator> { return std::make_unique<LiveEvaluator>(o, file); }});
 
 }  // namespace
 }  // namespace trimtab

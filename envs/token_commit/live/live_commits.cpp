@@ -17,9 +17,10 @@ class LiveCommits final : public CommitSource {
  public:
   LiveCommits(LanguageModel model, const std::vector<std::string>& files, const TokenCommitOptions& options, int64_t slots)
       : options_(options), model_(std::move(model)), facts_(diffusion_model_of(model_.transformer->config())), problem_of_(slots, -1) {
+    check_windows(model_, options_);
     for (const std::string& file : files) {
       for (FileProblem& p : read_jsonl(file)) {
-        prompts_.push_back(commit_prompt(model_, p, file, options_.length));
+        prompts_.push_back(commit_prompt(model_, p, file, options_));
         problems_.push_back(std::move(p));
       }
     }
@@ -48,7 +49,7 @@ class LiveCommits final : public CommitSource {
   CommitOutcome outcome(int64_t slot) const override {
     const DiffusionCompletion c = session_->answer(slot).completion();
     return {.correct = over(slot) ? score_completion(model_, problems_[problem_of_[slot]], c, options_.stop) : 0, .passes = c.passes, .refused = c.refused,
-            .tokens = std::ssize(c.commits)};
+            .forced = c.forced, .tokens = std::ssize(c.commits)};
   }
 
   // Decoded when a problem is first met, and kept.

@@ -9,7 +9,6 @@
 #include "core/files.h"
 #include "core/pool.h"
 #include "core/random.h"
-#include "envs/token_commit/agent_commit.h"
 #include "envs/token_commit/live/commit_problems.h"
 #include "envs/token_commit/rules.h"
 
@@ -38,22 +37,19 @@ class LiveRecorder {
  public:
   explicit LiveRecorder(const CommitRecordOrder& order)
       : order_(order), model_(LanguageModel::load(order.options.model)), pool_(static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))) {
+    check_windows(model_, order.options);
+    if (order.options.longest > 0) throw ConfigError("traces are of answers whose length stays: leave env.longest out");
     for (const std::string& file : order.files) {
       for (FileProblem& p : read_jsonl(file)) {
         GenerationRequest& r = requests_.emplace_back();
-        r.prompt = commit_prompt(model_, p, file, order.options.length), r.key = requests_.size();
+        r.prompt = commit_prompt(model_, p, file, order.options), r.key = requests_.size();
         problems_.push_back(std::move(p));
       }
     }
     DiffusionOptions engine = engine_options(order.options);
-    engine.max_sequences = kAtOnce, engine.divergence = true, engine.hidden = order.traces.hidden || (order.agents && order.options.projected > 0);
+    engine.max_sequences = kAtOnce, engine.divergence = true, engine.beyond = !order.agents && looks_ahead(order.rule) ? -1 : 0, engine.hidden = order.traces.hidden || (order.agents && order.options.projected > 0);
     generator_ = std::make_unique<DiffusionGenerator>(*model_.transformer, diffusion_model_of(model_.transformer->config()), engine);
-    CommitRuleOptions rules;
-    rules.window = std::min(order.options.width, order.options.length), rules.seed = order.traces.seed;
-    if (slides(order.rule) && order.options.window != "sliding" && !order.agents)
-      throw ConfigError(fmt::format("the rule {} slides its windows: set env.window=sliding, or record another", order.rule));
-    if (order.agents) control_ = std::make_unique<AgentCommit>(order.options, model_.transformer->config().hidden_size, order.agents());
-    else control_ = make_commit_rule(order.rule, rules);
+    control_ = commit_control(order.options, model_, order.rule, order.agents, order.traces.seed);
   }
 
   Recording record() {
