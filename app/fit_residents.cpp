@@ -96,8 +96,10 @@ void fit_residents(const FitArguments& a) {
   if (!(a.price >= 0)) throw ConfigError(fmt::format("--price {}: give the quality that one load costs, 0 or more", a.price));
   const Tables train = read_tables(a.data), validation = read_tables(a.validation);
   if (validation.models != train.models) throw DataError("the tables of --validation are of other adapters than those of --data, or in another order: record them alike");
-  const std::vector<uint8_t> resident = residents_of(train, a.slots, a.price);
-  json out{{"format", "trimtab.residents"}, {"version", 1}, {"slots", a.slots}, {"price", a.price}, {"residents", json::array()}, {"tasks", json::array()}};
+  const int64_t adapters = std::ssize(train.models) - 1, slots = std::min(a.slots, adapters);
+  if (slots < a.slots) fmt::print("--slots {}: all {} adapters of the tables fit, so {} is written\n", a.slots, adapters, slots);
+  const std::vector<uint8_t> resident = residents_of(train, slots, a.price);
+  json out{{"format", "trimtab.residents"}, {"version", 1}, {"slots", slots}, {"price", a.price}, {"residents", json::array()}, {"tasks", json::array()}};
   out["adapters"] = std::vector<std::string>(train.models.begin(), train.models.end() - 1);
   for (size_t i = 0; i < resident.size(); ++i)
     if (resident[i]) out["residents"].push_back(train.models[i]);

@@ -30,6 +30,14 @@ std::vector<Feature> item_features() {
           {"gain", "", 0, 4},           {"planned", "", 0, 1},       {"loss", "", 0, 100},    {"index", "", -200, 200}};
 }
 
+// Adapters of the sizes that are asked for, else of those that their tables tell.
+PagingOptions sized(PagingOptions o, const QualitySource& source) {
+  if (o.ranks.empty()) o.ranks.assign(source.ranks().begin(), source.ranks().end());
+  else if (std::ssize(o.ranks) != source.adapters())
+    throw ConfigError(fmt::format("env.paging.ranks has {} ranks for {} adapters: give one for each, in the tables' order, or leave it out", o.ranks.size(), source.adapters()));
+  return o;
+}
+
 }  // namespace
 
 void RouterOptions::describe(Fields& f) {
@@ -87,7 +95,7 @@ std::unique_ptr<QualitySource> open_qualities(const AdapterRouteOptions& options
 }
 
 AdapterRoute::AdapterRoute(const AdapterRouteOptions& options, std::unique_ptr<QualitySource> source)
-    : options_(options), source_(std::move(source)), paging_(options.paging, source_->adapters()) {
+    : options_(options), source_(std::move(source)), paging_(sized(options.paging, *source_), source_->adapters()) {
   const bool gated = options.reward.kind == "hierarchical";
   if (gated && options.mode == "recorded" && !source_->tells_form())
     throw ConfigError("env.reward.kind hierarchical asks for the form of answers, and the tables have no column 'well_formed': record them again (trimtab record adapters writes it), or set env.reward.kind to additive");

@@ -1,6 +1,7 @@
 // Evaluation of adapter_route: stretches of requests, served by every router of routers.h and by the learned agents. All meet the same requests,
 // prompts and noise; routers begin each episode knowing nothing but what routers.h says. Qualities are expected ones. What has no adapter has
-// hit rate 1.
+// hit rate 1. The slope of regret is that of log regret on log requests over the last fifteen sixteenths of the episode, undefined (NaN) where
+// regret is not above 0 all along, as the oracle's.
 #include <algorithm>
 
 #include "core/error.h"
@@ -29,7 +30,7 @@ class AdapterRouteEvaluator final : public Evaluator {
   std::vector<MetricInfo> metrics() const override {
     return {{"quality", "", true},       {"quality_of_oracle", "%", true}, {"value", "", true},       {"ttft_ms", "ms", false},  {"ttft_p50_ms", "ms", false},
             {"ttft_p95_ms", "ms", false}, {"ttft_p99_ms", "ms", false},     {"in_time", "", true},     {"hit_rate", "", true},    {"paged_gb", "GB", false}, {"adapters_per_batch", "", false},
-            {"regret", "", false},       {"routing_regret", "", false},    {"paging_regret", "", false}};
+            {"regret", "", false},       {"routing_regret", "", false},    {"paging_regret", "", false}, {"regret_slope", "", false}};
   }
   std::vector<EvaluatedPolicy> policies(bool learned) const override {
     std::vector<EvaluatedPolicy> out;
@@ -59,7 +60,7 @@ class AdapterRouteEvaluator final : public Evaluator {
     out.metrics = {quality, 100 * quality / mean_of(oracle.quality), quality - mean_of(routed.price), mean_of(ttft), percentile(ttft, 0.5), percentile(ttft, 0.95),
                    percentile(ttft, 0.99), static_cast<double>(end.in_time) / static_cast<double>(requests),
                    end.adapted > 0 ? static_cast<double>(end.hits) / static_cast<double>(end.adapted) : 1, static_cast<double>(end.paging.paged_bytes) / 1e9,
-                   static_cast<double>(end.batch_models) / static_cast<double>(requests), regret.total(requests), regret.routing.back(), regret.paging.back()};
+                   static_cast<double>(end.batch_models) / static_cast<double>(requests), regret.total(requests), regret.routing.back(), regret.paging.back(), regret.slope(requests / 16, requests)};
     if (!with_series) return out;
     for (int64_t t = 0; t < requests; ++t) out.series["regret"].push_back(static_cast<float>(regret.total(t + 1)));
     out.series["routing_regret"].assign(regret.routing.begin(), regret.routing.end());

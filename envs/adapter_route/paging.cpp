@@ -12,7 +12,7 @@ double PagingState::Adapter::aged_now(int64_t clock) const { return aged * std::
 void PagingOptions::describe(Fields& f) {
   f.integer("slots", slots, {.low = 1, .high = 1024, .doc = "adapters that may be resident"});
   f.number("budget_mb", budget_mb, {.low = 0, .high = 1e6, .unit = "MB", .doc = "room in bytes instead of slots; 0: slots"});
-  f.integers("ranks", ranks, {.low = 1, .high = 4096, .doc = "of adapters, in turn"});
+  f.integers("ranks", ranks, {.low = 1, .high = 4096, .doc = "of each adapter; none: those that the tables tell, else 8, 16, 32 and 64 in turn"});
   f.integer("parameters_per_rank", parameters_per_rank, {.low = 1, .high = 1e12, .doc = "numbers in an adapter of rank 1"});
   f.integer("bytes_per_number", bytes_per_number, {.low = 1, .high = 8, .unit = "bytes", .doc = "of an adapter"});
   f.choice("medium", medium, {"host", "disk", "custom"}, "where adapters are loaded from: host memory over PCIe (25 GB/s), disk (3 GB/s), or as the next two keys say");
@@ -22,12 +22,12 @@ void PagingOptions::describe(Fields& f) {
 }
 
 Paging::Paging(const PagingOptions& o, int64_t adapters) : options_(o) {
-  if (o.ranks.empty()) throw ConfigError("paging.ranks is empty: give one rank or more, such as [8, 16]");
+  const std::vector<int64_t> ranks = o.ranks.empty() ? std::vector<int64_t>{8, 16, 32, 64} : o.ranks;
   const bool custom = o.medium == "custom", host = o.medium == "host";
   setup_ms_ = custom ? o.setup_ms : host ? 0.2 : 0.5;
   bytes_per_ms_ = 1e6 * (custom ? o.bandwidth_gb_s : host ? 25 : 3);
   budget_ = static_cast<int64_t>(o.budget_mb * 1e6);
-  for (int64_t a = 0; a < adapters; ++a) bytes_.push_back(o.ranks[a % std::ssize(o.ranks)] * o.parameters_per_rank * o.bytes_per_number);
+  for (int64_t a = 0; a < adapters; ++a) bytes_.push_back(ranks[a % std::ssize(ranks)] * o.parameters_per_rank * o.bytes_per_number);
   const int64_t largest = bytes_.empty() ? 0 : *std::max_element(bytes_.begin(), bytes_.end());
   if (by_bytes() && largest > budget_)
     throw ConfigError(fmt::format("budget_mb = {} has no room for an adapter of {:.1f} MB: raise it, or lower the ranks", o.budget_mb, static_cast<double>(largest) / 1e6));

@@ -20,7 +20,7 @@ inline constexpr double kHalfLife = 64;   // of an aged count, in requests
 struct PagingOptions {
   int64_t slots = 4;
   double budget_mb = 0;                          // above 0: room in bytes, and `slots` is not read
-  std::vector<int64_t> ranks = {8, 16, 32, 64};   // adapter a has rank ranks[a mod their number]
+  std::vector<int64_t> ranks = {};               // adapter a has rank ranks[a mod their number]; none: of 8, 16, 32 and 64
   int64_t parameters_per_rank = 2523136;         // all linear layers of a 7B model (Qwen2.5)
   int64_t bytes_per_number = 2;
   std::string medium = "disk";                   // host, disk, custom

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "envs/adapter_route/routers.h"
@@ -15,13 +16,18 @@ namespace trimtab {
 struct Regret {
   std::vector<double> routing, paging;   // cumulative, by request
   double total(int64_t requests) const { return routing[requests - 1] + paging[requests - 1]; }
-  // Slope of log total against log requests between two numbers of requests, over points that lie evenly in log requests.
+  // Slope of log total against log requests between two numbers of requests, over points that lie evenly in log requests. NaN where one has no
+  // logarithm: from 0 requests on, or where there is no regret.
   double slope(int64_t from, int64_t to) const {
     constexpr int kPoints = 16;
+    constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    if (from < 1 || to <= from) return kNone;
     double x_sum = 0, y_sum = 0, xx = 0, xy = 0;
     for (int i = 0; i < kPoints; ++i) {
       const double x = std::log(static_cast<double>(from)) + std::log(static_cast<double>(to) / static_cast<double>(from)) * i / (kPoints - 1);
-      const double y = std::log(std::max(1e-9, total(static_cast<int64_t>(std::lround(std::exp(x))))));
+      const double regret = total(static_cast<int64_t>(std::lround(std::exp(x))));
+      if (!(regret > 0)) return kNone;
+      const double y = std::log(regret);
       x_sum += x, y_sum += y, xx += x * x, xy += x * y;
     }
     return (kPoints * xy - x_sum * y_sum) / (kPoints * xx - x_sum * x_sum);

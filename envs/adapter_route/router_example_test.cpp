@@ -1,35 +1,33 @@
 // examples/adapter_router: the router in Python prints what it printed, and says what is wrong with its input.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/test_command.h"
 #include "core/test_support.h"
+#include "envs/adapter_route/router_python.h"
 
 namespace trimtab {
 namespace {
 
-const std::filesystem::path kFolder = TRIMTAB_SOURCE_DIR "/examples/adapter_router";
+const std::filesystem::path kFolder = router_folder();
 
 class RouterExample : public testing::Test {
  protected:
   void SetUp() override {
-    if (std::system("python3 --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no python3 here";
+    if (!python_is_here()) GTEST_SKIP() << "no python3 here";
   }
-  // What it prints, errors included.
-  std::string routed(const std::filesystem::path& residents, const std::filesystem::path& requests) {
-    const std::string command = fmt::format("PYTHONDONTWRITEBYTECODE=1 python3 '{}' '{}' < '{}' 2>&1", (kFolder / "router.py").string(), residents.string(), requests.string());
-    Printed out = run_command(command);
+  std::string routed(const std::filesystem::path& residents, const std::filesystem::path& requests, const std::string& options = "") {
+    Printed out = run_router_script(residents, requests, options);
     status = out.status;
     return std::move(out.text);
   }
-  std::filesystem::path file(const std::string& text) {
-    write_file_atomically(folder.path() / "file", text);
-    return folder.path() / "file";
+  std::filesystem::path file(const std::string& text, const std::string& name = "file") {
+    write_file_atomically(folder.path() / name, text);
+    return folder.path() / name;
   }
   TemporaryFolder folder;
   int status = 0;
@@ -45,10 +43,30 @@ TEST_F(RouterExample, LoadsOnlyWhatPaysAndLearnsFromAnswers) {
   for (int i = 0; i < 40; ++i) lines += "{\"task\": \"words\", \"adapter\": \"sorts_words\", \"quality\": 0}\n";
   for (int i = 0; i < 200; ++i) lines += "{\"task\": \"words\", \"adapter\": \"words\", \"quality\": 1}\n";
   const std::string request = "{\"prompt\": \"p\", \"task\": \"words\"}\n";
-  EXPECT_EQ(routed(kFolder / "residents.json", file(request)).find("load_lora"), std::string::npos);   // a resident answers nearly as well
+  EXPECT_EQ(routed(kFolder / "residents.json", file(request)).find("unload_lora"), std::string::npos);   // a resident answers nearly as well
   const std::string after = routed(kFolder / "residents.json", file(lines + request));
   EXPECT_NE(after.find("\"/v1/unload_lora_adapter\""), std::string::npos) << after;
   EXPECT_NE(after.find("\"model\": \"words\""), std::string::npos) << after;
+}
+
+// The server begins with no adapter, and finds them where the user says.
+TEST_F(RouterExample, LoadsTheFirstResidentsBeforeAnyRequest) {
+  std::string expected;
+  for (const char* name : {"chains", "expressions", "sorts_words", "adds"})
+    expected += fmt::format(R"({{"url": "/v1/load_lora_adapter", "body": {{"lora_name": "{0}", "lora_path": "/models/{0}/adapter"}}}})" "\n", name);
+  EXPECT_EQ(routed(kFolder / "residents.json", file(""), "--lora-path '/models/{name}/adapter'"), expected);
+  EXPECT_EQ(status, 0);
+  EXPECT_NE(routed(kFolder / "residents.json", file(""), "--lora-path /models").find("write {name} where the adapter's name stands"), std::string::npos);
+  EXPECT_NE(status, 0);
+}
+
+// Plans are made after eight requests: by then all adapters there are have room.
+TEST_F(RouterExample, TakesMoreSlotsThanAdapters) {
+  nlohmann::json residents = nlohmann::json::parse(read_file(kFolder / "residents.json"));
+  residents["slots"] = 20;
+  const std::string said = routed(file(residents.dump(), "roomy.json"), kFolder / "requests.jsonl");
+  EXPECT_EQ(status, 0) << said;
+  EXPECT_EQ(said.find("unload_lora"), std::string::npos) << said;
 }
 
 TEST_F(RouterExample, SaysWhatIsWrong) {

@@ -152,6 +152,19 @@ TEST(Routers, RegretOfPolarGrowsSlowly) {
   }
 }
 
+// A power of the requests is a line on log axes; what has no logarithm has no slope.
+TEST(Routers, TheSlopeOfRegretIsItsPower) {
+  for (const double power : {0.25, 0.5, 1.0, 1.5}) {
+    Regret r;
+    for (int t = 1; t <= 4096; ++t) r.routing.push_back(5 * std::pow(t, power)), r.paging.push_back(-2 * std::pow(t, power));
+    EXPECT_NEAR(r.slope(256, 4096), power, 1e-3);
+    EXPECT_TRUE(std::isnan(r.slope(0, 4096)));
+    EXPECT_TRUE(std::isnan(r.slope(4096, 4096)));
+    for (double& v : r.routing) v = -v;
+    EXPECT_TRUE(std::isnan(r.slope(256, 4096)));
+  }
+}
+
 TEST(Routers, RegretIsItsTwoParts) {
   const AdapterRoute env = made(small(400));
   const Routed r = run_router(env, "linucb_lru", {1, 1}), oracle = run_router(env, "oracle", {1, 1});

@@ -1,12 +1,14 @@
 #include "envs/adapter_route/tables.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <map>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/text.h"
 #include "policies/bandits/best_arm.h"
 
 namespace trimtab {
@@ -108,6 +110,7 @@ struct QualityFile {
   Recording recording;
   int64_t embedding = 0, models = 0;   // numbers in a row
   std::span<const float> embeddings, qualities, forms;   // forms: empty where they are not told
+  std::vector<int64_t> ranks;                            // empty where they are not told
 
   explicit QualityFile(const std::string& file) : recording(read_recording(file, "adapter_route")) {
     embedding = width("embedding"), models = width("quality");
@@ -115,6 +118,7 @@ struct QualityFile {
     embeddings = recording.f32("embedding", embedding), qualities = recording.f32("quality", models);
     if (recording.columns.contains("well_formed")) forms = recording.f32("well_formed", models);
     for (int64_t r = 0; r < recording.rows(); ++r) check_row(r);
+    if (recording.facts.contains("ranks")) read_ranks(recording.fact("ranks"));
     for (const RecordedEpisode& e : recording.episodes)
       if (const auto task = e.labels.find("task"); task == e.labels.end() || task->second.empty())
         throw DataError(fmt::format("{}: rows {} to {} have no label 'task': each episode is the prompts of one task, named by it", file, e.first, e.first + e.rows - 1));
@@ -125,6 +129,17 @@ struct QualityFile {
     const auto found = recording.columns.find(name);
     if (found == recording.columns.end()) throw DataError(fmt::format("{}: column '{}' is missing: a table of adapters has 'embedding' and 'quality'", recording.file, name));
     return found->second.width();
+  }
+  void read_ranks(const std::string& text) {
+    constexpr int64_t kMost = 4096;   // as paging.ranks
+    bool good = true;
+    for (const std::string& word : split(text, ' ')) {
+      int64_t& rank = ranks.emplace_back();
+      const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), rank);
+      good = good && error == std::errc() && end == word.data() + word.size() && rank >= 1 && rank <= kMost;
+    }
+    if (!good || std::ssize(ranks) != models - 1)
+      throw DataError(fmt::format("{}: fact 'ranks' is '{}': give a number from 1 to {} for each of its {} adapters, or leave the fact out", recording.file, text, kMost, models - 1));
   }
   void check_row(int64_t r) const {
     double square = 0;
@@ -152,11 +167,12 @@ class RecordedQualities final : public QualitySource {
   explicit RecordedQualities(const std::vector<std::string>& files) {
     for (const std::string& name : files) {
       const QualityFile file(name);
-      if (models_ == 0) models_ = file.models, embedding_ = file.embedding;
+      if (models_ == 0) models_ = file.models, embedding_ = file.embedding, ranks_ = file.ranks;
       if (file.models != models_ || file.embedding != embedding_)
         throw DataError(fmt::format("{} has {} models and embeddings of {}, {} has {} and {}: record them alike", name, file.models, file.embedding, files[0], models_, embedding_));
       if (&name != &files[0] && file.forms.empty() == tells_form())
         throw DataError(fmt::format("one of {} and {} has a column 'well_formed', the other none: record them alike", files[0], name));
+      if (file.ranks != ranks_) throw DataError(fmt::format("{} and {} tell other ranks of their adapters (fact 'ranks'): record them alike", files[0], name));
       add(file);
     }
     for (const auto& rows : rows_) summarise(rows);
@@ -166,6 +182,7 @@ class RecordedQualities final : public QualitySource {
   int64_t tasks() const override { return std::ssize(rows_); }
   int64_t dimension() const override { return embedding_ + 1; }
   double noise() const override { return 0; }
+  std::span<const int64_t> ranks() const override { return ranks_; }
   bool tells_form() const override { return !forms_.empty(); }
   double well_formed(const Prompt& prompt, int64_t adapter) const override { return tells_form() ? forms_[prompt.row * models_ + adapter] : 1; }
   std::span<const float> centroid(int64_t task) const override { return centroids_[task]; }
@@ -209,6 +226,7 @@ class RecordedQualities final : public QualitySource {
   }
 
   int64_t models_ = 0, embedding_ = 0;
+  std::vector<int64_t> ranks_;
   std::map<std::string, int64_t> names_;
   std::vector<std::vector<int64_t>> rows_;        // of each task
   std::vector<float> contexts_, qualities_, forms_;   // [rows, d], [rows, N + 1], [rows, N + 1] or none

@@ -44,6 +44,7 @@ class QualitySource {
   virtual void prompt(uint64_t world, int64_t request, int64_t task, Prompt& out) const = 0;
   virtual double quality(const Prompt& prompt, int64_t adapter) const = 0;   // expected
   virtual double noise() const = 0;          // standard deviation of what is observed
+  virtual std::span<const int64_t> ranks() const { return {}; }   // [N] of the adapters; empty where they are not told
   virtual bool tells_form() const { return false; }
   virtual double well_formed(const Prompt&, int64_t) const { return 1; }   // share of an adapter's answers in the form asked for; 1 where it is not told
   virtual std::span<const float> centroid(int64_t task) const = 0;           // [d], mean context
@@ -59,8 +60,8 @@ std::unique_ptr<QualitySource> synthetic_qualities(const SyntheticQualityOptions
 //   quality    [rows, N + 1] 0..1   of the answer of each adapter, the base model's last
 //   well_formed [rows, N + 1] 0..1  share of these answers in the form asked for, at least `quality`, since others score 0; may be left out
 //
-// whose episodes are the prompts of one task, named by the label "task". Tasks of the same name in several files are one. DataError where
-// a file is not that; ConfigError for no files.
+// whose episodes are the prompts of one task, named by the label "task". Tasks of the same name in several files are one. The fact "ranks",
+// which may be left out, tells the adapters' ranks: "8 16 64". DataError where a file is not that; ConfigError for no files.
 std::unique_ptr<QualitySource> recorded_qualities(const std::vector<std::string>& files);
 
 // What such tables tell before the first request: linear models of every adapter's quality and the base model's [N + 1], fitted to all rows, each

@@ -144,6 +144,19 @@ TEST_F(QualityTables, TellTheFormOfAnswersWhereItWasRecorded) {
   EXPECT_THROW(recorded_qualities({without, with}), DataError);
 }
 
+TEST_F(QualityTables, TellTheRanksOfTheirAdapters) {
+  EXPECT_TRUE(recorded_qualities({put(example())})->ranks().empty());
+  Recording ranked = example();
+  ranked.facts["ranks"] = "4 64";
+  const std::string file = put(ranked, "ranked.safetensors");
+  const auto source = recorded_qualities({file, file});
+  EXPECT_EQ(std::vector<int64_t>(source->ranks().begin(), source->ranks().end()), (std::vector<int64_t>{4, 64}));
+  ranked.facts["ranks"] = "64 4";
+  for (const std::string& other : {put(ranked, "turned.safetensors"), put(example(), "silent.safetensors")}) EXPECT_THROW(recorded_qualities({file, other}), DataError) << other;
+  for (const char* wrong : {"", "4", "4 8 16", "4 0", "4 -8", "4 8.5", "4 eight", "4  8", "4 5000"})
+    expect_refused([&](Recording& r) { r.facts["ranks"] = wrong; }, fmt::format("fact 'ranks' is '{}': give a number from 1 to 4096 for each of its 2 adapters", wrong));
+}
+
 // A row that counts w times is the row seen w times.
 TEST_F(QualityTables, FitLinearModelsToEveryRow) {
   const std::string file = put(example());

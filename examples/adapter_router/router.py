@@ -4,7 +4,7 @@
     python3 router.py residents.json < requests.jsonl
 
 reads a line of each request, {"prompt": text, "embedding": [...]} (or "task" instead of the embedding), and prints a line for each call that the server
-should get, in this order:
+should get: first the loads of the residents that the file names, since the server begins with none, then for every request, in this order:
 
     {"url": "/v1/unload_lora_adapter", "body": {"lora_name": ...}}                     what leaves, where room must be made
     {"url": "/v1/load_lora_adapter", "body": {"lora_name": ..., "lora_path": ...}}      what comes
@@ -25,17 +25,30 @@ from collections import deque
 BASE = ""   # the base model's name among adapters
 
 
+def call(url, **body):
+    return {"url": url, "body": body}
+
+
 class Router:
-    def __init__(self, residents, window=48, replan=8):
+    def __init__(self, residents, lora_path="adapters/{name}", window=48, replan=8):
         if residents.get("format") != "trimtab.residents" or residents.get("version") != 1:
             raise ValueError("not a file of `trimtab fit residents`, version 1")
-        self.names, self.slots, self.price = residents["adapters"], residents["slots"], residents["price"]
+        self.names, self.price, self.lora_path = residents["adapters"], residents["price"], lora_path
+        self.slots = min(residents["slots"], len(self.names))   # more room than there are adapters holds them all
         self.tasks = {t["name"]: t for t in residents["tasks"]}
         self.quality = {name: list(t["quality"]) for name, t in self.tasks.items()}   # of each adapter, the base model's last
         self.counts = {name: [t["prompts"]] * (len(self.names) + 1) for name, t in self.tasks.items()}
         self.resident = {self.names.index(n) for n in residents["residents"]}
         self.planned = set(self.resident)
         self.last, self.seen, self.replan = deque(maxlen=window), 0, replan
+
+    def load(self, a):
+        name = self.names[a]
+        return call("/v1/load_lora_adapter", lora_name=name, lora_path=self.lora_path.replace("{name}", name))
+
+    def start(self):
+        """Calls for a server that has no adapter loaded yet."""
+        return [self.load(a) for a in sorted(self.resident)]
 
     def task_of(self, request):
         if "task" in request:
@@ -93,12 +106,11 @@ class Router:
             if len(self.resident) >= self.slots:
                 leaving = min(sorted(self.resident), key=lambda a: (a in self.planned, sum(self.quality[t][a] for t in self.last)))
                 self.resident.remove(leaving)
-                calls.append(("/v1/unload_lora_adapter", {"lora_name": self.names[leaving]}))
+                calls.append(call("/v1/unload_lora_adapter", lora_name=self.names[leaving]))
             self.resident.add(chosen)
-            calls.append(("/v1/load_lora_adapter", {"lora_name": self.names[chosen], "lora_path": f"adapters/{self.names[chosen]}"}))
+            calls.append(self.load(chosen))
         model = "base" if chosen == base else self.names[chosen]
-        calls.append(("/v1/completions", {"model": model, "prompt": request["prompt"]}))
-        return [{"url": url, "body": body} for url, body in calls]
+        return [*calls, call("/v1/completions", model=model, prompt=request["prompt"])]
 
     def learn(self, feedback):
         task, a = self.task_of(feedback), feedback["adapter"]
@@ -111,14 +123,23 @@ class Router:
         self.quality[task][a] += (feedback["quality"] - self.quality[task][a]) / self.counts[task][a]
 
 
+def show(calls):
+    for each in calls:
+        print(json.dumps(each), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Names the adapter that answers a request.")
     parser.add_argument("residents", help="what `trimtab fit residents` wrote")
+    parser.add_argument("--lora-path", default="adapters/{name}", help="where the server finds an adapter; {name} stands for its name (default: adapters/{name})")
     args = parser.parse_args()
+    if "{name}" not in args.lora_path:
+        parser.error(f"--lora-path {args.lora_path}: write {{name}} where the adapter's name stands, such as /models/{{name}}")
     try:
-        router = Router(json.load(open(args.residents)))
+        router = Router(json.load(open(args.residents)), args.lora_path)
     except (OSError, ValueError, KeyError) as e:
         sys.exit(f"{args.residents}: {e}")
+    show(router.start())
     for number, line in enumerate(sys.stdin, 1):
         if not line.strip():
             continue
@@ -129,8 +150,7 @@ def main():
             calls = router.learn(asked) or [] if "quality" in asked else router.route(asked)
         except (ValueError, KeyError) as e:
             sys.exit(f"line {number}: {e}")
-        for call in calls:
-            print(json.dumps(call), flush=True)
+        show(calls)
 
 
 if __name__ == "__main__":
