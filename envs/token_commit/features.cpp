@@ -29,6 +29,7 @@ CommitView::CommitView(const CommitViewOptions& options) : options_(options) {
   spec_.max_items = static_cast<int>(options.items + options.committed);
   spec_.context = {{"share_masked", "1", 0, 1}, {"window_masked", "1", 0, 1}, {"window_begin", "1", 0, 1}, {"log_masked", "log2 tokens", 0, 20},
                    {"pass", "log2 passes", 0, 20}, {"budget_left", "1", -1, 1}, {"ended", "1", 0, 1}, {"best_confidence", "1", 0, 1}};
+  if (options.budgets) spec_.context.push_back({"log_left", "log2 passes", 0, 20});
   spec_.item = {{"confidence", "1", 0, 1}, {"sureness", "log odds", -17, 11}, {"margin", "1", 0, 1}, {"entropy", "nats", 0, 12}, {"log_drift", "ln nats", -14, 4},
                 {"held", "log2 passes", 0, 20}, {"from_first_mask", "log2 tokens", 0, 20}, {"from_left", "log2 tokens", 0, 20}, {"from_right", "log2 tokens", 0, 20},
                 {"ends", "1", 0, 1}};
@@ -86,16 +87,16 @@ void CommitView::show(const CommitState& s, ObservationRows out) const {
   float best = 0;
   for (const MaskedPosition& m : s.masked) best = std::max(best, m.confidence);
   const auto of_length = [&](int64_t n) { return static_cast<float>(n) / static_cast<float>(s.length); };
-  const int64_t planned = s.budget > 0 ? s.budget : s.window_passes, had = s.budget > 0 ? s.pass : s.window_pass;
   const float context[] = {of_length(masks),
                            static_cast<float>(s.masked.size()) / static_cast<float>(std::max<int64_t>(1, s.window.end - s.window.begin)),
                            of_length(s.window.begin),
                            log_distance(masks),
                            log_distance(s.pass),
-                           planned > 0 ? std::max(-1.0f, 1.0f - static_cast<float>(had) / static_cast<float>(planned)) : 1.0f,
+                           s.window_passes > 0 ? std::max(-1.0f, 1.0f - static_cast<float>(s.window_pass) / static_cast<float>(s.window_passes)) : 1.0f,
                            s.ended ? 1.0f : 0.0f,
                            best};
   std::copy(std::begin(context), std::end(context), out.context);
+  if (options_.budgets) out.context[std::size(context)] = log_distance(std::max<int64_t>(0, s.budget - s.pass));
   const int64_t width = spec_.item_size(), present = shown(s);
   std::fill_n(out.items, spec_.max_items * width, 0.0f);
   for (int64_t i = 0; i < spec_.max_items; ++i) out.mask[i] = i < present ? kPresent : kAbsent;

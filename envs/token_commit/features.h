@@ -19,13 +19,14 @@ struct CommitViewOptions {
   int64_t codes = 0;          // numbers that stand for each proposed token; 0: none
   int64_t places = 0;         // pairs of sine and cosine of each position in the answer; 0: none
   int64_t committed = 0;      // committed tokens shown behind the masks, the nearest to them: seen, not chosen from; 0: none
+  bool budgets = false;       // answers have budgets of their own (CommitState::budget): how many passes are left is shown
 };
 
-// Context: share_masked, window_masked, window_begin, log_masked, pass, budget_left, ended, best_confidence.
+// Context: share_masked, window_masked, window_begin, log_masked, pass, budget_left, ended, best_confidence, and log_left where budgets are shown.
 // Item: confidence, sureness, margin, entropy, log_drift, held, from_first_mask, from_left, from_right, ends, then hidden0 ..., code0 ..., sine0, cosine0, ..., and
 // settled where committed tokens are shown: 1 for them, whose confidence is 1.
 //
-// budget_left is the share left of the answer's budget of passes; without one, of those that the schedule plans for the window; 1 without either.
+// budget_left is the share left of the passes that the schedule plans for the window, 1 without a plan; log_left counts what is left of the answer's budget.
 //
 // Codes and places let a controller see whether the proposals of one pass agree with each other, which no confidence says: each was made without the others.
 class CommitView {

@@ -60,7 +60,8 @@ TEST(commit_view, places_tell_distances) {
 }
 
 TEST(commit_view, names_say_what_is_shown) {
-  const auto& items = CommitView({.items = 4, .projected = 1, .hidden_size = 2, .codes = 1, .places = 1}).spec().item;
+  const CommitView view({.items = 4, .projected = 1, .hidden_size = 2, .codes = 1, .places = 1});
+  const auto& items = view.spec().item;
   std::vector<std::string> last;
   for (size_t i = items.size() - 4; i < items.size(); ++i) last.push_back(items[i].name);
   EXPECT_EQ(last, (std::vector<std::string>{"hidden0", "code0", "sine0", "cosine0"}));

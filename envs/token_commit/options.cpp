@@ -44,8 +44,8 @@ void TokenCommitOptions::describe(Fields& f) {
   f.number("alpha", alpha, {.low = 0, .high = 16, .doc = "of reward product"});
   f.number("pass_price", pass_price, {.low = 0, .high = 100, .doc = "of reward sum"});
   f.number("stability", stability, {.low = 0, .high = 100, .doc = "paid in every pass for what is committed as one token a pass would, less for what is not; 0: none"});
-  f.integer("budget", budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "an answer that takes more is worth nothing, and agents see what is left of it; 0: any number"});
-  f.integer("least_budget", least_budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "training: every answer's budget is drawn from this to budget, for one controller of any; 0: all have budget"});
+  f.integer("budget", budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "an answer that takes more is worth nothing; 0: any number"});
+  f.integer("least_budget", least_budget, {.low = 0, .high = 1e6, .unit = "passes", .doc = "training: every answer's budget is drawn from this to budget, and agents see what is left of it: one controller for any; 0: all have budget"});
   f.flag("both_guards", both_guards, "evaluation: every rule without the guard too, as NAME+noguard; else top1, threshold_90 and factor_100 alone");
   f.texts("rules", rules, {.doc = "evaluation: names as in threshold_90; empty: all there are, at their published numbers and around them"});
   f.texts("delimiters", delimiters, {.doc = "texts of one token that end a window of adablock; empty: no adablock"});
@@ -61,7 +61,8 @@ TokenCommitOptions token_commit_options(const Config& config) {
 }
 
 CommitViewOptions commit_view_options(const TokenCommitOptions& o, int64_t hidden_size) {
-  return {.items = o.items, .projected = o.projected, .hidden_size = o.projected > 0 ? hidden_size : 0, .codes = o.codes, .places = o.places, .committed = o.committed};
+  return {.items = o.items, .projected = o.projected, .hidden_size = o.projected > 0 ? hidden_size : 0, .codes = o.codes, .places = o.places, .committed = o.committed,
+          .budgets = o.least_budget > 0};
 }
 
 void TokenCommitOptions::validate() const {
