@@ -23,13 +23,13 @@ function(trimtab_cuda_settings target)
 endfunction()
 
 file(GLOB trimtab_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*/*_cuda.cu)
-# Sums over ranks need NCCL, which not every toolkit has.
+# Sums over ranks need NCCL, which not every toolkit has; scripts/setup --cuda unpacks its wheel then.
 get_filename_component(trimtab_cuda_root ${TRIMTAB_NVCC}/../.. ABSOLUTE)
-find_path(TRIMTAB_NCCL_INCLUDE nccl.h HINTS ${trimtab_cuda_root}/include ${CMAKE_CURRENT_SOURCE_DIR}/.deps/cuda/include)
-find_library(TRIMTAB_NCCL NAMES nccl libnccl.so.2 HINTS ${trimtab_cuda_root}/lib64 ${trimtab_cuda_root}/lib ${CMAKE_CURRENT_SOURCE_DIR}/.deps/cuda/lib)
+find_path(TRIMTAB_NCCL_INCLUDE nccl.h HINTS ${trimtab_cuda_root}/include ${CMAKE_CURRENT_SOURCE_DIR}/.deps/nvidia/nccl/include)
+find_library(TRIMTAB_NCCL NAMES nccl libnccl.so.2 HINTS ${trimtab_cuda_root}/lib64 ${trimtab_cuda_root}/lib ${CMAKE_CURRENT_SOURCE_DIR}/.deps/nvidia/nccl/lib)
 if(NOT TRIMTAB_NCCL OR NOT TRIMTAB_NCCL_INCLUDE)
   list(FILTER trimtab_cuda_sources EXCLUDE REGEX "/rank_sum/")
-  message(STATUS "NCCL was not found: kernels/rank_sum is left out")
+  message(STATUS "NCCL was not found: kernels/rank_sum is left out; scripts/setup --cuda fetches it")
 endif()
 add_library(trimtab_cuda_kernels STATIC ${trimtab_cuda_sources})
 add_library(trimtab::cuda_kernels ALIAS trimtab_cuda_kernels)

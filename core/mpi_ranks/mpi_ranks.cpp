@@ -34,6 +34,10 @@ class MpiRanks final : public Ranks {
     int started = 0, have = 0;
     check(MPI_Initialized(&started), "MPI_Initialized");
     if (!started) check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &have), "MPI_Init_thread");
+    check(MPI_Query_thread(&have), "MPI_Query_thread");
+    if (have < MPI_THREAD_SERIALIZED)   // sums that overlap with backward come from a thread of their own
+      throw ConfigError(fmt::format("MPI lets {} thread of this process call it, but sums over ranks come from several in turn (MPI_THREAD_SERIALIZED): use an Open MPI that "
+                                    "`ompi_info | grep Thread` shows to support threads", have == MPI_THREAD_SINGLE ? "the only" : "the first"));
     check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
     check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");

@@ -57,10 +57,18 @@ void Scorer::copy_backward(std::span<const MicroBatch> batches, double temperatu
     learn(copy, batches[i], static_cast<int64_t>(i), temperature, forward_, loss);
     sum.add_(copy.flat_gradient());
   }
+  add_over_ranks(sum);
+}
+
+void Scorer::add_over_ranks(const at::Tensor& sum) {
+  Ranks& ranks = shards_.ranks();
+  if (!device_sum_) device_sum_ = DeviceSum::open(ranks, sum.device());
+  if (*device_sum_) (*device_sum_)->sum_scatter(sum);
+  const auto [first, end] = *device_sum_ ? ranks.piece(sum.numel(), ranks.rank()) : std::pair<int64_t, int64_t>(0, sum.numel());
+  const at::Tensor found = here(sum.slice(0, first, end));
+  if (!*device_sum_) ranks.sum_scatter(floats(found));
   const at::NoGradGuard no_grad;
-  const at::Tensor found = here(sum);
-  shards_.ranks().sum_scatter(floats(found));
-  model_.flat_gradient().add_(found);
+  model_.flat_gradient().slice(0, first, end).add_(found);
 }
 
 void Scorer::backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss, Pool& pool) {

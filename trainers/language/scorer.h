@@ -1,7 +1,7 @@
 // Log-probabilities of packed replies, and gradients through them, on all threads and ranks with bit-equal results.
 //
 // Micro-batches are shared by threads and ranks (gradient_shards.h). Where `compute` names another format or device than the model's, all of it runs on one copy there, micro-batch by micro-batch: the
-// model keeps the f32 masters, the copy is made from them anew at every call, and gradients add up in f32 (mixed precision, arXiv 1710.03740).
+// model keeps the f32 masters, the copy is made from them anew at every call, and gradients add up in f32 (mixed precision, arXiv 1710.03740). Ranks with a GPU each add up there (device_sum.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,6 +12,7 @@
 
 #include "core/pool.h"
 #include "policies/language/transformer.h"
+#include "trainers/language/device_sum.h"
 #include "trainers/language/gradient_shards.h"
 #include "trainers/language/packing.h"
 
@@ -50,11 +51,13 @@ class Scorer {
 
  private:
   void copy_backward(std::span<const MicroBatch> batches, double temperature, const Loss& loss);
+  void add_over_ranks(const at::Tensor& sum);
 
   const Transformer& model_;
   ForwardOptions forward_;
   GradientShards shards_;
   std::optional<Transformer> copy_;
+  std::optional<std::unique_ptr<DeviceSum>> device_sum_;   // opened at the first sum; null inside: sums go over the CPU
 };
 
 }  // namespace trimtab
