@@ -1,4 +1,5 @@
-// Ctrl-C: only async-signal-safe calls in the handler (POSIX.1-2017, 2.4.3).
+// Ctrl-C, SIGTERM, and SIGUSR1, which mpirun passes on without killing the ranks afterwards: only async-signal-safe calls in the
+// handler (POSIX.1-2017, 2.4.3).
 #include <signal.h>
 #include <unistd.h>
 
@@ -28,8 +29,7 @@ void install_interrupt_handler() {
   action.sa_handler = handle;
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
-  TT_CHECK_EQ(sigaction(SIGINT, &action, nullptr), 0);
-  TT_CHECK_EQ(sigaction(SIGTERM, &action, nullptr), 0);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) TT_CHECK_EQ(sigaction(signal, &action, nullptr), 0);
 }
 
 bool interrupted() { return flag.load(std::memory_order_relaxed); }

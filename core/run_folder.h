@@ -70,7 +70,7 @@ class Progress {
   std::unique_ptr<Impl> impl_;
 };
 
-// Ctrl-C or SIGTERM: the first sets a flag that long loops poll, the second ends the process with exit code
+// Ctrl-C, SIGTERM or SIGUSR1: the first sets a flag that long loops poll, the second ends the process with exit code
 // 130.
 void install_interrupt_handler();
 bool interrupted();

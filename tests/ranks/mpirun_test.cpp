@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -112,8 +113,8 @@ class LostRank : public Mpirun {
     std::sort(out.begin(), out.end());
     return out;
   }
-  // Sends `signal` to the last rank when a checkpoint is there; what the command printed.
-  Printed lose(int signal, const std::string& environment) {
+  // Trains, calls `strike` with the ranks' process ids when a checkpoint is there; what the command printed.
+  Printed struck(const std::string& environment, const std::function<void(const std::vector<pid_t>&)>& strike) {
     Printed printed;
     std::thread launcher([&] { printed = run_command(environment + kMpirun + "-np 2 " + train("run", "long.yaml") + " 2>&1"); });
     const auto start = std::chrono::steady_clock::now();
@@ -121,10 +122,19 @@ class LostRank : public Mpirun {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     const std::vector<pid_t> found = ranks();
     EXPECT_EQ(found.size(), 2u);
-    if (!found.empty()) kill(found.back(), signal);
-    lost_ = found.empty() ? 0 : found.back();
+    if (!found.empty()) strike(found);
     launcher.join();
     return printed;
+  }
+  Printed lose(int signal, const std::string& environment) {
+    return struck(environment, [&](const std::vector<pid_t>& found) { kill(lost_ = found.back(), signal); });
+  }
+  // mpirun, which started the rank.
+  static pid_t parent_of(pid_t process) {
+    std::ifstream file("/proc/" + std::to_string(process) + "/status");
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with("PPid:")) return std::stoi(line.substr(5));
+    return 0;
   }
   void SetUp() override {
     Mpirun::SetUp();
@@ -149,6 +159,22 @@ TEST_F(LostRank, ThatHangsIsNamedAfterTheTimeOut) {
   EXPECT_NE(printed.text.find("rank 0 of 2 waited 3 s in"), std::string::npos) << printed.text;
   EXPECT_NE(printed.text.find("during step"), std::string::npos) << printed.text;
   if (lost_ > 0) kill(lost_, SIGKILL);
+}
+
+// All are told to stop: the checkpoint is that of the update they stopped at.
+void expect_stopped(const Printed& printed, const fs::path& run) {
+  const std::string said = "stopped at step ";
+  const size_t at = printed.text.find(said);
+  ASSERT_NE(at, std::string::npos) << printed.text;
+  EXPECT_EQ(CheckpointFolder(run / "checkpoints").load("latest").step, std::stoll(printed.text.substr(at + said.size())));
+}
+
+TEST_F(LostRank, NoneIsLostAtASignalThatMpirunPassesOn) {
+  expect_stopped(struck("", [](const std::vector<pid_t>& found) { kill(parent_of(found[0]), SIGUSR1); }), folder_.path() / "run");
+}
+
+TEST_F(LostRank, NoneIsLostAtASignalToEveryRank) {
+  expect_stopped(struck("", [](const std::vector<pid_t>& found) { for (const pid_t rank : found) kill(rank, SIGTERM); }), folder_.path() / "run");
 }
 
 }  // namespace

@@ -2,12 +2,18 @@
 // make of their rows together is what one rank makes of all of them.
 #include "core/ranks.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
 
-#include "envs/classic/classic.h"
+#include "core/error.h"
+#include "core/run_folder.h"
 #include "core/thread_ranks.h"
+#include "envs/classic/classic.h"
 #include "tests/training_support.h"
 #include "trainers/policy_gradient/learner.h"
 
@@ -95,15 +101,19 @@ INSTANTIATE_TEST_SUITE_P(Normalised, OneUpdate,
                                          "gspo"),
                          [](const auto& info) { return info.param; });
 
+Config echo_run() {
+  return Config::parse(
+      "run: {name: ranks, threads: 1}\nenv: {type: toy_echo}\n"
+      "trainer: {preset: happo, steps: 4096, num_envs: 32, horizon: 8, minibatch_size: 128, epochs: 2}\n"
+      "eval: {every: 1024, episodes: 8}\ncheckpoint: {every: 1024, keep: 2}\n",
+      "ranks.yaml");
+}
+
 // `ranks` ranks train into `folder`; the parameters of each after the last update.
 std::vector<TestRun> train_on(int size, const std::filesystem::path& folder, int stop_after = 0) {
   std::vector<TestRun> runs(size);
   on_ranks(size, [&](Ranks& ranks) {
-    const Config config = Config::parse(
-        "run: {name: ranks, threads: 1}\nenv: {type: toy_echo}\n"
-        "trainer: {preset: happo, steps: 4096, num_envs: 32, horizon: 8, minibatch_size: 128, epochs: 2}\n"
-        "eval: {every: 1024, episodes: 8}\ncheckpoint: {every: 1024, keep: 2}\n",
-        "ranks.yaml");
+    const Config config = echo_run();
     TestRun& run = runs[ranks.rank()];
     TrainHooks hooks{.run_folder = folder, .progress = false, .score = {}, .on_metrics = {}, .ranks = &ranks};
     hooks.on_metrics = [&](int64_t, const auto& metrics) {
@@ -146,6 +156,59 @@ TEST(Ranks, StoppedAndResumedIsBitEqual) {
   train_on(2, parts.path(), 5);
   for (const TestRun& run : train_on(2, parts.path())) EXPECT_TRUE(run.result.resumed);
   EXPECT_TRUE(state_of(whole.path()) == state_of(parts.path()));
+}
+
+// Two ranks that are told to stop at their fifth update; the second ends the whole process as soon as it may leave, as mpirun does.
+void stop_and_leave(const std::filesystem::path& folder) {
+  install_interrupt_handler();
+  on_ranks(2, [&](Ranks& ranks) {
+    TrainHooks hooks{.run_folder = folder, .progress = false, .score = {}, .on_metrics = {}, .ranks = &ranks};
+    int updates = 0;
+    hooks.on_metrics = [&](int64_t, const auto&) {
+      if (++updates == 5 && ranks.is_main()) raise(SIGUSR1);
+    };
+    try {
+      train(echo_run(), hooks);
+    } catch (const Interrupted& error) {
+      if (!ranks.is_main()) _exit(static_cast<int>(error.code()));
+    }
+  });
+}
+
+TEST(Ranks, NobodyLeavesBeforeTheLastCheckpointIsWritten) {
+  register_toys();
+  const TemporaryFolder whole, stopped;
+  train_on(2, whole.path());
+  const pid_t child = fork();   // the handler's flag stays set for the life of a process
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    stop_and_leave(stopped.path());
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(ExitCode::kInterrupted));
+  EXPECT_EQ(CheckpointFolder(stopped.path() / "checkpoints").load("latest").step, 5 * 32 * 8);
+  train_on(2, stopped.path());
+  EXPECT_TRUE(state_of(whole.path()) == state_of(stopped.path()));
+}
+
+// A file system that shows one rank an older checkpoint.
+TEST(Ranks, ThatWouldGoOnFromOtherStepsAreRefused) {
+  register_toys();
+  const TemporaryFolder newer, older;
+  train_on(2, newer.path(), 9);
+  train_on(2, older.path(), 5);
+  try {
+    on_ranks(2, [&](Ranks& ranks) {
+      train(echo_run(), {.run_folder = ranks.is_main() ? newer.path() : older.path(), .progress = false, .score = {}, .on_metrics = {}, .ranks = &ranks});
+    });
+    FAIL() << "trained";
+  } catch (const ConfigError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("rank 1 has another checkpoint to go on from than rank 0: 'step 1024' against 'step 2048'"), std::string::npos) << message;
+  }
 }
 
 }  // namespace

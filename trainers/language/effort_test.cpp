@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "policies/tokenizer/tokenizer.h"
 #include "trainers/language/rollout.h"
+#include "trainers/language/test_environment.h"
 #include "trainers/language/test_support.h"
 
 namespace trimtab {
@@ -43,21 +44,10 @@ TEST(Effort, ThePromptNamesWhatItsKeyDraws) {
 }
 
 // Every reply is right, so that rewards tell of lengths alone.
-class AlwaysRight final : public TextEnvironment {
+class AlwaysRight final : public OtherVerdicts {
  public:
-  explicit AlwaysRight(std::unique_ptr<TextEnvironment> inner) : inner_(std::move(inner)) {}
-  int64_t size(Split split) const override { return inner_->size(split); }
-  Problem problem(Split split, uint64_t seed, uint64_t index) const override { return inner_->problem(split, seed, index); }
-  std::vector<int32_t> prompt_tokens(const Tokenizer& t, const Problem& p) const override { return inner_->prompt_tokens(t, p); }
-  std::vector<int32_t> stop_ids(const Tokenizer& t) const override { return inner_->stop_ids(t); }
-  std::vector<std::string> stop_strings() const override { return inner_->stop_strings(); }
+  using OtherVerdicts::OtherVerdicts;
   std::vector<Verdict> score(std::span<const Problem> problems, std::span<const std::string>) override { return std::vector<Verdict>(problems.size(), Verdict{1, true}); }
-  TokenExample example(const Tokenizer& t, Stage stage, TextKey key) const override { return inner_->example(t, stage, key); }
-  std::string alphabet() const override { return inner_->alphabet(); }
-  std::vector<Problem> read_problems(const std::string& file, bool allow) const override { return inner_->read_problems(file, allow); }
-
- private:
-  std::unique_ptr<TextEnvironment> inner_;
 };
 
 struct Rolled {

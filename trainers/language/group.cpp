@@ -71,7 +71,7 @@ UpdateRows rows_of(const std::vector<SampledGroup>& groups, bool filter) {
   return out;
 }
 
-double resident_gib() {
+double peak_gib() {
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / (1 << 20);
@@ -350,7 +350,7 @@ class GroupLearner final : public LanguageLearner {
     add("train/lr", lr);
     add("time/train_s", seconds);
     add("time/train_tokens_per_s", sums.tokens / std::max(seconds, 1e-9));
-    add("memory/peak_gib", resident_gib());
+    add("memory/peak_gib", peak_gib());
     return optimiser_.with_guard(std::move(out));
   }
 

@@ -1,12 +1,16 @@
 // Numbers that stop being numbers in a language run: what is named, what is left out.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "core/checkpoint.h"
 #include "policies/language/floats.h"
+#include "policies/tokenizer/tokenizer.h"
 #include "trainers/language/learner.h"
+#include "trainers/language/rollout.h"
+#include "trainers/language/test_environment.h"
 #include "trainers/language/test_support.h"
 
 namespace trimtab {
@@ -59,6 +63,46 @@ TEST_F(LanguageGuard, LeavesTheStepOutWhereAsked) {
   EXPECT_TRUE(model_.flat_gradient().isfinite().all().item<bool>()) << "the next step begins from zero";
   EXPECT_EQ(step("skip", 1, [&] { gradient(kName) = 1; }), "0");
   EXPECT_GT(moved_, 0);
+}
+
+// A reply of the second group has no reward.
+class OneNumberIsNone final : public OtherVerdicts {
+ public:
+  using OtherVerdicts::OtherVerdicts;
+  std::vector<Verdict> score(std::span<const Problem>, std::span<const std::string> replies) override {
+    std::vector<Verdict> out(replies.size(), Verdict{1, true});
+    out[5].outcome = NAN;
+    return out;
+  }
+};
+
+TEST(LanguageRollouts, ARewardThatIsNoneEndsTheRunOrItsGroupIsLeftOut) {
+  const TemporaryFolder folder;
+  OneNumberIsNone environment(Registry<TextEnvironmentEntry>::instance().get("reasoning", "environment").make(Config::parse("{type: reasoning, suite: {type: chained_arithmetic, tiers: [1]}}", "env"), {}));
+  ArchitectureOptions architecture;
+  architecture.hidden_size = 8, architecture.num_layers = 1, architecture.num_heads = 2, architecture.intermediate_size = 16;
+  LanguageModel model = LanguageModel::create(architecture, {{"tokenizer.json", character_tokenizer_json(environment.alphabet())}}, 1);
+  Pool pool(1);
+  const LanguageContext context{.model = &model, .environment = &environment, .pool = &pool, .seed = 3, .phase = 0, .run_folder = folder.path(), .compute = at::kFloat, .load_start = {}};
+  GroupOptions options;
+  options.prompts = 3, options.group_size = 4, options.sampling.max_tokens = 4;
+  try {
+    LanguageRollout(options, context, *model.transformer, pool).collect(0, 0);
+    FAIL() << "collected";
+  } catch (const RunError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("is nan: give a finite number"), std::string::npos) << message;
+    EXPECT_NE(message.find((folder.path() / "nonfinite.json").string()), std::string::npos) << message;
+  }
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "nonfinite.json"));
+  options.guard.non_finite = "skip";
+  LanguageRollout rollout(options, context, *model.transformer, pool);
+  EXPECT_EQ(rollout.collect(0, 0).groups.size(), 2u);
+  const LanguageRollout::Result second = rollout.collect(1, 1);
+  EXPECT_EQ(second.groups.size(), 2u);
+  const auto refused = std::find_if(second.metrics.begin(), second.metrics.end(), [](const auto& m) { return m.first == "guard/refused_groups"; });
+  ASSERT_NE(refused, second.metrics.end());
+  EXPECT_EQ(refused->second, 2);
 }
 
 // A guard that takes nearly every step for a spike, once there is something to compare with.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/random.h"
 #include "trainers/language/prompt.h"
 #include "trainers/language/shared_work.h"
@@ -163,17 +164,30 @@ void LanguageRollout::score(std::vector<SampledGroup>& groups) {
   }
   const std::vector<Verdict> verdicts = score_over_ranks(*context_.environment, problems, texts, *context_.ranks);
   size_t i = 0;
+  for (SampledGroup& g : groups)
+    for (SampledReply& r : g.replies) r.verdict = verdicts[i++];
+  std::erase_if(groups, [&](const SampledGroup& g) { return is_refused(g); });
   for (SampledGroup& g : groups) {
     record(g);
     for (SampledReply& r : g.replies) {
-      r.verdict = verdicts[i++];
-      if (!std::isfinite(r.verdict.outcome))
-        throw RunError(fmt::format("the reward of problem {} is {}: give a finite number for every reply", g.problem.id, r.verdict.outcome));
       costs_.record(static_cast<double>(r.tokens.size()));
       r.reward = reward_of(g, r);
     }
     if (options_.difficulty.enabled) limits_.record(g.problem.id, g.solved_share());
   }
+}
+
+// A reward that is no number ends the run or leaves its group out, in which the others' advantages are relative to it; nothing remembers the group.
+bool LanguageRollout::is_refused(const SampledGroup& group) {
+  const auto bad = std::find_if(group.replies.begin(), group.replies.end(), [](const SampledReply& r) { return !std::isfinite(r.verdict.outcome); });
+  if (bad == group.replies.end()) return false;
+  const std::filesystem::path file = context_.run_folder / "nonfinite.json";
+  if (context_.ranks->is_main() && !context_.run_folder.empty()) write_file_atomically(file, to_json(group).dump(1));
+  const std::string what = fmt::format("the reward of problem {} is {}: give a finite number for every reply; the group is in {}", group.problem.id, bad->verdict.outcome, file.string());
+  if (options_.guard.non_finite == "stop") throw RunError(what + "; trainer.guard.non_finite=skip leaves such groups out");
+  ++refused_;
+  if (context_.ranks->is_main()) fmt::print(stderr, "trimtab: {}; it is left out ({} so far)\n", what, refused_);
+  return true;
 }
 
 // What rewards are measured by has to know the whole group first.
@@ -238,6 +252,7 @@ LanguageRollout::Result LanguageRollout::collect(int64_t update, int64_t version
   out.metrics.push_back({"train/batches", static_cast<double>(batches)});
   if (options_.tree.enabled()) out.metrics.push_back({"train/tree_shared", shared_share(all)});
   out.metrics.push_back({"train/waiting", static_cast<double>(waiting_.size())});
+  if (options_.guard.non_finite == "skip") out.metrics.push_back({"guard/refused_groups", static_cast<double>(refused_)});
   out.metrics.push_back({"time/rollout_s", seconds});
   out.metrics.push_back({"time/rollout_tokens_per_s", tokens / std::max(seconds, 1e-9)});
   return out;
@@ -274,7 +289,7 @@ SampledGroup sampled_group_from(const nlohmann::json& json) {
 void LanguageRollout::save(Checkpoint& checkpoint) const {
   nlohmann::json waiting = nlohmann::json::array();
   for (const SampledGroup& g : waiting_) waiting.push_back(to_json(g));
-  checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}, {"efforts", efforts_.to_json()}};
+  checkpoint.counters["rollout"] = {{"cursor", cursor_}, {"waiting", waiting}, {"limits", limits_.to_json()}, {"costs", costs_.to_json()}, {"efforts", efforts_.to_json()}, {"refused", refused_}};
 }
 
 void LanguageRollout::load(const Checkpoint& checkpoint) {
@@ -283,6 +298,7 @@ void LanguageRollout::load(const Checkpoint& checkpoint) {
   limits_.restore(json.at("limits"));
   costs_ = CostHistory::from_json(json.at("costs"));
   efforts_ = EffortControl::from_json(json.value("efforts", nlohmann::json::object()));
+  refused_ = json.value("refused", int64_t{0});
   waiting_.clear();
   for (const nlohmann::json& w : json.at("waiting")) waiting_.push_back(sampled_group_from(w));
 }

@@ -56,6 +56,7 @@ class LanguageRollout {
   void sample_tree(std::vector<SampledGroup>& groups);
   std::vector<Completion> generate(std::span<const GenerationRequest> requests);
   void score(std::vector<SampledGroup>& groups);
+  bool is_refused(const SampledGroup& group);
   void record(const SampledGroup& group);
   double reward_of(const SampledGroup& group, const SampledReply& reply);
   std::vector<SampledGroup> batch(int64_t update, int64_t version);
@@ -71,6 +72,7 @@ class LanguageRollout {
   DifficultyLimit limits_;
   CostHistory costs_;
   EffortControl efforts_;                 // lengths by problem, whatever effort was named
+  int64_t refused_ = 0;                   // groups with a reward that is no number, left out
 };
 
 }  // namespace trimtab

@@ -22,11 +22,13 @@ TEST(LanguageRun, EveryPresetTrainsAndThreadsDoNotChangeABit) {
     SCOPED_TRACE(name);
     // A reward for ending early, so that even a random model's groups differ.
     const std::string yaml = tiny_run("preset: " + name + ", " + kSmall + ", dynamic_sampling: 0, reward: {overlong_cache: 11}");
-    TemporaryFolder a, b;
-    const MetricLines lines = train_in(a.path(), yaml);
+    TemporaryFolder two, one, eight;
+    const MetricLines lines = train_in(two.path(), yaml);
     EXPECT_GT(total(lines, "train/grad_norm"), 0);
-    train_in(b.path(), yaml, {"run.threads=1"});
-    EXPECT_EQ(parameters(a.path()), parameters(b.path()));
+    train_in(one.path(), yaml, {"run.threads=1"});
+    train_in(eight.path(), yaml, {"run.threads=8"});
+    EXPECT_EQ(parameters(two.path()), parameters(one.path()));
+    EXPECT_EQ(parameters(two.path()), parameters(eight.path()));
   }
 }
 

@@ -112,7 +112,7 @@ Spsa::Spsa(std::span<float> parameters, const SpsaOptions& options, SpsaKey key,
 
 int64_t Spsa::steps() const { return static_cast<int64_t>(log_.size() - header_) / options_.directions; }
 
-double Spsa::project(int64_t k, const std::function<double(int64_t)>& loss, Step& out) {
+double Spsa::project(int64_t k, const Loss& loss, const NotFinite& not_finite, Step& out) {
   const Direction direction{key_, static_cast<uint32_t>(steps()), static_cast<uint32_t>(k), options_.direction == "normal"};
   const auto epsilon = static_cast<float>(options_.epsilon);
   std::array<double, 2> at;
@@ -121,20 +121,24 @@ double Spsa::project(int64_t k, const std::function<double(int64_t)>& loss, Step
     at[side] = loss(k);
   }
   std::copy(base_.begin(), base_.end(), parameters_.begin());
-  for (const double value : at)
-    if (!std::isfinite(value)) throw RunError(fmt::format("the loss of update {} is {}; lower trainer.lr or trainer.epsilon", steps(), value));
   out.loss += (at[0] + at[1]) / 2;
+  for (const double value : at) {
+    if (std::isfinite(value)) continue;
+    if (!not_finite) throw RunError(fmt::format("the loss of update {} is {}; lower trainer.lr or trainer.epsilon", steps(), value));
+    not_finite(k, value);
+    return 0;
+  }
   return (at[0] - at[1]) / (2 * options_.epsilon);
 }
 
-Spsa::Step Spsa::step(const std::function<double(int64_t)>& loss) {
+Spsa::Step Spsa::step(const Loss& loss, const NotFinite& not_finite) {
   Step out{.lr = rate(options_, steps())};
   std::copy(parameters_.begin(), parameters_.end(), base_.begin());
   const auto [first, end] = piece_of(options_.directions, ranks_.rank(), ranks_.size());
   const auto own = static_cast<double>(end - first);
   std::string codes;
   for (int64_t k = first; k < end; ++k) {
-    const double projection = project(k, loss, out);
+    const double projection = project(k, loss, not_finite, out);
     const uint8_t code = projection_code(projection);
     codes.push_back(static_cast<char>(code));
     out.projection += std::abs(projection) / own;

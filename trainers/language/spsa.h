@@ -55,9 +55,12 @@ class Spsa {
     double saturated = 0;    // share of this rank's bytes that are the largest
     double lr = 0;
   };
+  using Loss = std::function<double(int64_t k)>;
+  // A loss that is not finite: throws, or returns for direction k to be left out (its byte is 0, and a replay leaves it out too).
+  using NotFinite = std::function<void(int64_t k, double loss)>;
   // `loss` evaluates direction k's examples at the parameters as they are; called twice for every direction, and whatever is random
-  // in it must be the same in both. RunError when it is not finite (the parameters are then as before).
-  Step step(const std::function<double(int64_t k)>& loss);
+  // in it must be the same in both. `not_finite` is called with the parameters as before; without it RunError.
+  Step step(const Loss& loss, const NotFinite& not_finite = {});
   int64_t steps() const;
 
   // Everything so far: a line of JSON with the options, the key and the numbers of directions and parameters; then one byte per
@@ -67,7 +70,7 @@ class Spsa {
   void restore(std::string log);
 
  private:
-  double project(int64_t k, const std::function<double(int64_t)>& loss, Step& out);
+  double project(int64_t k, const Loss& loss, const NotFinite& not_finite, Step& out);
 
   std::span<float> parameters_;
   SpsaOptions options_;

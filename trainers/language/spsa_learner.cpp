@@ -3,6 +3,7 @@
 // RUN/spsa.bytes (spsa-N.bytes for a later phase) grows by one byte per update and direction; with the parameters that the phase began
 // with it is the whole run.
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -21,6 +22,7 @@ struct SpsaLearnerOptions {
   std::string objective = "loss", stage = "verbose";
   SamplingOptions sampling{.max_tokens = 256, .temperature = 0};
   SpsaOptions spsa;
+  GuardBlock guard;
 
   void describe(Fields& f) {
     f.integer("steps", steps, {.low = 0, .high = 1e9, .unit = "updates", .doc = "updates to train for, when there are no phases"});
@@ -30,6 +32,7 @@ struct SpsaLearnerOptions {
     f.integer("samples", samples, {.low = 1, .high = 1e4, .doc = "replies per problem (objective reward)"});
     f.block("sampling", sampling, "how replies are sampled (objective reward); temperature 0: the likeliest");
     spsa.describe(f);
+    f.block("guard", guard, "bad numbers; spikes need no guard, because no byte is larger than the largest");
     f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch: bounds memory; changes results by rounding only"});
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "parts of an evaluation: part of the result, the number of threads is not"});
   }
@@ -41,17 +44,26 @@ class SpsaLearner final : public LanguageLearner {
       : options_(std::move(options)),
         context_(context),
         scorer_(*context.model->transformer, {.compute = context.compute}),
-        spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, *context.ranks, *context.pool) {}
+        spsa_(floats(context.model->transformer->trainable()), options_.spsa, {context.seed, context.phase}, *context.ranks, *context.pool),
+        guard_(options_.guard) {}
 
   Metrics update(int64_t update, double) override {
     const bool reward = options_.objective == "reward";
     const Spsa::Step step = reward ? reward_step(update) : loss_step(update);
     write_log();
-    return {reward ? std::pair<std::string, double>{"train/reward", -step.loss} : std::pair<std::string, double>{"train/loss", step.loss},
-            {"train/projection", step.projection}, {"train/saturated", step.saturated}, {"train/lr", step.lr}};
+    Metrics out = {reward ? std::pair<std::string, double>{"train/reward", -step.loss} : std::pair<std::string, double>{"train/loss", step.loss},
+                   {"train/projection", step.projection}, {"train/saturated", step.saturated}, {"train/lr", step.lr}};
+    for (auto& count : guard_.metrics()) out.push_back(std::move(count));
+    return out;
   }
-  void save(Checkpoint& checkpoint) override { checkpoint.blobs["spsa"] = spsa_.log(); }
-  void load(const Checkpoint& checkpoint) override { spsa_.restore(checkpoint.blobs.at("spsa")); }
+  void save(Checkpoint& checkpoint) override {
+    checkpoint.blobs["spsa"] = spsa_.log();
+    checkpoint.counters["guard"] = guard_.to_json();   // of the main rank's directions
+  }
+  void load(const Checkpoint& checkpoint) override {
+    spsa_.restore(checkpoint.blobs.at("spsa"));
+    if (checkpoint.counters.contains("guard")) guard_.restore(checkpoint.counters.at("guard"));   // not in older checkpoints
+  }
   int64_t steps() const override { return options_.steps; }
   double temperature() const override { return options_.objective == "reward" ? options_.sampling.temperature : 1; }
 
@@ -71,7 +83,7 @@ class SpsaLearner final : public LanguageLearner {
       if (k != packed) examples = draw(first_row(update, k)), batches = pack_examples(examples);
       packed = k;
       return loss_of(batches);
-    });
+    }, [&](int64_t k, double loss) { refuse(update, k, fmt::format("the loss is {}", loss), dump(dump_folder(), batches)); });
   }
   std::vector<TokenExample> draw(uint64_t first) const {
     std::vector<TokenExample> out;
@@ -103,27 +115,55 @@ class SpsaLearner final : public LanguageLearner {
 
   // Replies to the same problems with the same draws on both sides, so that the difference is the perturbation's.
   Spsa::Step reward_step(int64_t update) {
+    std::vector<Problem> problems;
+    LanguageEvaluation replies;
     return spsa_.step([&](int64_t k) {
       const auto size = static_cast<uint64_t>(context_.environment->size(Split::kTrain));
-      std::vector<Problem> problems;
+      problems.clear();
       for (int64_t i = 0; i < options_.rows; ++i) {
         const uint64_t index = first_row(update, k) + static_cast<uint64_t>(i);
         problems.push_back(context_.environment->problem(Split::kTrain, context_.seed, size > 0 ? index % size : index));
       }
-      const LanguageEvaluation replies = evaluate_language(
+      replies = evaluate_language(
           *context_.model, *context_.environment,
           {.problems = problems, .samples = options_.samples, .sampling = options_.sampling,
            .seed = mix64(context_.seed ^ mix64(first_row(update, k))), .progress = {}}, *context_.pool);
       return -replies.mean_outcome();
-    });
+    }, [&](int64_t k, double loss) { refuse(update, k, fmt::format("the reward is {}", -loss), dump_replies(problems, replies)); });
+  }
+
+  // What is not finite is of a direction of this rank alone, which dumps what it has.
+  void refuse(int64_t update, int64_t k, const std::string& what, const std::string& dumped) {
+    guard_.refuse(fmt::format("{} at direction {} of update {}; lower trainer.lr or trainer.epsilon, or look at the batch: {}", what, k, update, dumped));
+  }
+  std::filesystem::path dump_folder() const {
+    if (context_.run_folder.empty() || context_.ranks->is_main()) return context_.run_folder;
+    const std::filesystem::path folder = context_.run_folder / fmt::format("nonfinite-rank{}", context_.ranks->rank());
+    std::filesystem::create_directories(folder);
+    return folder;
+  }
+  // To RUN/nonfinite.json; its name.
+  std::string dump_replies(const std::vector<Problem>& problems, const LanguageEvaluation& replies) const {
+    if (context_.run_folder.empty()) return "the run has no folder";
+    nlohmann::json all = nlohmann::json::array();
+    for (size_t i = 0; i < replies.outcome.size(); ++i)
+      all.push_back({{"problem", problems[i / static_cast<size_t>(replies.samples)].id}, {"text", replies.text[i]}, {"outcome", replies.outcome[i]}});
+    const std::filesystem::path file = dump_folder() / "nonfinite.json";
+    write_file_atomically(file, all.dump(1));
+    return file.string();
   }
 
   // Rewritten at a start and after a resumption, which may go back behind what is in the file; then appended to.
   void write_log() {
     if (context_.run_folder.empty() || !context_.ranks->is_main()) return;
     const std::filesystem::path file = context_.run_folder / (context_.phase == 0 ? "spsa.bytes" : fmt::format("spsa-{}.bytes", context_.phase));
-    if (written_ == 0) write_file_atomically(file, spsa_.log());
-    else std::ofstream(file, std::ios::binary | std::ios::app) << spsa_.log().substr(written_);
+    if (written_ == 0) {
+      write_file_atomically(file, spsa_.log());
+    } else {
+      std::ofstream out(file, std::ios::binary | std::ios::app);
+      out << spsa_.log().substr(written_) << std::flush;
+      if (!out) throw RunError(fmt::format("{}: cannot write it; free some space and resume the run", file.string()));
+    }
     written_ = spsa_.log().size();
   }
 
@@ -131,12 +171,14 @@ class SpsaLearner final : public LanguageLearner {
   LanguageContext context_;
   Scorer scorer_;
   Spsa spsa_;
+  StepGuard guard_;
   size_t written_ = 0;   // bytes of the log that are in the file
 };
 
 SpsaLearnerOptions read(const Config& trainer) {
   SpsaLearnerOptions options;
   trainer.read(options, {"preset"});
+  if (options.guard.spike > 0) trainer.fail("guard.spike", "spsa has no gradient whose norm could be compared; leave it out");
   return options;
 }
 

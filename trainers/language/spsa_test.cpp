@@ -6,13 +6,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
+#include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
 #include "core/test_support.h"
 #include "core/thread_ranks.h"
 #include "trainers/language/job.h"
 #include "trainers/language/spsa.h"
+#include "trainers/language/test_environment.h"
 
 namespace trimtab {
 namespace {
@@ -128,28 +131,20 @@ TEST(Spsa, RanksWithoutADirectionAreRefused) {
 }
 
 // The reward is the share of a reply's characters that are digits below 5: even a new model gets some.
-class LowDigits final : public TextEnvironment {
+class LowDigits final : public OtherVerdicts {
  public:
-  explicit LowDigits(std::unique_ptr<TextEnvironment> inner) : inner_(std::move(inner)) {}
-  int64_t size(Split split) const override { return inner_->size(split); }
-  Problem problem(Split split, uint64_t seed, uint64_t index) const override { return inner_->problem(split, seed, index); }
-  std::vector<int32_t> prompt_tokens(const Tokenizer& t, const Problem& p) const override { return inner_->prompt_tokens(t, p); }
+  using OtherVerdicts::OtherVerdicts;
   std::vector<int32_t> stop_ids(const Tokenizer&) const override { return {}; }
   std::vector<std::string> stop_strings() const override { return {}; }
   std::vector<Verdict> score(std::span<const Problem>, std::span<const std::string> replies) override {
     std::vector<Verdict> out;
     for (const std::string& r : replies) {
       const auto low = std::count_if(r.begin(), r.end(), [](char c) { return c >= '0' && c < '5'; });
-      out.push_back({.outcome = static_cast<double>(low) / static_cast<double>(std::max<size_t>(r.size(), 1)), .well_formed = true});
+      out.push_back({.outcome = broken ? NAN : static_cast<double>(low) / static_cast<double>(std::max<size_t>(r.size(), 1)), .well_formed = true});
     }
     return out;
   }
-  TokenExample example(const Tokenizer& t, Stage stage, TextKey key) const override { return inner_->example(t, stage, key); }
-  std::string alphabet() const override { return inner_->alphabet(); }
-  std::vector<Problem> read_problems(const std::string& file, bool allow) const override { return inner_->read_problems(file, allow); }
-
- private:
-  std::unique_ptr<TextEnvironment> inner_;
+  bool broken = false;
 };
 
 // A model of a few thousand parameters on the easiest chains.
@@ -159,7 +154,7 @@ class LanguageSpsa : public testing::Test {
   struct Learning {
     std::unique_ptr<LanguageJob> job;
     LanguageModel model;
-    std::unique_ptr<TextEnvironment> environment;
+    std::unique_ptr<LowDigits> environment;
     std::unique_ptr<Pool> pool;
     std::unique_ptr<LanguageLearner> learner;
     std::vector<double> losses;
@@ -221,6 +216,59 @@ TEST_F(LanguageSpsa, AResumedRunEqualsTheWholeOne) {
   rest->go(3, 6);
   EXPECT_EQ(whole->parameters(), rest->parameters());
   EXPECT_EQ(log, read_file(folder.path() / "spsa.bytes"));
+}
+
+TEST_F(LanguageSpsa, ALogThatCannotGrowEndsTheRun) {
+  const TemporaryFolder folder;
+  const auto run = begin(kLoss, folder.path());
+  run->go(0, 2);
+  const std::filesystem::path log = folder.path() / "spsa.bytes";
+  std::filesystem::remove(log);
+  std::filesystem::create_symlink("/dev/full", log);   // takes no byte, as a full disk
+  try {
+    run->go(2, 3);
+    FAIL() << "the log has lost an update";
+  } catch (const RunError& e) {
+    EXPECT_EQ(std::string(e.what()), log.string() + ": cannot write it; free some space and resume the run");
+  }
+}
+
+// A weight or a reward that is no number: the run ends, or goes on without the directions that met it.
+TEST_F(LanguageSpsa, NumbersThatAreNoneEndItOrAreLeftOut) {
+  for (const bool reward : {false, true}) {
+    SCOPED_TRACE(reward);
+    const TemporaryFolder folder;
+    const auto stops = begin(reward ? kReward : kLoss, folder.path()), skips = begin((reward ? kReward : kLoss) + ", guard: {non_finite: skip}", folder.path());
+    for (Learning* run : {stops.get(), skips.get()}) {
+      run->go(0, 2);
+      run->environment->broken = reward;
+      if (!reward) run->model.transformer->trainable().data_ptr<float>()[0] = NAN;
+    }
+    const std::string dumped = (folder.path() / (reward ? "nonfinite.json" : "nonfinite.safetensors")).string();
+    try {
+      stops->go(2, 3);
+      FAIL() << "trained";
+    } catch (const RunError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find(" is nan at direction 0 of update 2"), std::string::npos) << message;
+      EXPECT_NE(message.find(dumped), std::string::npos) << message;
+    }
+    EXPECT_TRUE(std::filesystem::exists(dumped));
+    const std::vector<float> before = skips->parameters();
+    const LanguageLearner::Metrics metrics = skips->learner->update(2, 0);
+    EXPECT_EQ(metrics.back(), (std::pair<std::string, double>{"guard/not_finite", reward ? 1 : 2}));   // directions
+    EXPECT_EQ(std::memcmp(before.data(), skips->parameters().data(), before.size() * sizeof(float)), 0);
+    EXPECT_EQ(read_file(folder.path() / "spsa.bytes").back(), '\0');
+  }
+}
+
+TEST_F(LanguageSpsa, ASpikeIsNothingItKnows) {
+  try {
+    begin(kLoss + ", guard: {spike: 3}", {});
+    FAIL() << "made";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("guard.spike"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(LanguageSpsa, WithAnAdapterItAloneLearns) {

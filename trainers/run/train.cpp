@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/checkpoint_writer.h"
+#include "core/launch.h"
 #include "core/registry.h"
 #include "core/run_folder.h"
 #include "trainers/policy_gradient/learner.h"
@@ -75,6 +76,7 @@ class Trainer {
         writer_(folder_),
         resumed_(folder_.load_latest()) {
     job_.check_agents();
+    expect_same_on_all(ranks_, "checkpoint to go on from", resumed_ ? fmt::format("step {}", resumed_->step) : "none");
     if (resumed_) {
       learner_.restore_networks(*resumed_);
       state_.load(*resumed_);
@@ -150,6 +152,7 @@ class Trainer {
       if (stop && !(last && state_.phase == static_cast<int64_t>(job_.phases.size()))) {
         if (metrics_) metrics_->flush();
         writer_.finish();
+        ranks_.barrier();   // mpirun ends all ranks when the first one leaves: not before the checkpoint is whole
         throw Interrupted(
             fmt::format("stopped at step {}; the same command goes on from there", state_.steps));
       }
