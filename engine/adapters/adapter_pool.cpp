@@ -4,6 +4,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <ranges>
 
 #include "core/error.h"
@@ -31,8 +32,19 @@ uint16_t to_bfloat16(float x) {   // to nearest, ties to even; x is finite
 int64_t aligned_bytes(int64_t numbers, LoraNumbers of) {
   return (numbers * width_of(of) + PagePool::kAlignment - 1) / PagePool::kAlignment * PagePool::kAlignment;
 }
-int64_t a_bytes(const HostMatrices& m, int64_t rank, LoraNumbers of) { return aligned_bytes(m.in * rank, of); }
-int64_t pair_bytes(const HostMatrices& m, int64_t rank, LoraNumbers of) { return a_bytes(m, rank, of) + aligned_bytes(rank * m.out, of); }
+int64_t pair_bytes(int64_t in, int64_t out, int64_t rank, LoraNumbers of) { return aligned_bytes(in * rank, of) + aligned_bytes(rank * out, of); }
+
+std::vector<int64_t> pairs_of(const AdapterShape& shape, LoraNumbers numbers) {
+  std::vector<int64_t> out;
+  for (const auto& [in, to] : shape.layers) out.push_back(pair_bytes(in, to, shape.rank, numbers));
+  return out;
+}
+
+std::vector<int64_t> pairs_of(const HostAdapter& adapter, LoraNumbers numbers) {
+  std::vector<int64_t> out;
+  for (const HostMatrices& m : adapter.matrices) out.push_back(pair_bytes(m.in, m.out, adapter.config.rank, numbers));
+  return out;
+}
 
 // [rows, columns] into [columns, rows].
 void put_transposed(const Tensor& from, int64_t rows, int64_t columns, LoraNumbers numbers, uint8_t* to) {
@@ -46,19 +58,15 @@ void put_transposed(const Tensor& from, int64_t rows, int64_t columns, LoraNumbe
   });
 }
 
-// Pairs of matrices, in order, into as few runs as the free pages allow, each pair whole in one. Nothing is taken when they don't fit.
-std::optional<std::vector<PageRun>> take_runs(PageMap& map, const HostAdapter& adapter, LoraNumbers numbers, const PagePool& pool) {
+// Pairs of matrices of so many bytes, in order, into as few runs as the free pages allow, each pair whole in one. Nothing is taken when they don't fit.
+std::optional<std::vector<PageRun>> take_runs(PageMap& map, const std::vector<int64_t>& pairs, const PagePool& pool) {
   PageMap left = map;
   std::vector<PageRun> runs;
-  for (size_t i = 0; i < adapter.matrices.size();) {
+  for (size_t i = 0; i < pairs.size();) {
     const int64_t room = left.largest_run() * pool.page_bytes();
     int64_t bytes = 0;
     const size_t first = i;
-    for (; i < adapter.matrices.size(); ++i) {
-      const int64_t more = pair_bytes(adapter.matrices[i], adapter.config.rank, numbers);
-      if (bytes + more > room) break;
-      bytes += more;
-    }
+    for (; i < pairs.size() && bytes + pairs[i] <= room; ++i) bytes += pairs[i];
     if (i == first) return {};
     runs.push_back(*left.take(pool.pages_of(bytes)));
   }
@@ -73,6 +81,12 @@ int64_t pages_of(const PooledAdapter& adapter) {
 }
 
 }  // namespace
+
+int64_t AdapterPoolStatistics::paged_in() const {
+  int64_t count = 0;
+  for (const auto& [of, those] : loads) count += those.count;
+  return count;
+}
 
 void AdapterPoolOptions::describe(Fields& f) {
   f.integer("bytes", bytes, {.low = 64, .unit = "bytes", .doc = "of the pool, shared by adapters and KV pages"});
@@ -128,18 +142,19 @@ std::optional<AdapterLease> AdapterPool::try_acquire(const std::string& name) {
     adapter = nullptr;   // somebody else's load has failed: ours says why
   }
   const bool there = adapter && !waited;
-  ++(there ? statistics_.hits : statistics_.misses);
   if (!adapter) adapter = load(name, 1, lock);
   if (!adapter) return {};
-  adapter->used = ++events_, ++adapter->uses;
+  ++(there ? statistics_.hits : statistics_.misses);
+  adapter->used = ++events_, ++adapter->uses, adapter->awaited = false;
+  if (std::erase(queue_, name) > 0) changed_.notify_all();   // its prefetch would come too late
   return AdapterLease(this, adapter.get());
 }
 
-// Brings an adapter in that is neither there nor on its way; null when there is no room.
+// Brings an adapter in that is neither there nor on its way; null when there is no room. No pins: a prefetch.
 std::shared_ptr<PooledAdapter> AdapterPool::load(const std::string& name, int64_t pins, Lock& lock) {
   const auto start = Clock::now();
   const auto adapter = std::make_shared<PooledAdapter>();
-  adapter->pins = pins;
+  adapter->pins = pins, adapter->awaited = pins == 0;
   adapters_.emplace(name, adapter);
   const auto end = [&](PooledAdapter::State state) {
     adapter->state = state;
@@ -147,9 +162,10 @@ std::shared_ptr<PooledAdapter> AdapterPool::load(const std::string& name, int64_
     changed_.notify_all();
   };
   try {
+    if (!may_fit(name, pins == 0, lock)) return end(PooledAdapter::State::kFailed), nullptr;
     lock.unlock();
     const AdapterRead read = store_.read(name);
-    check_fits(*read.adapter);
+    check_numbers(*read.adapter);
     lock.lock();
     place(*read.adapter, *adapter, lock);
     if (adapter->runs.empty()) return end(PooledAdapter::State::kFailed), nullptr;
@@ -169,11 +185,28 @@ std::shared_ptr<PooledAdapter> AdapterPool::load(const std::string& name, int64_
   }
 }
 
+// Whether there is room for what its configuration says of it; its tensors have not been read. What is being copied now may leave.
+bool AdapterPool::may_fit(const std::string& name, bool prefetch, Lock& lock) {
+  if (!pairs_.contains(name)) {
+    lock.unlock();
+    const AdapterShape shape = store_.shape(name);
+    std::vector<int64_t> pairs = pairs_of(shape, numbers_);
+    check_fits(name, shape.rank, pairs);
+    lock.lock();
+    pairs_.emplace(name, std::move(pairs));
+  }
+  const std::vector<int64_t>& pairs = pairs_.at(name);
+  PageMap map = pool_.map();
+  std::vector<std::string> victims;
+  return someone_is_filling() || find_room([&](PageMap& m) { return take_runs(m, pairs, pool_); }, prefetch, map, victims);
+}
+
 // Pages for the adapter, and its matrices in them; no runs when there is no room.
 void AdapterPool::place(const HostAdapter& adapter, PooledAdapter& to, Lock& lock) {
   to.weights.name = adapter.name, to.weights.rank = adapter.config.rank;
   to.weights.matrices.resize(store_.base().num_layers * kLoraTargets);
-  auto runs = make_room([&](PageMap& map) { return take_runs(map, adapter, numbers_, pool_); }, lock);
+  const std::vector<int64_t> pairs = pairs_of(adapter, numbers_);
+  auto runs = make_room([&](PageMap& map) { return take_runs(map, pairs, pool_); }, to.pins == 0, lock);
   if (!runs) return;
   to.runs = std::move(*runs);
   to.weights.bytes = pages_of(to) * pool_.page_bytes();
@@ -187,9 +220,9 @@ void AdapterPool::fill(const HostAdapter& adapter, PooledAdapter& to) const {
   size_t run = 0;
   int64_t at = 0;   // byte of the run
   for (const HostMatrices& m : adapter.matrices) {
-    const int64_t bytes = pair_bytes(m, rank, numbers_);
+    const int64_t bytes = pair_bytes(m.in, m.out, rank, numbers_);
     if (at + bytes > to.runs[run].pages * pool_.page_bytes()) ++run, at = 0;   // as take_runs has shared them out
-    uint8_t *a = pool_.data(to.runs[run]) + at, *b = a + a_bytes(m, rank, numbers_);
+    uint8_t *a = pool_.data(to.runs[run]) + at, *b = a + aligned_bytes(m.in * rank, numbers_);
     put_transposed(m.a, rank, m.in, numbers_, a);
     put_transposed(m.b, m.out, rank, numbers_, b);
     to.weights.matrices[m.layer * kLoraTargets + static_cast<int>(m.target)] = {a, b, static_cast<int32_t>(rank), static_cast<float>(adapter.config.scale()), numbers_};
@@ -197,27 +230,28 @@ void AdapterPool::fill(const HostAdapter& adapter, PooledAdapter& to) const {
   }
 }
 
-void AdapterPool::check_fits(const HostAdapter& adapter) const {
+void AdapterPool::check_numbers(const HostAdapter& adapter) const {
   constexpr float kMostBfloat16 = 0x1.fep127f;
   if (numbers_ == LoraNumbers::kBfloat16 && adapter.largest > kMostBfloat16)
     throw DataError(fmt::format("adapter '{}': a number of size {:g} is more than bf16 holds: keep adapters in f32", adapter.name, adapter.largest));
+}
+
+void AdapterPool::check_fits(const std::string& name, int64_t rank, const std::vector<int64_t>& pairs) const {
   PageMap empty(pool_.pages());
-  if (take_runs(empty, adapter, numbers_, pool_)) return;
-  int64_t bytes = 0;
-  for (const HostMatrices& m : adapter.matrices) bytes += pair_bytes(m, adapter.config.rank, numbers_);
-  throw ConfigError(fmt::format("adapter '{}' of rank {} takes {} bytes ({} pages), but the whole pool has {} ({} pages): give it more bytes{}", adapter.name,
-                                adapter.config.rank, bytes, pool_.pages_of(bytes), pool_.bytes(), pool_.pages(),
+  if (take_runs(empty, pairs, pool_)) return;
+  const int64_t bytes = std::accumulate(pairs.begin(), pairs.end(), int64_t{0});
+  throw ConfigError(fmt::format("adapter '{}' of rank {} takes {} bytes ({} pages), but the whole pool has {} ({} pages): give it more bytes{}", name,
+                                rank, bytes, pool_.pages_of(bytes), pool_.bytes(), pool_.pages(),
                                 numbers_ == LoraNumbers::kFloat ? ", or keep adapters in bf16" : ""));
 }
 
-// What take(map) takes, from free pages or those of adapters that can leave. These leave only when it gets something.
+// What take(map) takes of the free pages of `map` and those of `victims`, adapters that can leave.
 template <class Take>
-auto AdapterPool::make_room(Take&& take, Lock& lock) -> decltype(take(std::declval<PageMap&>())) {
-  for (;;) {
-    PageMap map = pool_.map();
-    std::vector<EvictionCandidate> candidates = unpinned();
-    std::vector<std::string> victims;
-    auto taken = take(map);
+auto AdapterPool::find_room(Take&& take, bool prefetch, PageMap& map, std::vector<std::string>& victims) const -> decltype(take(map)) {
+  auto taken = take(map);
+  for (const bool awaited : {false, true}) {
+    if (prefetch && awaited) break;
+    std::vector<EvictionCandidate> candidates = unpinned(awaited);
     while (!taken && !candidates.empty()) {
       const size_t victim = policy_->victim(candidates);
       TT_CHECK_LT(victim, candidates.size());
@@ -226,6 +260,17 @@ auto AdapterPool::make_room(Take&& take, Lock& lock) -> decltype(take(std::declv
       for (const PageRun& run : adapters_.at(victims.back())->runs) map.give_back(run);
       taken = take(map);
     }
+  }
+  return taken;
+}
+
+// What take(map) takes, from free pages or those of adapters that can leave. These leave only when it gets something.
+template <class Take>
+auto AdapterPool::make_room(Take&& take, bool prefetch, Lock& lock) -> decltype(take(std::declval<PageMap&>())) {
+  for (;;) {
+    PageMap map = pool_.map();
+    std::vector<std::string> victims;
+    auto taken = find_room(take, prefetch, map, victims);
     if (taken) {
       for (const std::string& name : victims) adapters_.erase(name);
       statistics_.evictions += static_cast<int64_t>(victims.size());
@@ -237,10 +282,10 @@ auto AdapterPool::make_room(Take&& take, Lock& lock) -> decltype(take(std::declv
   }
 }
 
-std::vector<EvictionCandidate> AdapterPool::unpinned() const {
+std::vector<EvictionCandidate> AdapterPool::unpinned(bool awaited) const {
   std::vector<EvictionCandidate> out;
   for (const auto& [name, a] : adapters_)
-    if (a->state == PooledAdapter::State::kResident && a->pins == 0)
+    if (a->state == PooledAdapter::State::kResident && a->pins == 0 && a->awaited == awaited)
       out.push_back({name, a->weights.rank, a->weights.bytes, a->entered, a->used, a->uses, a->load_ms});
   return out;
 }
@@ -267,7 +312,7 @@ void AdapterPool::prefetch(const std::string& name) {
 
 void AdapterPool::finish_prefetches() {
   Lock lock(mutex_);
-  changed_.wait(lock, [&] { return queue_.empty(); });
+  changed_.wait(lock, [&] { return queue_.empty() && !prefetching_; });
 }
 
 void AdapterPool::work() {
@@ -276,12 +321,15 @@ void AdapterPool::work() {
     changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
     if (stop_) return;
     const std::string name = queue_.front();
+    queue_.pop_front();
+    prefetching_ = true;
     try {
-      if (!adapters_.contains(name)) load(name, 0, lock);
+      if (const auto it = adapters_.find(name); it != adapters_.end()) it->second->awaited = true;
+      else load(name, 0, lock);
     } catch (const std::exception&) {
       // The next acquire reads it again and says what is wrong.
     }
-    queue_.pop_front();
+    prefetching_ = false;
     changed_.notify_all();
   }
 }
@@ -294,7 +342,7 @@ PageLease AdapterPool::take_pages(int64_t pages) {
 
 std::optional<PageLease> AdapterPool::try_take_pages(int64_t pages) {
   Lock lock(mutex_);
-  const auto run = make_room([&](PageMap& map) { return map.take(pages); }, lock);
+  const auto run = make_room([&](PageMap& map) { return map.take(pages); }, false, lock);
   if (!run) return {};
   leased_pages_ += pages;
   return PageLease(this, *run, {pool_.data(*run), static_cast<size_t>(pages * pool_.page_bytes())});

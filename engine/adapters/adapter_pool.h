@@ -4,7 +4,8 @@
 // bytes and whole in one run of pages; an adapter has one run, or several where none is long enough. Who generates with an adapter holds an
 // AdapterLease: as long as there is one, the adapter is pinned, stays where it is and is not changed. The others leave, by an
 // EvictionPolicy, when another adapter or a KV cache needs their pages, and only if that makes room enough: what fails to come in (a bad
-// file, everything pinned) changes nothing in the pool.
+// file, everything pinned) changes nothing in the pool. What was prefetched and has not been acquired since leaves after all others, and never
+// for another prefetch: those asked for first are there first. Tensors are read only where there is room for them.
 //
 // Thread-safe. Reading and copying happen outside the lock: acquiring a resident adapter never waits for another's load. The pool must
 // outlive its leases, the store its pool.
@@ -44,10 +45,11 @@ struct AdapterLoads {   // of one rank from one medium: reading, checking, makin
 };
 
 struct AdapterPoolStatistics {
-  int64_t hits = 0, misses = 0;      // acquisitions of what was there, and of what had to be waited for
+  int64_t hits = 0, misses = 0;      // acquired adapters that were there, and that had to be waited for
   int64_t evictions = 0, failures = 0;   // adapters that left for others; loads that a bad file or too small a pool ended
   int64_t bytes_paged = 0;           // of pages that adapters were put into
   std::map<std::pair<int64_t, AdapterMedium>, AdapterLoads> loads;   // by rank and medium
+  int64_t paged_in() const;          // adapters, each as often as it came in
 };
 
 struct ResidentAdapter {
@@ -64,6 +66,7 @@ struct PooledAdapter {
   AdapterWeights weights;
   std::vector<PageRun> runs;
   int64_t pins = 0;   // leases, and who waits for one
+  bool awaited = false;   // prefetched, and not acquired since
   int64_t entered = 0, used = 0, uses = 0;
   double load_ms = 0;
 };
@@ -112,8 +115,8 @@ class AdapterPool {
   AdapterLease acquire(const std::string& name);
   std::optional<AdapterLease> try_acquire(const std::string& name);
 
-  // Brings the adapter in on another thread, one after the other. DataError for an unknown name; everything else that is wrong is said by
-  // the acquire that follows. Without room nothing happens.
+  // Brings the adapter in on another thread, one after the other, and keeps it there for the acquire that follows, which says what is wrong if
+  // it could not come. DataError for an unknown name. Without room nothing happens.
   void prefetch(const std::string& name);
   void finish_prefetches();   // waits until all asked for so far have come, or failed to
 
@@ -135,10 +138,14 @@ class AdapterPool {
   std::shared_ptr<PooledAdapter> load(const std::string& name, int64_t pins, Lock& lock);
   void place(const HostAdapter& adapter, PooledAdapter& to, Lock& lock);
   void fill(const HostAdapter& adapter, PooledAdapter& to) const;
-  void check_fits(const HostAdapter& adapter) const;
+  bool may_fit(const std::string& name, bool prefetch, Lock& lock);
+  void check_fits(const std::string& name, int64_t rank, const std::vector<int64_t>& pairs) const;
+  void check_numbers(const HostAdapter& adapter) const;
   template <class Take>
-  auto make_room(Take&& take, Lock& lock) -> decltype(take(std::declval<PageMap&>()));
-  std::vector<EvictionCandidate> unpinned() const;
+  auto find_room(Take&& take, bool prefetch, PageMap& map, std::vector<std::string>& victims) const -> decltype(take(map));
+  template <class Take>
+  auto make_room(Take&& take, bool prefetch, Lock& lock) -> decltype(take(std::declval<PageMap&>()));
+  std::vector<EvictionCandidate> unpinned(bool awaited) const;
   bool someone_is_filling() const;
   std::string held() const;
   void work();
@@ -150,10 +157,11 @@ class AdapterPool {
   std::condition_variable changed_;   // a load has ended, a prefetch was asked for or is done, stop
   PagePool pool_;
   std::map<std::string, std::shared_ptr<PooledAdapter>> adapters_;   // resident or loading
+  std::map<std::string, std::vector<int64_t>> pairs_;                // bytes of the pairs of matrices of those asked for so far
   AdapterPoolStatistics statistics_;
   int64_t events_ = 0, leased_pages_ = 0;
-  std::deque<std::string> queue_;     // of prefetches; the front one is under way
-  bool stop_ = false;
+  std::deque<std::string> queue_;     // of prefetches that have not begun
+  bool prefetching_ = false, stop_ = false;
   std::thread loader_;
 };
 

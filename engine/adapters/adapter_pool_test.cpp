@@ -33,7 +33,7 @@ class Adapters {
   }
   // A new one, that lives as long as this.
   AdapterStore& store(int64_t host_bytes = 0) {
-    return stores_.emplace_back(base_, kBaseName, adapters_in(root_.path()), host_bytes);
+    return stores_.emplace_back(base_, AdapterBase{kBaseName, ""}, adapters_in(root_.path()), host_bytes);
   }
   std::vector<std::string> names() const { return {names_.begin(), names_.end()}; }
   const std::filesystem::path& root() const { return root_.path(); }
@@ -336,6 +336,46 @@ TEST(AdapterPool, PrefetchedAdaptersAreThere) {
   EXPECT_EQ(pool.statistics().failures, 0);
 }
 
+TEST(AdapterPool, APrefetchNeverPushesOutWhatWasPrefetchedAndIsNotYetUsed) {
+  Adapters adapters({3, 3, 3, 3});
+  const int64_t one = bytes_of(adapters, "a");
+  AdapterPool pool(adapters.store(), options(2 * one));
+  const auto prefetched = [&](const Names& names) {
+    for (const std::string& name : names) pool.prefetch(name);
+    pool.finish_prefetches();
+    return names_of(pool);
+  };
+  EXPECT_EQ(prefetched({"a", "b", "c", "d"}), (Names{"a", "b"}));
+  pool.acquire("b");
+  EXPECT_EQ(prefetched({"c", "d"}), (Names{"a", "c"}));   // b has been used
+  EXPECT_EQ(prefetched({"a"}), (Names{"a", "c"}));
+  pool.acquire("c"), pool.acquire("a");
+  EXPECT_EQ(prefetched({"c", "b"}), (Names{"b", "c"}));   // c was there, the least recently used, and is asked for again
+  pool.acquire("b");
+  pool.acquire("a");                                      // b leaves before c, which is still to come
+  EXPECT_EQ(names_of(pool), (Names{"a", "c"}));
+  EXPECT_EQ(prefetched({"a"}), (Names{"a", "c"}));
+  pool.acquire("d");                                      // but who needs one now gets room
+  const PageLease all = pool.take_pages(2 * one / 64);
+  EXPECT_EQ(names_of(pool), Names{});
+}
+
+TEST(AdapterPool, WithoutRoomNoTensorIsRead) {
+  Adapters adapters({3, 3, 3, 60});
+  AdapterStore& store = adapters.store(1 << 20);
+  AdapterPool pool(store, options(2 * bytes_of(adapters, "a")));
+  const AdapterLease a = pool.acquire("a"), b = pool.acquire("b");
+  EXPECT_FALSE(pool.try_acquire("c"));
+  EXPECT_THROW(pool.acquire("c"), RunError);
+  pool.prefetch("c");
+  pool.finish_prefetches();
+  EXPECT_THROW(pool.acquire("d"), ConfigError);   // larger than the pool
+  EXPECT_EQ(store.in_host_memory(), (Names{"a", "b"}));
+  const AdapterPoolStatistics s = pool.statistics();
+  EXPECT_EQ(s.misses, 2);
+  EXPECT_EQ(s.paged_in(), 2);
+}
+
 TEST(AdapterPool, AnAdapterIsLoadedOnceHoweverManyWaitForIt) {
   for (int round = 0; round < 20; ++round) {
     Adapters adapters({3, 60}, kAll);
@@ -367,6 +407,7 @@ TEST(AdapterPool, LatencyIsMeasuredByRankAndMedium) {
   for (const char* name : {"a", "b", "a", "b", "a"}) pool.acquire(name);
   const AdapterPoolStatistics s = pool.statistics();
   ASSERT_EQ(s.loads.size(), 4u);
+  EXPECT_EQ(s.paged_in(), 5);
   const std::map<std::pair<int64_t, AdapterMedium>, int64_t> counts = {
       {{3, AdapterMedium::kDisk}, 1}, {{9, AdapterMedium::kDisk}, 1}, {{3, AdapterMedium::kHost}, 2}, {{9, AdapterMedium::kHost}, 1}};
   for (const auto& [key, count] : counts) {

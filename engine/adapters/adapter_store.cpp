@@ -8,7 +8,6 @@
 #include <ranges>
 #include <string_view>
 
-
 namespace trimtab {
 namespace {
 
@@ -54,7 +53,9 @@ float largest_of(const Tensor& t, int64_t count) {
 class StoredTensors {
  public:
   explicit StoredTensors(const fs::path& file) : file_(file) {
-    for (auto& [stored, tensor] : read_safetensors(file).tensors) {
+    TensorFile contents = read_safetensors(file);
+    fingerprint_ = fingerprint_in(contents);
+    for (auto& [stored, tensor] : contents.tensors) {
       const std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
       if (!tensors_.emplace(name, std::move(tensor)).second) fail(file_, fmt::format("tensor '{}' is there twice, with and without '{}'", name, kPrefix));
     }
@@ -73,6 +74,7 @@ class StoredTensors {
     largest = std::max(largest, here);
     return std::move(node.mapped());
   }
+  const std::string& base_fingerprint() const { return fingerprint_; }
   void check_all_taken() const {
     if (tensors_.empty()) return;
     const std::string& name = tensors_.begin()->first;
@@ -84,19 +86,9 @@ class StoredTensors {
 
  private:
   const fs::path& file_;
+  std::string fingerprint_;
   std::map<std::string, Tensor> tensors_;
 };
-
-std::string without_slash(std::string name) {
-  while (name.size() > 1 && name.back() == '/') name.pop_back();
-  return name;
-}
-
-void check_base_model(const std::string& said, const std::string& base, const fs::path& file) {
-  if (said.empty() || base.empty() || without_slash(said) == without_slash(base)) return;
-  fail(file, fmt::format("'base_model_name_or_path' is \"{}\", but the base model is \"{}\": serve the adapter on its own model, or, if both names "
-                         "mean the same weights, write the base model's there", said, base));
-}
 
 }  // namespace
 
@@ -124,7 +116,7 @@ AdapterFolders adapters_named(const std::vector<std::string>& name_is_path) {
   return out;
 }
 
-AdapterStore::AdapterStore(TransformerConfig base, std::string base_model, AdapterFolders folders, int64_t host_bytes)
+AdapterStore::AdapterStore(TransformerConfig base, AdapterBase base_model, AdapterFolders folders, int64_t host_bytes)
     : base_(std::move(base)), base_model_(std::move(base_model)), folders_(std::move(folders)), budget_(host_bytes) {
   if (host_bytes < 0) throw ConfigError(fmt::format("{} bytes of host memory for adapters: give 0 (keep none) or more", host_bytes));
 }
@@ -182,7 +174,6 @@ int64_t AdapterStore::host_bytes() const {
 }
 
 void AdapterStore::check(const LoraConfig& config, const fs::path& file) const {
-  check_base_model(config.base_model, base_model_, file);
   if (config.rank > kLoraMostRank)
     fail(file, fmt::format("'r' is {}, but adapters are served up to rank {}: train it again with a lower rank", config.rank, kLoraMostRank));
   if (!std::isfinite(static_cast<float>(config.scale()))) fail(file, fmt::format("'lora_alpha' is {}, a scale that no float holds", config.alpha));
@@ -194,6 +185,26 @@ void AdapterStore::check(const LoraConfig& config, const fs::path& file) const {
       fail(file, fmt::format("'target_modules' names '{}', but what can be served are {} of the base model's {} layers: train the adapter again on these, "
                              "or is it another model's?", target, fmt::join(kServed, ", "), base_.num_layers));
   }
+}
+
+AdapterShape AdapterStore::shape(const std::string& name) const {
+  check_name(name);
+  AdapterShape out;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = kept_.find(name); it != kept_.end()) {
+      out.rank = it->second.adapter->config.rank;
+      for (const HostMatrices& m : it->second.adapter->matrices) out.layers.emplace_back(m.in, m.out);
+      return out;
+    }
+  }
+  const fs::path& folder = folders_.at(name);
+  const LoraConfig config = LoraConfig::read(folder);
+  check(config, folder / "adapter_config.json");
+  out.rank = config.rank;
+  const auto shapes = adapter_shapes(config, base_);
+  for (size_t i = 0; i + 1 < shapes.size(); i += 2) out.layers.emplace_back(shapes[i].second[1], shapes[i + 1].second[0]);
+  return out;
 }
 
 std::shared_ptr<const HostAdapter> AdapterStore::from_disk(const std::string& name) const {
@@ -209,6 +220,7 @@ std::shared_ptr<const HostAdapter> AdapterStore::from_disk(const std::string& na
     fail(file, fmt::format("has {} bytes, but rank {} on the base model needs at most {}: is the adapter another model's?", fs::file_size(file),
                            out->config.rank, most));
   StoredTensors stored(file);
+  check_base({out->config.base_model, stored.base_fingerprint()}, base_model_, folder);
   for (size_t i = 0; i + 1 < shapes.size(); i += 2) {
     const auto& [a, a_shape] = shapes[i];
     const auto& [b, b_shape] = shapes[i + 1];

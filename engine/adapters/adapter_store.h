@@ -2,7 +2,8 @@
 // model that serves them, and the last ones read kept as they were stored, within a budget. The third tier, memory that kernels read
 // from, is AdapterPool (adapter_pool.h).
 //
-// Whatever is wrong with a folder is a DataError naming file, key or tensor, and cure: another base model (by its name, by shapes),
+// Whatever is wrong with a folder is a DataError naming file, key or tensor, and cure: another base model (by its weights' fingerprint, by its
+// name on Hugging Face's hub, by shapes; policies/language/adapter_base.h),
 // a rank above kLoraMostRank, layers that can't be served (lm_head, embeddings, others), files that are missing, cut short or not
 // safetensors, tensors that are missing, too many, doubled, of another shape, not f16, bf16 or f32, or not finite.
 #pragma once
@@ -14,13 +15,14 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/half.h"
 #include "core/safetensors.h"
 #include "engine/adapters/adapter_weights.h"
-#include "policies/language/lora.h"
+#include "policies/language/adapter_base.h"
 
 namespace trimtab {
 
@@ -39,6 +41,12 @@ struct HostAdapter {
   std::vector<HostMatrices> matrices;
   int64_t bytes = 0;    // of all tensors
   float largest = 0;    // number by size
+};
+
+// What an adapter's configuration says of its matrices.
+struct AdapterShape {
+  int64_t rank = 0;
+  std::vector<std::pair<int64_t, int64_t>> layers;   // in and out of those adapted, in the order of HostAdapter::matrices
 };
 
 // f(number): number(i) is the i-th number of a tensor of F32, F16 or BF16.
@@ -66,11 +74,12 @@ AdapterFolders adapters_named(const std::vector<std::string>& name_is_path);  //
 // Thread-safe. What a folder holds is read anew only once it has left host memory: folders should not change while they are served.
 class AdapterStore {
  public:
-  // `base_model` is what adapters call it (base_model_name_or_path); where either is empty, shapes alone say whether they belong together.
+  // `base_model` is compared with what adapters say of theirs; where that says nothing, shapes alone show whether they belong together.
   // `host_bytes`: tensors kept in host memory, the least recently read leave first. 0 keeps none.
-  AdapterStore(TransformerConfig base, std::string base_model, AdapterFolders folders, int64_t host_bytes);
+  AdapterStore(TransformerConfig base, AdapterBase base_model, AdapterFolders folders, int64_t host_bytes);
 
   AdapterRead read(const std::string& name);          // DataError
+  AdapterShape shape(const std::string& name) const;  // reads no tensors; DataError
   void check_name(const std::string& name) const;     // DataError with the names there are
   std::vector<std::string> names() const;
   std::vector<std::string> in_host_memory() const;
@@ -87,7 +96,7 @@ class AdapterStore {
   void keep(const std::shared_ptr<const HostAdapter>& adapter);   // under the mutex
 
   const TransformerConfig base_;
-  const std::string base_model_;
+  const AdapterBase base_model_;
   const AdapterFolders folders_;
   const int64_t budget_;
   mutable std::mutex mutex_;

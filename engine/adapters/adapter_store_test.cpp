@@ -21,7 +21,7 @@ class Folders {
     return folder;
   }
   AdapterStore store(int64_t host_bytes = 1 << 20, const std::string& base_model = kBaseName) const {
-    return {base_, base_model, adapters_in(root_.path()), host_bytes};
+    return {base_, {base_model, ""}, adapters_in(root_.path()), host_bytes};
   }
   const std::filesystem::path& root() const { return root_.path(); }
   const TransformerConfig& base() const { return base_; }
@@ -114,12 +114,12 @@ TEST(AdapterStore, ShapesAreCheckedAgainstTheBaseWhateverItsName) {
   TransformerConfig wider = f.base(), deeper = f.base();
   wider.intermediate_size = 40, deeper.num_layers = 3;
   for (const std::string& name : {std::string(kBaseName), std::string()}) {
-    EXPECT_EQ(lacks(said<DataError>([&] { AdapterStore(wider, name, adapters_in(f.root()), 0).read("one"); }), {"down_proj", "shape", "another model"}), "");
-    EXPECT_EQ(lacks(said<DataError>([&] { AdapterStore(deeper, name, adapters_in(f.root()), 0).read("one"); }), {"layers.2", "missing"}), "");
+    EXPECT_EQ(lacks(said<DataError>([&] { AdapterStore(wider, {name, ""}, adapters_in(f.root()), 0).read("one"); }), {"down_proj", "shape", "another model"}), "");
+    EXPECT_EQ(lacks(said<DataError>([&] { AdapterStore(deeper, {name, ""}, adapters_in(f.root()), 0).read("one"); }), {"layers.2", "missing"}), "");
   }
 }
 
-TEST(AdapterStore, NamesOfBaseModelsAreComparedWhereBothAreGiven) {
+TEST(AdapterStore, NamesOfBaseModelsAreComparedWhereBothAreOnTheHub) {
   Folders f;
   f.add("one", lora_of(3));
   LoraConfig nameless = lora_of(3);
@@ -131,6 +131,42 @@ TEST(AdapterStore, NamesOfBaseModelsAreComparedWhereBothAreGiven) {
   EXPECT_FALSE(refused("", "one"));
   EXPECT_FALSE(refused("models/other", "nameless"));
   EXPECT_TRUE(refused("models/other", "one"));
+  EXPECT_TRUE(refused("/cache/models--models--other/snapshots/1", "one"));
+  EXPECT_FALSE(refused("/cache/models--models--base/snapshots/1", "one"));
+  for (const char* folder : {"/data/other", "../other", "runs/a/b"}) EXPECT_FALSE(refused(folder, "one")) << folder;   // may be the same model
+  std::filesystem::create_directories(f.root() / "models--models--other" / "snapshots");
+  std::filesystem::create_directory_symlink(f.root() / "models--models--other" / "snapshots", f.root() / "link");
+  EXPECT_TRUE(refused((f.root() / "link").string(), "one"));
+}
+
+TEST(AdapterStore, TheFingerprintOfTheBaseDecidesWhereThereIsOne) {
+  Folders f;
+  const auto file = f.add("one", lora_of(3)) / "adapter_model.safetensors";
+  TensorFile contents = read_safetensors(file);
+  contents.metadata[kBaseFingerprint] = "beef";
+  write_safetensors(file, contents);
+  const auto message = [&](const AdapterBase& base) { return said<DataError>([&] { AdapterStore(f.base(), base, adapters_in(f.root()), 0).read("one"); }); };
+  EXPECT_EQ(message({kBaseName, "beef"}), "");
+  EXPECT_EQ(message({"models/other", "beef"}), "");
+  EXPECT_EQ(lacks(message({"/runs/other", "cafe"}), {file.string(), kBaseName, "beef", "/runs/other", "cafe", "train the adapter again"}), "");
+  EXPECT_EQ(message({kBaseName, ""}), "");
+  EXPECT_NE(message({"models/other", ""}), "");
+}
+
+TEST(AdapterStore, AShapeIsWhatIsReadLater) {
+  Folders f;
+  f.add("one", lora_of(3, kAll));
+  AdapterStore store = f.store();
+  const AdapterShape before = store.shape("one");
+  EXPECT_TRUE(store.in_host_memory().empty());   // no tensor was read
+  const auto adapter = store.read("one").adapter;
+  std::filesystem::remove_all(f.root() / "one");
+  const AdapterShape after = store.shape("one");   // of what host memory holds
+  EXPECT_EQ(before.rank, 3);
+  EXPECT_EQ(before.rank, after.rank);
+  EXPECT_EQ(before.layers, after.layers);
+  ASSERT_EQ(before.layers.size(), adapter->matrices.size());
+  for (size_t i = 0; i < before.layers.size(); ++i) EXPECT_EQ(before.layers[i], std::make_pair(adapter->matrices[i].in, adapter->matrices[i].out));
 }
 
 TEST(AdapterStore, FoldersAreFoundOrNamed) {

@@ -14,6 +14,7 @@ namespace trimtab {
 struct AdapterServer::Wave {
   std::vector<int64_t> requests;                 // their numbers
   std::map<std::string, AdapterLease> leases;    // of their adapters
+  std::set<std::string> no_room;                 // adapters that wait for another wave
 };
 
 struct AdapterServer::Call {
@@ -33,19 +34,22 @@ AdapterServer::AdapterServer(const Transformer& base, AdapterPool& adapters, con
 // Whether the wave has the adapter now. `needed`: nothing else is in the wave, so that no room for it is an error.
 bool AdapterServer::lease(Wave& wave, const std::string& adapter, bool needed, std::string& error) {
   if (adapter.empty() || wave.leases.contains(adapter)) return true;
+  if (wave.no_room.contains(adapter)) return false;
   try {
     if (needed) {
       wave.leases.emplace(adapter, adapters_.acquire(adapter));
       return true;
     }
     auto lease = adapters_.try_acquire(adapter);
-    if (!lease) return false;
+    if (!lease) return wave.no_room.insert(adapter), false;
     wave.leases.emplace(adapter, std::move(*lease));
     return true;
   } catch (const DataError& e) {
     error = e.what();   // the pool is as it was
-    return false;
+  } catch (const ConfigError& e) {
+    error = e.what();   // more than the whole pool
   }
+  return false;
 }
 
 // Takes out of `waiting` what is served now, and what never can be.
@@ -61,7 +65,7 @@ AdapterServer::Wave AdapterServer::next_wave(std::span<const ServedRequest> requ
   return wave;
 }
 
-// Adapters of the next wave's first requests, as long as they find room beside those in use.
+// Adapters of the next wave's requests, in their order, as long as they find room beside those in use and one another.
 void AdapterServer::prefetch(std::span<const ServedRequest> requests, std::span<const int64_t> waiting, const Wave& wave) {
   std::set<std::string> asked;
   for (const int64_t r : waiting.first(std::min<size_t>(waiting.size(), static_cast<size_t>(most_requests_)))) {
@@ -122,7 +126,7 @@ std::vector<ServedReply> AdapterServer::serve(std::span<const ServedRequest> req
   std::iota(call.waiting.begin(), call.waiting.end(), int64_t{0});
   while (!call.waiting.empty()) {
     Wave wave = next_wave(requests, call.waiting, replies);
-    if (wave.requests.empty()) continue;   // all had bad files
+    if (wave.requests.empty()) continue;   // no adapter could be used
     while (!decode(wave, call, replies)) halve(wave, call);
     ++statistics_.waves, statistics_.requests += static_cast<int64_t>(wave.requests.size());
     statistics_.adapters += static_cast<int64_t>(wave.leases.size());

@@ -24,7 +24,7 @@ struct ServedRequest {
 
 struct ServedReply {
   std::vector<Completion> completions = {};   // one a sample; `request` is the number of the request
-  std::string error = {};                     // why there are none: the adapter's files are bad. Others are served
+  std::string error = {};                     // why there are none: the adapter's files are bad, or the whole pool is too small for it. Others are served
 };
 
 struct ServerStatistics {

@@ -25,7 +25,8 @@ struct Served {
     stir_weights(base, draws);
     for (int i = 0; i < adapters; ++i) write_adapter(folder.path() / fmt::format("a{}", i), lora_of(4 + 4 * (i % 3)), config, draws);
   }
-  AdapterStore store() { return {config, kBaseName, adapters_in(folder.path()), 1 << 20}; }
+  void add(const std::string& name, int64_t rank) { write_adapter(folder.path() / name, lora_of(rank), config, draws); }
+  AdapterStore store() { return {config, {kBaseName, ""}, adapters_in(folder.path()), 1 << 20}; }
 
   // Requests of random adapters; "" is the base model.
   std::vector<ServedRequest> requests(int count, int adapters) {
@@ -86,6 +87,36 @@ TEST(AdapterServer, BadFilesFailTheirOwnRequestsAlone) {
     EXPECT_EQ(replies[good].error, "");
     EXPECT_EQ(replies[good].completions.size(), 1);
   }
+}
+
+TEST(AdapterServer, AnAdapterLargerThanThePoolFailsItsOwnRequestsAlone) {
+  Served s(2);
+  s.add("large", 100);
+  AdapterStore store = s.store();
+  for (const int64_t together : {1, 4}) {
+    AdapterPool adapters(store, {.bytes = 64 << 10, .page_bytes = 1024});
+    AdapterServer server(s.base, adapters, {.max_sequences = together}, s.pool);
+    const GenerationRequest prompt{.prompt = {1, 2, 3}};
+    const auto replies = server.serve(std::vector<ServedRequest>{{prompt, "a0"}, {prompt, "large"}, {prompt, "a1"}, {prompt, "large"}, {prompt, ""}}, kSampling, {}, 1, s.pool);
+    for (const size_t bad : {1, 3}) {
+      EXPECT_TRUE(replies[bad].completions.empty());
+      EXPECT_EQ(lacks(replies[bad].error, {"'large'", "rank 100", "more bytes"}), "");
+    }
+    for (const size_t good : {0, 2, 4}) EXPECT_TRUE(replies[good].error.empty() && replies[good].completions.size() == 1) << good;
+  }
+}
+
+// Room for the adapters and caches (small ones) of one wave and one adapter of the next wave's two.
+TEST(AdapterServer, WhatIsPrefetchedIsThereWhenItsTurnComes) {
+  Served s(0);
+  std::vector<ServedRequest> requests;
+  for (int i = 0; i < 8; ++i) s.add(fmt::format("a{}", i), 100), requests.push_back({{.prompt = {1, 2, 3}, .key = static_cast<uint64_t>(i)}, fmt::format("a{}", i)});
+  AdapterStore store = s.store();
+  AdapterPool adapters(store, {.bytes = 500 << 10, .page_bytes = 1024});
+  AdapterServer server(s.base, adapters, {.max_sequences = 2}, s.pool);
+  for (const ServedReply& reply : server.serve(requests, kSampling, {}, 5, s.pool)) EXPECT_EQ(reply.error, "");
+  EXPECT_EQ(server.statistics().waves, 4);
+  EXPECT_EQ(adapters.statistics().paged_in(), 8);   // each once
 }
 
 TEST(AdapterServer, SaysWhatIsWrong) {

@@ -12,6 +12,7 @@
 #include "core/random.h"
 #include "core/safetensors.h"
 #include "core/text.h"
+#include "policies/language/adapter_base.h"
 #include "policies/language/stored_tensor.h"
 #include "policies/language/transformer.h"
 
@@ -102,6 +103,8 @@ Transformer Transformer::with_adapter(const std::filesystem::path& folder) const
   if (!missing.empty())
     throw DataError(fmt::format("{}: tensor '{}{}'{} is missing: is the adapter another model's?", file.string(), kPrefix, *missing.begin(),
                                 missing.size() > 1 ? fmt::format(" (and {} more)", missing.size() - 1) : ""));
+  if (const std::string fingerprint = fingerprint_in(contents); !fingerprint.empty())
+    check_base({lora.base_model, fingerprint}, {"", fingerprint_of(*this)}, folder);
   return out;
 }
 
@@ -110,7 +113,7 @@ void Transformer::write_adapter(const std::filesystem::path& folder) const {
   const at::NoGradGuard no_grad;
   std::filesystem::create_directories(folder);
   TensorFile file;
-  file.metadata["format"] = "pt";
+  file.metadata["format"] = "pt", file.metadata[kBaseFingerprint] = fingerprint_of(*this);
   for (const auto& [name, shape] : adapter_shapes(*lora_, config_)) {
     const at::Tensor value = adapter_parameters_.at(name).detach().to(at::kFloat).contiguous();
     file.tensors[kPrefix + name] = Tensor::f32(shape, {value.data_ptr<float>(), static_cast<size_t>(value.numel())});

@@ -15,6 +15,7 @@
 #include "core/random.h"
 #include "core/safetensors.h"
 #include "core/test_support.h"
+#include "policies/language/adapter_base.h"
 #include "policies/language/ops/linear_logprob.h"
 #include "policies/language/test_support.h"
 #include "policies/language/transformer.h"
@@ -221,6 +222,29 @@ TEST(Lora, AdaptersThatCannotBeRightAreRefusedWithTheCure) {
   TransformerConfig other = tiny("llama");
   other.hidden_size = 24;
   f.restore(), expect_says(refusal(Transformer(other, 1), f.folder()), {"shape", "another model"});
+}
+
+TEST(Lora, TheWeightsAnAdapterWasTrainedBesideAreKnownAgain) {
+  AdapterFolder f;
+  const Transformer other(tiny("llama"), 2);   // of the same shapes
+  EXPECT_NE(fingerprint_of(other), fingerprint_of(f.base()));
+  expect_says(refusal(other, f.folder()), {"adapter_model.safetensors", "\"models/base\"", "trained beside", fingerprint_of(other).c_str(), fingerprint_of(f.base()).c_str()});
+  EXPECT_EQ(refusal(f.base().copy_as(at::kBFloat16), f.folder()), "");   // saved again in 16 bits
+  EXPECT_EQ(fingerprint_of(adapted(f.base(), config_of({"q_proj"}))), fingerprint_of(f.base()));
+  const auto of_model = [&](const Transformer& model, const std::string& name) -> std::string {
+    try {
+      read_adapter(model, name, f.folder());
+    } catch (const DataError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  expect_says(of_model(other, "runs/other"), {"models/base", "runs/other"});
+  EXPECT_EQ(of_model(f.base(), "models/other"), "");   // called otherwise, the same weights
+  EXPECT_EQ(f.with_tensors([](TensorFile& t) { t.metadata.erase(kBaseFingerprint); }), "");
+  EXPECT_EQ(refusal(other, f.folder()), "");            // nothing tells
+  EXPECT_EQ(of_model(other, "/runs/other"), "");
+  expect_says(of_model(other, "models/other"), {"adapter_config.json", "models/base", "models/other"});
 }
 
 TEST(Lora, OnlyLinearLayersOfTheModelCanBeTargets) {

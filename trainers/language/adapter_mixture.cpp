@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/registry.h"
+#include "policies/language/adapter_base.h"
 #include "policies/language/adapter_mixture/mixture.h"
 #include "policies/language/floats.h"
 #include "policies/language/ops/linear_logprob.h"
@@ -42,23 +43,24 @@ struct AdapterMixtureOptions : WorkedExampleOptions {
     f.number("lr", lr, {.low = 0, .high = 1, .doc = "step size"});
     f.block("schedule", schedule, "the step size over a phase");
     f.block("adam", adam, "the optimiser");
+    f.block("guard", guard, "bad numbers and spikes");
     f.number("max_grad_norm", max_grad_norm, {.low = 0, .doc = "largest gradient norm; 0: any"});
     f.integer("token_budget", token_budget, {.low = 16, .high = 1e8, .unit = "tokens", .doc = "tokens of a micro-batch, over which the routers' losses are means"});
     f.integer("shards", shards, {.low = 1, .high = 1024, .doc = "logical parts of an update: part of the result, the number of threads is not"});
   }
 };
 
-std::vector<Transformer> read_adapters(const Transformer& base, const std::vector<std::string>& paths) {
+std::vector<Transformer> read_adapters(const Transformer& base, const std::string& base_name, const std::vector<std::string>& paths) {
   std::vector<Transformer> out;
   for (const std::filesystem::path path : paths)
-    out.push_back(base.with_adapter(std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
+    out.push_back(read_adapter(base, base_name, std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
   return out;
 }
 
 class AdapterMixtureLearner final : public LanguageLearner {
  public:
   AdapterMixtureLearner(AdapterMixtureOptions options, const LanguageContext& context)
-      : options_(std::move(options)), context_(context), own_shards_(own_shards(options_.shards, *context.ranks)), mixture_(make()), adam_(mixture_.routers().numel(), options_.adam.options()) {}
+      : options_(std::move(options)), context_(context), own_shards_(own_shards(options_.shards, *context.ranks)), mixture_(make()), adam_(mixture_.routers().numel(), options_.adam.options()), guard_(options_.guard) {}
 
   Metrics update(int64_t update, double progress) override {
     const std::vector<TokenExample> examples = draw(update);
@@ -72,11 +74,13 @@ class AdapterMixtureLearner final : public LanguageLearner {
       for (size_t i = own_shards_.first + own; i < batches.size(); i += static_cast<size_t>(options_.shards)) shards[own].add(learn(batches[i], scored, tokens));
     });
     const Sums all = sum_over_ranks(shards);
-    const double lr = options_.schedule.at(options_.lr, progress), norm = step(all.gradient, lr);
+    const double loss = all.loss / static_cast<double>(scored), lr = options_.schedule.at(options_.lr, progress);
+    const double norm = step(all.gradient, loss + all.router_loss, lr, batches);
     const double decisions = static_cast<double>(tokens * mixture_.config().num_layers);
-    Metrics out = {{"train/loss", all.loss / static_cast<double>(scored)}, {"train/router_loss", all.router_loss}, {"train/soft_share", static_cast<double>(all.soft) / decisions},
+    Metrics out = {{"train/loss", loss}, {"train/router_loss", all.router_loss}, {"train/soft_share", static_cast<double>(all.soft) / decisions},
                    {"train/grad_norm", norm}, {"train/lr", lr}, {"train/tokens", static_cast<double>(tokens)}};
     for (int64_t i = 0; i < mixture_.experts(); ++i) out.push_back({fmt::format("train/weight_{}", i + 1), all.weights[i].item<double>() / decisions});
+    for (auto& count : guard_.metrics()) out.push_back(std::move(count));
     return out;
   }
 
@@ -92,19 +96,22 @@ class AdapterMixtureLearner final : public LanguageLearner {
     for (const auto& [tier, accuracy] : found.by_tier) out.push_back({fmt::format("mixture/accuracy_tier_{}", tier), accuracy});
     if (found.accuracy >= best_) {
       best_ = found.accuracy;
-      if (context_.ranks->is_main()) mixture_.write(context_.run_folder / "mixture");
+      write();
     }
     return out;
   }
   std::string judged_by() const override { return "mixture/accuracy"; }
 
   void save(Checkpoint& checkpoint) override {
-    if (best_ < 0 && context_.ranks->is_main()) mixture_.write(context_.run_folder / "mixture");   // nothing is evaluated: the latest
+    expect_finite();
+    if (best_ < 0) write();   // nothing is evaluated: the latest
     checkpoint.state.tensors["mixture.routers"] = Tensor::f32(mixture_.routers().sizes().vec(), floats(mixture_.routers()));
     checkpoint.state.tensors["adam.m"] = Tensor::f32({mixture_.routers().numel()}, adam_.first_moment());
     checkpoint.state.tensors["adam.v"] = Tensor::f32({mixture_.routers().numel()}, adam_.second_moment());
     checkpoint.counters["adam_steps"] = adam_.steps();
     checkpoint.counters["mixture_best"] = best_;
+    checkpoint.counters["mixture_compared"] = compared_;
+    checkpoint.counters["guard"] = guard_.to_json();
   }
   void load(const Checkpoint& checkpoint) override {
     const auto take = [&](const char* name, std::span<float> into) {
@@ -118,6 +125,8 @@ class AdapterMixtureLearner final : public LanguageLearner {
     take("adam.v", adam_.second_moment());
     adam_.set_steps(checkpoint.counters.at("adam_steps").get<int64_t>());
     best_ = checkpoint.counters.at("mixture_best").get<double>();
+    compared_ = checkpoint.counters.value("mixture_compared", false);   // neither is in older checkpoints
+    if (checkpoint.counters.contains("guard")) guard_.restore(checkpoint.counters.at("guard"));
   }
   int64_t steps() const override { return options_.steps; }
 
@@ -166,7 +175,7 @@ class AdapterMixtureLearner final : public LanguageLearner {
     if (base.adapter()) throw ConfigError("policy.lora and policy.adapter: the adapters of a mixture are named in trainer.adapters; leave these out");
     if (context_.compute.device() != at::Device(at::kCPU) || context_.compute.dtype() != at::kFloat)
       throw ConfigError("a mixture trains on the CPU in f32: set run.device to cpu and run.precision to f32 or auto");
-    return AdapterMixture(base, read_adapters(base, options_.adapters), options_.routing);
+    return AdapterMixture(base, read_adapters(base, context_.start_name, options_.adapters), options_.routing);
   }
 
   std::vector<TokenExample> draw(int64_t update) const {
@@ -186,8 +195,18 @@ class AdapterMixtureLearner final : public LanguageLearner {
     return pack(groups, {.token_budget = options_.token_budget, .at_least = options_.shards});
   }
 
-  // A micro-batch's part of the loss: its scored tokens of the update's, and the routers' loss by its share of all tokens.
+  // Routing refuses probabilities that are none: then the loss is none, on every rank, and the guard decides.
   Sums learn(const MicroBatch& b, int64_t scored, int64_t tokens) const {
+    try {
+      return gradient_of(b, scored, tokens);
+    } catch (const RunError&) {
+      Sums out = no_sums();
+      out.loss = NAN;
+      return out;
+    }
+  }
+  // A micro-batch's part of the loss: its scored tokens of the update's, and the routers' loss by its share of all tokens.
+  Sums gradient_of(const MicroBatch& b, int64_t scored, int64_t tokens) const {
     const MixturePass pass = mixture_.forward(b.tokens, b.trie);
     const at::Tensor logp = std::get<0>(linear_logprob(pass.hidden.index_select(0, b.predictor), mixture_.head(), b.tokens.index_select(0, b.scored)));
     const double share = static_cast<double>(b.tokens.numel()) / static_cast<double>(tokens);
@@ -198,13 +217,28 @@ class AdapterMixtureLearner final : public LanguageLearner {
     return out;
   }
 
-  double step(const at::Tensor& gradient, double lr) {
+  double step(const at::Tensor& gradient, double loss, double lr, std::span<const MicroBatch> batches) {
     const at::Tensor flat = gradient.contiguous();
     const double norm = flat.to(at::kDouble).norm().item<double>();
-    if (!std::isfinite(norm)) throw RunError("the gradient of the routers is not finite; lower trainer.lr");
-    const double scale = options_.max_grad_norm > 0 && norm > options_.max_grad_norm ? options_.max_grad_norm / norm : 1;
-    adam_.step(floats(mixture_.routers()), floats(flat), scale, lr);
+    const bool take = guard_.take(loss, norm, [&] {
+      const char* what = !is_finite() ? "a router" : std::isfinite(loss) ? "the gradient of the routers" : "the loss";
+      return fmt::format("{} is not finite; lower trainer.lr, or look at the batch{}", what,
+                         context_.ranks->is_main() ? ": " + dump(context_.run_folder, batches) : " that rank 0 has dumped");
+    });
+    if (take) {
+      const double scale = options_.max_grad_norm > 0 && norm > options_.max_grad_norm ? options_.max_grad_norm / norm : 1;
+      adam_.step(floats(mixture_.routers()), floats(flat), scale, lr);
+    }
     return norm;
+  }
+
+  bool is_finite() const { return mixture_.routers().isfinite().all().item<bool>(); }
+  void expect_finite() const {
+    if (!is_finite()) throw RunError("a router is not finite: neither checkpoint nor mixture is written, the last ones stay; lower trainer.lr and run again");
+  }
+  void write() const {
+    expect_finite();
+    if (context_.ranks->is_main()) mixture_.write(context_.run_folder / "mixture");
   }
 
   std::vector<Problem> problems() const {
@@ -248,6 +282,7 @@ class AdapterMixtureLearner final : public LanguageLearner {
   std::pair<int64_t, int64_t> own_shards_;
   AdapterMixture mixture_;
   Adam adam_;
+  StepGuard guard_;
   double best_ = -1;
   bool compared_ = false;
 };

@@ -40,19 +40,73 @@ TEST_F(AdapterMixtureRun, TrainsTheRoutersAndReportsTheMixture) {
   EXPECT_TRUE(LanguageModel::load(run.path()).transformer->flat().equal(base_model.transformer->flat()));   // frozen
 }
 
+// But for what is of the machine.
+MetricLines results(MetricLines lines) {
+  for (auto& line : lines) std::erase_if(line, [](const auto& metric) { return metric.first.starts_with("time/") || metric.first.starts_with("memory/"); });
+  return lines;
+}
+
 TEST_F(AdapterMixtureRun, IsTheSameForAnyThreadsAndAfterAStop) {
-  const TemporaryFolder whole, cut, one;
+  const TemporaryFolder whole, cut;
   std::vector<std::string> with = options();
-  train_in(whole.path(), yaml(), with);
+  const MetricLines lines = results(train_in(whole.path(), yaml(), with));
   train_in(cut.path(), yaml(), with);
   std::filesystem::remove_all(cut.path() / "checkpoints" / "step-000003");
   std::filesystem::remove_all(cut.path() / "checkpoints" / "step-000004");
   std::filesystem::remove(cut.path() / "checkpoints" / "latest");
-  EXPECT_EQ(train_in(cut.path(), yaml(), with).front().at("step"), 3);
+  EXPECT_EQ(results(train_in(cut.path(), yaml(), with)), MetricLines(lines.end() - 2, lines.end()));
   EXPECT_EQ(routers(whole.path()), routers(cut.path()));
-  with.push_back("run.threads=1");
-  train_in(one.path(), yaml(), with);
-  EXPECT_EQ(routers(whole.path()), routers(one.path()));
+  for (const char* threads : {"1", "8"}) {
+    const TemporaryFolder other;
+    with.push_back(std::string("run.threads=") + threads);
+    EXPECT_EQ(results(train_in(other.path(), yaml(), with)), lines) << threads;
+    EXPECT_EQ(routers(whole.path()), routers(other.path())) << threads;
+  }
+}
+
+TEST_F(AdapterMixtureRun, NumbersThatAreNoneEndItOrAreLeftOut) {
+  const std::filesystem::path damaged = root_.path() / "two" / "adapter" / "adapter_model.safetensors";
+  TensorFile file = read_safetensors(damaged);
+  for (auto& [name, tensor] : file.tensors) std::fill(tensor.bytes.begin(), tensor.bytes.end(), 0x7f);   // 3e38 in every format: two of them multiply to no number
+  write_safetensors(damaged, file);
+  std::vector<std::string> with = options();
+  with.push_back("eval.episodes=0");
+  const TemporaryFolder run;
+  try {
+    train_in(run.path(), yaml(), with);
+    FAIL() << "trained";
+  } catch (const RunError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("the loss is not finite; lower trainer.lr, or look at the batch: "), std::string::npos) << message;
+    EXPECT_NE(message.find("nonfinite.safetensors"), std::string::npos) << message;
+    EXPECT_TRUE(std::filesystem::exists(run.path() / "nonfinite.safetensors"));
+  }
+  with.push_back("+trainer.guard.non_finite=skip");
+  EXPECT_EQ(train_in(run.path(), yaml(), with).back().at("guard/not_finite"), 4);
+  const std::vector<uint8_t> untouched = routers(run.path());
+  EXPECT_EQ(untouched, std::vector<uint8_t>(untouched.size()));   // they begin at 0
+}
+
+TEST_F(AdapterMixtureRun, SpikesAreLeftOut) {
+  const TemporaryFolder run;
+  const std::string trainer = "preset: adapter_mixture, steps: 40, rows: 1, lr: 1e-5, guard: {spike: 0.01, window: 16}";
+  std::vector<std::string> with = options();
+  with.push_back("eval.episodes=0");
+  EXPECT_GT(train_in(run.path(), tiny_run(trainer), with).back().at("guard/spikes"), 0);
+}
+
+TEST_F(AdapterMixtureRun, AdaptersOfAnotherBaseAreRefused) {
+  const TemporaryFolder run, other;   // the same shapes, other weights
+  train_in(other.path(), tiny_run("preset: sft, steps: 2, rows: 4"), {"run.seed=7"});
+  as_run(other.path());
+  std::vector<std::string> with = options();
+  with[0] = "policy={model: " + other.path().string() + "}";
+  try {
+    train_in(run.path(), yaml(), with);
+    FAIL();
+  } catch (const DataError& error) {
+    for (const std::string& name : {base().string(), other.path().string(), std::string("adapter_model.safetensors")}) EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+  }
 }
 
 // `generate` and `eval` take such a run for its mixture, not for the frozen base that lies beside it.

@@ -13,6 +13,7 @@
 #include "core/random.h"
 #include "core/run_folder.h"
 #include "domain/tasks/jsonl.h"
+#include "policies/language/adapter_base.h"
 #include "trainers/language/job.h"
 #include "trainers/language/tools.h"
 
@@ -129,8 +130,23 @@ static std::string name_of_adapter(const std::string& folder) {
   return path.filename().string();
 }
 
+// By these names a table's reader tells adapters apart, and they stand in one line with spaces between them.
+static std::vector<std::string> names_of_adapters(const std::vector<std::string>& folders) {
+  std::vector<std::string> out;
+  for (const std::string& folder : folders) {
+    const std::string name = name_of_adapter(folder);
+    if (name.find_first_of(" \t\n\r") != std::string::npos)
+      throw ConfigError(fmt::format("--adapters {}: '{}' would be the adapter's name in the table, where names have no spaces: rename the folder", folder, name));
+    if (const auto twin = std::find(out.begin(), out.end(), name); twin != out.end())
+      throw ConfigError(fmt::format("--adapters {} and {}: both would be '{}' in the table: rename one of the folders", folders[twin - out.begin()], folder, name));
+    out.push_back(name);
+  }
+  return out;
+}
+
 Recording record_adapters(const AdapterTableOrder& order) {
   at::set_num_threads(1);   // threads are ours
+  const std::vector<std::string> names = names_of_adapters(order.adapters);
   LanguageModel model = load_model(order.model);
   const std::unique_ptr<TextEnvironment> environment = environment_of(order);
   const Questions asked = read_questions(order.prompts);
@@ -140,7 +156,7 @@ Recording record_adapters(const AdapterTableOrder& order) {
   const int64_t rows = std::ssize(prompts), models = std::ssize(order.adapters) + 1;
   Pool pool(thread_count(order.threads));
   std::vector<float> quality(rows * models), well_formed(rows * models);
-  std::vector<std::string> names, ranks;
+  std::vector<std::string> ranks;
   const auto put = [&](int64_t number, const Scores& scores) {
     for (int64_t r = 0; r < rows; ++r) quality[r * models + number] = scores.quality[r], well_formed[r * models + number] = scores.well_formed[r];
   };
@@ -148,9 +164,9 @@ Recording record_adapters(const AdapterTableOrder& order) {
   const std::vector<float> embeddings = embed_prompts(*model.transformer, prompts, order.embedding);
   const Transformer base = model.transformer->replica();
   for (int64_t a = 0; a + 1 < models; ++a) {
-    model.transformer = std::make_unique<Transformer>(base.with_adapter(adapter_folder(order.adapters[a])));
-    names.push_back(name_of_adapter(order.adapters[a])), ranks.push_back(std::to_string(model.transformer->adapter()->rank));
-    put(a, scored(model, *environment, asked.problems, order, names.back(), pool));
+    model.transformer = std::make_unique<Transformer>(read_adapter(base, order.model.path, adapter_folder(order.adapters[a])));
+    ranks.push_back(std::to_string(model.transformer->adapter()->rank));
+    put(a, scored(model, *environment, asked.problems, order, names[a], pool));
   }
 
   Recording out;

@@ -20,7 +20,7 @@ namespace trimtab {
 std::vector<float> embed_prompts(const Transformer& model, const std::vector<std::vector<int32_t>>& prompts, int64_t size);
 
 // Rows are grouped by category, one episode each, in the order in which categories first come. DataError naming file and line for a prompt without an
-// answer, naming the folder for an adapter that is missing, damaged or another model's.
+// answer, naming the folder for an adapter that is missing, damaged or another model's; ConfigError for two adapters of one name, or a name with spaces.
 Recording record_adapters(const AdapterTableOrder& order);
 
 }  // namespace trimtab

@@ -45,7 +45,7 @@ class AdapterTables : public testing::Test {
     try {
       record_adapters(wrong);
       ADD_FAILURE() << "accepted: " << expected;
-    } catch (const DataError& error) {
+    } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find(expected), std::string::npos) << error.what();
     }
   }
@@ -127,6 +127,26 @@ TEST_F(AdapterTables, MistakesAreNamed) {
   write_file_atomically(other, "{\"prompt\": \"1+2=\"}\n");
   wrong.prompts = {other.string()};
   expect_refused(wrong, other.string());
+}
+
+TEST_F(AdapterTables, AnotherModelsAdapterIsRefused) {
+  AdapterTableOrder wrong = order();
+  const std::filesystem::path other = folder.path() / "other";
+  train_in(other, tiny_run("preset: sft, steps: 2, rows: 4"), {"run.seed=7"});   // the same shapes
+  as_run(other, {});
+  wrong.model.path = other.string();
+  expect_refused(wrong, base.string());
+  expect_refused(wrong, "(the model is " + other.string() + ")");
+}
+
+TEST_F(AdapterTables, NamesTellAdaptersApart) {
+  AdapterTableOrder wrong = order();
+  wrong.adapters.push_back("elsewhere/trained/");
+  expect_refused(wrong, "'trained'");
+  expect_refused(wrong, "elsewhere/trained/");
+  wrong = order();
+  wrong.adapters[0] = "some/my sql/adapter";
+  expect_refused(wrong, "'my sql'");
 }
 
 }  // namespace

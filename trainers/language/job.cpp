@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
+#include "policies/language/adapter_base.h"
 #include "trainers/seams/preset.h"
 
 namespace trimtab {
@@ -156,7 +157,7 @@ void LanguageJob::add_adapter(LanguageModel& model) const {
   const Transformer& base = *model.transformer;
   if (!policy.adapter.empty()) {
     const std::filesystem::path path = policy.adapter;
-    model.transformer = std::make_unique<Transformer>(base.with_adapter(std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
+    model.transformer = std::make_unique<Transformer>(read_adapter(base, policy.model, std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
   } else if (policy.lora.rank > 0) {
     const LoraConfig lora{policy.lora.rank, policy.lora.alpha, policy.lora.rslora, policy.lora.targets, policy.model};
     try {

@@ -36,6 +36,7 @@ struct LanguageContext {
   // Those that train together: each makes the same calls and draws the same batches, and computes its share of replies and micro-batches
   // (shared_work.h, gradient_shards.h). Only the main one writes files.
   Ranks* ranks = &one_process();
+  std::string start_name = {};         // what that model is called, policy.model; empty: it was new
 };
 
 class LanguageLearner {

@@ -89,6 +89,9 @@ TEST_F(LoraRun, AnswersPromptsByTheAdaptersTheyName) {
   std::filesystem::copy(run.path() / "adapter", adapters.path() / "good", std::filesystem::copy_options::recursive);
   std::filesystem::copy(run.path() / "adapter", adapters.path() / "bad", std::filesystem::copy_options::recursive);
   std::filesystem::resize_file(adapters.path() / "bad" / "adapter_model.safetensors", 100);
+  const TemporaryFolder other;   // the same shapes, other weights
+  train_in(other.path(), tiny_run("preset: sft, steps: 2, rows: 4"), {"run.seed=7"});
+  as_run(other.path());
   const auto& generate = Registry<LanguageTools>::instance().get("libtorch", "language tools").generate;
   GenerateOrder order;
   order.model.path = start.path().string(), order.samples = 2, order.max_tokens = 12, order.seed = 3;
@@ -102,13 +105,21 @@ TEST_F(LoraRun, AnswersPromptsByTheAdaptersTheyName) {
   for (const char* adapter : {"good", "", "bad"}) order.prompts.push_back({.place = "p", .text = "1+2=", .tokens = {}, .adapter = adapter});
   order.prompts[1].text = "2+1=";   // draws belong to a prompt's number
   order.adapters = adapters.path().string();
+  testing::internal::CaptureStderr();
   const std::vector<GeneratedText> texts = generate(order);
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("1 adapters paged in"), std::string::npos) << told;
+  EXPECT_NE(told.find("rank 3 from disk: 1 loads"), std::string::npos) << told;
   ASSERT_EQ(texts.size(), 5u);   // two samples each of two prompts, and what is wrong with the third
   const auto merged = tokens(run.path().string());
   for (int i = 0; i < 2; ++i) EXPECT_EQ(texts[i].tokens, merged[i]);
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(texts[i].error.empty() && texts[i].prompt == i / 2);
   EXPECT_EQ(texts[4].prompt, 2);
   EXPECT_NE(texts[4].error.find("bad"), std::string::npos) << texts[4].error;
+  order.model.path = start.path().string() + "/model/";   // another way to the base
+  for (const GeneratedText& t : generate(order)) EXPECT_TRUE(t.error.empty() || t.prompt == 2) << t.error;
+  order.model.path = other.path().string();
+  for (const GeneratedText& t : generate(order)) EXPECT_EQ(t.prompt != 0, t.error.find("trained beside the weights of \"" + start.path().string()) == std::string::npos) << t.error;
   order.prompts[0].adapter = "nobody";
   EXPECT_THROW(generate(order), DataError);
 }

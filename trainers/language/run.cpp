@@ -17,6 +17,7 @@
 #include "core/files.h"
 #include "core/launch.h"
 #include "core/run_folder.h"
+#include "trainers/language/device_sum.h"
 #include "trainers/language/evaluate.h"
 #include "trainers/language/job.h"
 #include "trainers/language/plan.h"
@@ -39,6 +40,7 @@ class LanguageRun {
     // Activations come and go by the megabyte: kept by the allocator, their pages are not mapped anew each time (a tenth of an update).
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    expect_same_on_all(ranks_, "checkpoint to go on from", resumed_ ? fmt::format("step {}", resumed_->step) : "none");
     if (resumed_) restore();
     if (ranks_.size() > 1) expect_same_on_all(ranks_, "model", hash_bytes(bytes_of(model_.transformer->trainable())));
     if (!ranks_.is_main()) return;
@@ -80,7 +82,8 @@ class LanguageRun {
     learner_ = learner_of(phase.trainer)
                    .make(phase.trainer, {.model = &model_, .environment = environment_.get(), .pool = &pool_,
                                          .seed = static_cast<uint64_t>(job_.run.seed), .phase = static_cast<uint64_t>(phase_),
-                                         .run_folder = hooks_.run_folder, .compute = job_.compute(), .load_start = [this] { return job_.make_model(); }, .ranks = &ranks_});
+                                         .run_folder = hooks_.run_folder, .compute = on_own_device(job_.compute(), ranks_), .load_start = [this] { return job_.make_model(); }, .ranks = &ranks_,
+                                         .start_name = job_.policy.model});
     problems_.clear();
     const int64_t size = environment_->size(Split::kValidation);
     const int64_t wanted = size > 0 || environment_->size(Split::kTrain) > 0 ? std::min(job_.eval.episodes, size) : job_.eval.episodes;
@@ -116,6 +119,7 @@ class LanguageRun {
       if (stop && phase_ < static_cast<int64_t>(job_.phases.size())) {
         if (metrics_) metrics_->flush();
         writer_.finish();
+        ranks_.barrier();   // mpirun ends all ranks when the first one leaves: not before the checkpoint is whole
         throw Interrupted(fmt::format("stopped at update {}; the same command goes on from there", steps_));
       }
     }

@@ -17,6 +17,7 @@
 #include "engine/multi_lora/adapter_server.h"
 #include "engine/speculative/speculative.h"
 #include "envs/draft_length/rules.h"
+#include "policies/language/adapter_base.h"
 #include "policies/tokenizer/chat.h"
 #include "trainers/language/adapter_tables.h"
 #include "trainers/language/job.h"
@@ -101,11 +102,18 @@ std::vector<Completion> complete_speculatively(const GenerateOrder& order, const
   return out;
 }
 
+void say_what_was_paged(const ServerStatistics& served, const AdapterPoolStatistics& s) {
+  fmt::print(stderr, "{} waves of {:.1f} adapters; {} adapters paged in, {:.1f} MB, {} there already, {} evicted\n", served.waves, served.adapters_per_wave(), s.paged_in(),
+             static_cast<double>(s.bytes_paged) / (1 << 20), s.hits, s.evictions);
+  for (const auto& [of, loads] : s.loads)
+    fmt::print(stderr, "  rank {} from {}: {} loads, {:.2f} ms on average, the longest {:.2f} ms\n", of.first, name_of(of.second), loads.count, loads.mean_ms(), loads.longest_ms);
+}
+
 // Of different adapters in one batch; says what was paged. `errors`: by prompt, where its adapter can't be read.
 std::vector<Completion> complete_with_adapters(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
                                                Pool& pool, std::vector<std::string>& errors) {
   constexpr int64_t kHostBytes = int64_t{1} << 30;
-  AdapterStore store(model.transformer->config(), "", adapters_in(order.adapters), kHostBytes);
+  AdapterStore store(model.transformer->config(), {order.model.path, fingerprint_of(*model.transformer)}, adapters_in(order.adapters), kHostBytes);
   AdapterPool adapters(store, {.bytes = order.adapter_bytes});
   AdapterServer server(*model.transformer, adapters, {.max_sequences = 64}, pool);
   std::vector<ServedRequest> named;
@@ -115,9 +123,7 @@ std::vector<Completion> complete_with_adapters(const GenerateOrder& order, const
     std::move(reply.completions.begin(), reply.completions.end(), std::back_inserter(out));
     errors.push_back(std::move(reply.error));
   }
-  const AdapterPoolStatistics s = adapters.statistics();
-  fmt::print(stderr, "{} waves of {:.1f} adapters; {} adapters paged in, {:.1f} MB, {} there already, {} evicted\n", server.statistics().waves,
-             server.statistics().adapters_per_wave(), s.misses, static_cast<double>(s.bytes_paged) / (1 << 20), s.hits, s.evictions);
+  say_what_was_paged(server.statistics(), adapters.statistics());
   return out;
 }
 
