@@ -147,6 +147,7 @@ CommitAnswerOrder masked_order_of(const GenerateOptions& options) {
   if (options.words.empty()) throw ConfigError("generate --commit takes a masked diffusion model: trimtab generate MODEL --commit threshold_90 --prompt TEXT");
   if (!(options.draft.empty() && options.drafter.empty() && options.adapters.empty() && options.chat.empty()) || options.top_k != 0 || options.top_p != 1)
     throw ConfigError("--commit fills masks in: --draft, --drafter, --adapters, --chat, --top-k and --top-p are for causal models");
+  if (options.checkpoint != "best") throw ConfigError("--commit answers with a run's best model: leave --checkpoint out");
   check_counts(options);
   const CommitChoice choice = choose_commitment(options.words, options.commit);
   GenerateOrder asked;
@@ -214,7 +215,7 @@ TT_REGISTER(
            "none, chatml or llama3: the template around the prompt (default: that of the run's env block)");
        a.texts("--stop", o->stop, "texts that end a completion");
        a.text("--draft", o->draft, "speculative decoding, of the same law: a draft model, a run or a Hugging Face folder with the same tokenizer");
-       a.text("--drafter", o->drafter, "or drafts without a model: prompt_lookup, suffix or token_recycling");
+       a.text("--drafter", o->drafter, "or drafts without a model: prompt_lookup, suffix or token_recycling; jacobi, with --temperature 0, guesses and settles several tokens in a pass");
        a.text("--draft-rule", o->draft_rule, "how many tokens are drafted: fixed_K, confidence_P, entropy_E, hf, ... (default confidence_60)");
        a.text("--commit", o->commit, "of a masked diffusion model: the rule (threshold_90), run or artefact that commits its tokens; env.KEY=VALUE may follow MODEL");
        a.text("--adapters", o->adapters, "a folder of PEFT adapters: a line of --prompts that says \"adapter\": NAME is answered with that one, different ones in one batch");

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/run_folder.h"
 #include "engine/adapters/adapter_store.h"
+#include "engine/diffusion/jacobi.h"
 #include "engine/generation/generator.h"
 #include "engine/multi_lora/adapter_server.h"
 #include "engine/speculative/speculative.h"
@@ -109,6 +110,19 @@ void say_what_was_paged(const ServerStatistics& served, const AdapterPoolStatist
     fmt::print(stderr, "  rank {} from {}: {} loads, {:.2f} ms on average, the longest {:.2f} ms\n", of.first, name_of(of.second), loads.count, loads.mean_ms(), loads.longest_ms);
 }
 
+// Jacobi decoding (engine/diffusion/jacobi.h): the likeliest tokens, several settled in a pass.
+std::vector<Completion> complete_by_jacobi(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, int64_t max_tokens, Pool& pool) {
+  if (order.temperature > 0) throw ConfigError("--drafter jacobi settles the likeliest tokens alone: give --temperature 0");
+  std::vector<Completion> out;
+  int64_t tokens = 0, passes = 0;
+  for (JacobiCompletion& c : JacobiDecoder(*model.transformer).generate(requests, max_tokens, stop_rules(order, model), pool)) {
+    tokens += std::ssize(c.completion.tokens), passes += c.passes;
+    out.push_back(std::move(c.completion));
+  }
+  fmt::print(stderr, "{} tokens settled in {} passes\n", tokens, passes);
+  return out;
+}
+
 // Of different adapters in one batch; says what was paged. `errors`: by prompt, where its adapter can't be read.
 std::vector<Completion> complete_with_adapters(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
                                                Pool& pool, std::vector<std::string>& errors) {
@@ -130,6 +144,7 @@ std::vector<Completion> complete_with_adapters(const GenerateOrder& order, const
 std::vector<Completion> complete(const GenerateOrder& order, const LanguageModel& model, std::span<const GenerationRequest> requests, Pool& pool, std::vector<std::string>& errors) {
   const SamplingOptions sampling{.temperature = order.temperature, .top_k = order.top_k, .top_p = order.top_p};
   if (!order.adapters.empty()) return complete_with_adapters(order, model, requests, sampling, pool, errors);
+  if (order.drafter == "jacobi") return complete_by_jacobi(order, model, requests, kMaxTokens, pool);
   if (!order.draft.path.empty() || !order.drafter.empty()) return complete_speculatively(order, model, requests, sampling, pool);
   if (const auto mixture = mixture_of(order.model, *model.transformer)) {
     if (order.temperature > 0 || order.samples > 1)
