@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -71,7 +72,7 @@ std::vector<Line> kept_lines(const fs::path& file, int64_t last_step) {
 std::string record_of(const Line& line) {
   std::vector<std::pair<std::string, double>> values;
   for (const auto& [name, value] : line.items()) {
-    if (name == "step" || name == "time") continue;
+    if (name == "step" || name == "time" || name == "every") continue;
     values.emplace_back(name,
                         value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN());
   }
@@ -96,25 +97,76 @@ std::string event_file_name() {
 
 }  // namespace
 
-struct Metrics::Impl {
-  AppendFile lines, events;
+class Metrics::Impl {
+ public:
+  Impl(fs::path folder, int64_t resume_step, int64_t most_lines) : folder_(std::move(folder)), most_(most_lines) {
+    write(fs::exists(file()) ? kept_lines(file(), resume_step) : std::vector<Line>());
+  }
+
+  void log(Line line) {
+    if (is_plain(line) && !is_due(line)) return;
+    if (is_plain(line) && every_ > 0) line["every"] = every_;
+    lines_->append(line.dump() + "\n");
+    events_->append(record_of(line));
+    count(line);
+    if (plain_ > most_) thin();
+  }
+  void flush() {
+    lines_->flush();
+    events_->flush();
+  }
+
+ private:
+  fs::path file() const { return folder_ / "metrics.jsonl"; }
+
+  // Without an evaluation: may be left out.
+  static bool is_plain(const Line& line) {
+    for (const auto& [name, value] : line.items())
+      if (name.starts_with("eval/")) return false;
+    return true;
+  }
+  // The first one of its `every_` steps, counted from step 0.
+  bool is_due(const Line& line) const { return plain_ == 0 || every_ == 0 || line["step"].get<int64_t>() / every_ != last_ / every_; }
+  void count(const Line& line) {
+    if (!is_plain(line)) return;
+    ++plain_, last_ = line["step"].get<int64_t>(), every_ = line.value("every", int64_t{0});
+  }
+
+  // Both files anew, of these lines.
+  void write(const std::vector<Line>& kept) {
+    std::string text, records = tensorboard_header(unix_time_s());
+    plain_ = last_ = every_ = 0;
+    for (const Line& line : kept) text += line.dump() + "\n", records += record_of(line), count(line);
+    lines_.reset(), events_.reset();
+    write_file_atomically(file(), text);
+    remove_event_files(folder_);
+    lines_ = std::make_unique<AppendFile>(file()), events_ = std::make_unique<AppendFile>(folder_ / event_file_name());
+    events_->append(records);
+  }
+
+  // Steps between lines double until half of the lines are left. Which ones are then depends on their steps alone: a resumed run, whose file
+  // may have been thinned behind its checkpoint, goes on as if nothing had happened.
+  void thin() {
+    std::vector<Line> lines = kept_lines(file(), std::numeric_limits<int64_t>::max());
+    while (plain_ > most_ / 2) {
+      every_ = std::max<int64_t>(1, 2 * every_);
+      plain_ = 0;
+      std::erase_if(lines, [&](Line& line) {
+        if (!is_plain(line)) return false;
+        if (!is_due(line)) return true;
+        line["every"] = every_, ++plain_, last_ = line["step"].get<int64_t>();
+        return false;
+      });
+    }
+    write(lines);
+  }
+
+  fs::path folder_;
+  int64_t most_, plain_ = 0, last_ = 0, every_ = 0;   // plain lines, the last one's step, steps between two at least
+  std::unique_ptr<AppendFile> lines_, events_;
 };
 
-Metrics::Metrics(const fs::path& run_folder, int64_t resume_step) {
-  const fs::path file = run_folder / "metrics.jsonl";
-  std::string records = tensorboard_header(unix_time_s());
-  if (fs::exists(file)) {
-    std::string text;
-    for (const Line& line : kept_lines(file, resume_step)) {
-      text += line.dump() + "\n";
-      records += record_of(line);
-    }
-    write_file_atomically(file, text);
-  }
-  remove_event_files(run_folder);
-  impl_.reset(new Impl{AppendFile(file), AppendFile(run_folder / event_file_name())});
-  impl_->events.append(records);
-}
+Metrics::Metrics(const fs::path& run_folder, int64_t resume_step, int64_t most_lines) : impl_(new Impl(run_folder, resume_step, most_lines)) {}
 
 Metrics::~Metrics() = default;
 
@@ -124,13 +176,9 @@ void Metrics::log(int64_t step, const std::vector<std::pair<std::string, double>
     TT_CHECK(!line.contains(name), "metric '{}' is logged twice in one line", name);
     line[name] = std::isfinite(value) ? Line(value) : Line(nullptr);
   }
-  impl_->lines.append(line.dump() + "\n");
-  impl_->events.append(tensorboard_record(line["time"].get<double>(), step, values));
+  impl_->log(std::move(line));
 }
 
-void Metrics::flush() {
-  impl_->lines.flush();
-  impl_->events.flush();
-}
+void Metrics::flush() { impl_->flush(); }
 
 }  // namespace trimtab

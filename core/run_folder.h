@@ -44,12 +44,17 @@ nlohmann::json hardware_and_version();
 // Opening drops the lines after `resume_step` and writes the event file anew from what is left, so that a
 // metric never appears twice. A number that is not finite is null in metrics.jsonl. RunError when the disk is
 // full.
+//
+// Both files stay bounded: with more than `most_lines` lines without an evaluation ("eval/...") half of those are
+// dropped, evenly over the steps, and from then on lines come as sparsely; "every" in a line says how many steps apart. A run that is
+// stopped and resumed ends with the lines of one that was not.
+constexpr int64_t kMostMetricLines = 50'000;
 class Metrics {
  public:
-  Metrics(const std::filesystem::path& run_folder, int64_t resume_step);
+  Metrics(const std::filesystem::path& run_folder, int64_t resume_step, int64_t most_lines = kMostMetricLines);
   ~Metrics();
   void log(int64_t step,
-           const std::vector<std::pair<std::string, double>>& values);  // any name but "step" and "time"
+           const std::vector<std::pair<std::string, double>>& values);  // any name but "step", "time" and "every"
   void flush();                                                         // to the disk itself
  private:
   struct Impl;

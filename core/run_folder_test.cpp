@@ -190,6 +190,51 @@ TEST(Metrics, ResumingDropsWhatCameAfterTheCheckpoint) {
   EXPECT_EQ(event_files(folder.path()).size(), 1u);
 }
 
+// Few enough to be read, every evaluation among them, evenly over the steps; resumed anywhere, the same ones.
+TEST(Metrics, ALongRunsFileStaysBounded) {
+  constexpr int64_t kMost = 40, kSteps = 1000;
+  const auto log = [](Metrics& metrics, int64_t from, int64_t to) {
+    for (int64_t step = from; step <= to; ++step) {
+      if (step % 100 == 0) metrics.log(step, {{"loss", 1.0 / static_cast<double>(step)}, {"eval/return", static_cast<double>(step)}});
+      else metrics.log(step, {{"loss", 1.0 / static_cast<double>(step)}});
+    }
+  };
+  const auto what_is_there = [](const std::filesystem::path& folder) {
+    std::vector<nlohmann::json> out = lines_of(folder);
+    for (nlohmann::json& line : out) line.erase("time");
+    return out;
+  };
+  const TemporaryFolder whole;
+  {
+    Metrics metrics(whole.path(), 0, kMost);
+    log(metrics, 1, kSteps);
+  }
+  const auto lines = what_is_there(whole.path());
+  EXPECT_LE(std::ssize(lines), kMost + 10);
+  EXPECT_GE(std::ssize(lines), kMost / 4 + 10);
+  EXPECT_EQ(std::count_if(lines.begin(), lines.end(), [](const auto& l) { return l.contains("eval/return"); }), 10);
+  EXPECT_EQ(lines[0]["step"], 1);
+  int64_t last = 0;
+  for (const auto& line : lines) {
+    EXPECT_LE(line["step"].get<int64_t>() - last, 4 * kSteps / kMost) << "no hole";
+    last = line["step"];
+  }
+  EXPECT_EQ(event_files(whole.path()).size(), 1u);
+  for (const int64_t stop : {30, 70, 100, 333, 990})
+    for (const int64_t beyond : {0, 9, 400}) {   // logged after the last checkpoint, and again by the resumed run
+      const TemporaryFolder folder;
+      {
+        Metrics metrics(folder.path(), 0, kMost);
+        log(metrics, 1, std::min(kSteps, stop + beyond));
+      }
+      {
+        Metrics metrics(folder.path(), stop, kMost);
+        log(metrics, stop + 1, kSteps);
+      }
+      EXPECT_EQ(what_is_there(folder.path()), lines) << stop << " + " << beyond;
+    }
+}
+
 // A limit on the file size stands for a full disk: writes fail in the middle of a file in the same way.
 TEST(MetricsDeathTest, AFullDiskIsAnErrorThatSaysSo) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
