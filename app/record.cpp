@@ -39,8 +39,10 @@ std::vector<std::string> stops_of(const RecordOptions& o) {
 }
 
 int record(RecordOptions o) {
-  if (!o.words.empty() && o.words[0] == "adapters")
-    return record_adapters({{o.words.begin() + 1, o.words.end()}, o.adapters, o.prompts, o.out, o.checkpoint, o.max_tokens, o.embedding, o.samples, o.threads, o.seed, std::max(0.0, o.temperature)});
+  if (!o.words.empty() && (o.words[0] == "adapters" || o.words[0] == "embeddings")) {
+    const AdapterRecordWords words = {{o.words.begin() + 1, o.words.end()}, o.adapters, o.prompts, o.out, o.checkpoint, o.max_tokens, o.embedding, o.samples, o.threads, o.seed, std::max(0.0, o.temperature)};
+    return o.words[0] == "adapters" ? record_adapters(words) : record_embeddings(words);
+  }
   if (!o.adapters.empty()) throw ConfigError("--adapters is for a table of adapters: trimtab record adapters MODEL --adapters FOLDER... --prompts FILE --out TABLE");
   if (o.temperature < 0) o.temperature = 1;
   if (!o.commit.empty()) {
@@ -71,9 +73,9 @@ TT_REGISTER(Verb, record,
              .doc = "Record what a draft model proposes in texts that a target writes, passes of a diffusion model, or how good adapters are",
              .declare = [](Arguments& a) {
                auto o = std::make_shared<RecordOptions>();
-               a.words("TARGET", o->words, "the target: a run or a Hugging Face folder; `adapters MODEL`: the base model of adapters");
+               a.words("TARGET", o->words, "the target: a run or a Hugging Face folder; `adapters MODEL`: the base model of adapters; `embeddings MODEL`: prompts for a router of them");
                a.texts("--adapters", o->adapters, "adapters MODEL: PEFT folders, or runs that trained one");
-               a.integer("--embedding", o->embedding, "adapters MODEL: numbers in a prompt's embedding (default 32)");
+               a.integer("--embedding", o->embedding, "adapters MODEL, embeddings MODEL: numbers in a prompt's embedding (default 32)");
                a.integer("--samples", o->samples, "adapters MODEL: answers to a prompt, with --temperature (default 1)");
                a.text("--draft", o->draft, "the draft model: a run or a Hugging Face folder with the same tokenizer");
                a.texts("--prompts", o->prompts, ".jsonl files of prompts, with \"category\" if they have one");

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "core/error.h"
+#include "core/files.h"
 #include "core/recording.h"
 #include "trainers/language_tools.h"
 
@@ -38,6 +41,21 @@ int record_adapters(const AdapterRecordWords& w) {
   write_recording(w.out, table);
   show(table);
   fmt::print("{} prompts\nWritten: {}\n", table.rows(), w.out);
+  return 0;
+}
+
+int record_embeddings(const AdapterRecordWords& w) {
+  if (w.models.size() != 1) throw ConfigError(fmt::format("record embeddings takes one base model, got {}: trimtab record embeddings MODEL --prompts FILE --out REQUESTS.jsonl", w.models.size()));
+  if (w.prompts.empty() || w.out.empty() || w.embedding < 1) throw ConfigError("record embeddings needs --prompts FILE.jsonl... and --out REQUESTS.jsonl; --embedding is 1 or more");
+  std::string lines;
+  int64_t count = 0;
+  for (const EmbeddedPrompt& p : language_tools("embedding prompts").embed({.model = {w.models[0], w.checkpoint}, .prompts = w.prompts, .size = w.embedding})) {
+    nlohmann::ordered_json line = {{"prompt", p.text}, {"embedding", p.embedding}};
+    if (!p.task.empty()) line["category"] = p.task;
+    lines += line.dump() + "\n", ++count;
+  }
+  write_file_atomically(w.out, lines);
+  fmt::print("{} prompts\nWritten: {}\n", count, w.out);
   return 0;
 }
 

@@ -15,5 +15,7 @@ struct AdapterRecordWords {
   double temperature = 0;
 };
 int record_adapters(const AdapterRecordWords& words);
+// `trimtab record embeddings MODEL --prompts FILE... --out REQUESTS.jsonl`: prompts with the embedding that the tables have of them, for a router that serves.
+int record_embeddings(const AdapterRecordWords& words);
 
 }  // namespace trimtab

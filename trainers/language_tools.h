@@ -124,6 +124,17 @@ struct AdapterTableOrder {
   uint64_t seed = 1;
 };
 
+// Prompts as a router meets them: what record_adapters writes of them, without answers.
+struct EmbeddingOrder {
+  ModelChoice model;
+  std::vector<std::string> prompts;     // JSONL files
+  int64_t size = 32;                    // that of the tables
+};
+struct EmbeddedPrompt {
+  std::string text, task;               // task: "category"; may be empty
+  std::vector<float> embedding;
+};
+
 // ---- eval of recipes ----
 // A recipe reads the texts (as measure reads them) beside a cache of 16 bits and the ways people keep a cache within the recipe's bytes
 // (envs/kv_precision/pages/page_rules.h).
@@ -162,6 +173,8 @@ struct LanguageTools {
   std::function<Recording(const RecordOrder& order)> record;
   // DataError naming the prompt's place or the adapter's folder. Shows progress.
   std::function<Recording(const AdapterTableOrder& order)> record_adapters;
+  // DataError naming the prompt's place.
+  std::function<std::vector<EmbeddedPrompt>(const EmbeddingOrder& order)> embed;
   // DataError also when the recipe is for another model. Shows progress.
   std::function<RecipeScores(const RecipeScoreOrder& order)> score_recipe;
   // Presets beside those of TrainerPreset: (name, doc).

@@ -15,6 +15,7 @@
 #include "domain/tasks/jsonl.h"
 #include "policies/language/adapter_base.h"
 #include "trainers/language/job.h"
+#include "trainers/language/prompt.h"
 #include "trainers/language/tools.h"
 
 namespace trimtab {
@@ -59,10 +60,10 @@ Questions read_questions(const std::vector<std::string>& files) {
   return out;
 }
 
-// A run's environment knows what a right answer is; without one answers are compared as free text (domain/tasks/answers.h).
-std::unique_ptr<TextEnvironment> environment_of(const AdapterTableOrder& order) {
-  const fs::path file = fs::path(order.model.path) / "config.yaml";
-  if (!fs::exists(file)) return Registry<TextEnvironmentEntry>::instance().get("reasoning", "environment").make(Config::parse("type: reasoning", "free text"), {.train = order.prompts, .validation = {}});
+// A run's environment knows how a prompt is put and what a right answer is; without one answers are compared as free text (domain/tasks/answers.h).
+std::unique_ptr<TextEnvironment> environment_of(const ModelChoice& model, const std::vector<std::string>& problems) {
+  const fs::path file = fs::path(model.path) / "config.yaml";
+  if (!fs::exists(file)) return Registry<TextEnvironmentEntry>::instance().get("reasoning", "environment").make(Config::parse("type: reasoning", "free text"), {.train = problems, .validation = {}});
   const Config config = Config::load(file);
   return LanguageJob(config).make_environment(config.at("env"));
 }
@@ -122,6 +123,25 @@ std::vector<float> embed_prompts(const Transformer& model, const std::vector<std
   return out;
 }
 
+std::vector<EmbeddedPrompt> embed_requests(const EmbeddingOrder& order) {
+  at::set_num_threads(1);
+  const LanguageModel model = load_model(order.model);
+  const std::unique_ptr<TextEnvironment> environment = fs::exists(fs::path(order.model.path) / "config.yaml") ? environment_of(order.model, {}) : nullptr;
+  std::vector<EmbeddedPrompt> out;
+  std::vector<std::vector<int32_t>> prompts;
+  for (const std::string& file : order.prompts)
+    for (PromptLine& line : read_prompts(file)) {
+      if (line.text.empty()) throw DataError(fmt::format("{}: a request for a server is a text: give \"prompt\" instead of tokens", line.place));
+      prompts.push_back(environment ? environment->prompt_tokens(*model.tokenizer, {.id = {}, .prompt = line.text, .answer = {}})
+                                    : model.tokenizer->encode(line.text, {.allow_special = false, .add_special_tokens = true}));
+      check_prompt(prompts.back(), 1, *model.transformer, line.place);
+      out.push_back({std::move(line.text), std::move(line.category), {}});
+    }
+  const std::vector<float> all = embed_prompts(*model.transformer, prompts, order.size);
+  for (size_t i = 0; i < out.size(); ++i) out[i].embedding.assign(all.begin() + i * order.size, all.begin() + (i + 1) * order.size);
+  return out;
+}
+
 // The folder's name; of RUN/adapter the run's.
 static std::string name_of_adapter(const std::string& folder) {
   fs::path path = fs::path(folder).lexically_normal();
@@ -148,7 +168,7 @@ Recording record_adapters(const AdapterTableOrder& order) {
   at::set_num_threads(1);   // threads are ours
   const std::vector<std::string> names = names_of_adapters(order.adapters);
   LanguageModel model = load_model(order.model);
-  const std::unique_ptr<TextEnvironment> environment = environment_of(order);
+  const std::unique_ptr<TextEnvironment> environment = environment_of(order.model, order.prompts);
   const Questions asked = read_questions(order.prompts);
   std::vector<std::vector<int32_t>> prompts;
   for (const Problem& p : asked.problems) prompts.push_back(environment->prompt_tokens(*model.tokenizer, p));

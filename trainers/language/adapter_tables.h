@@ -19,6 +19,9 @@ namespace trimtab {
 // [prompts, size] row-major: what a prompt's embedding is does not depend on the prompts beside it.
 std::vector<float> embed_prompts(const Transformer& model, const std::vector<std::vector<int32_t>>& prompts, int64_t size);
 
+// As tables of this model hold them. DataError naming the prompt's place for one without a text, without tokens or too long.
+std::vector<EmbeddedPrompt> embed_requests(const EmbeddingOrder& order);
+
 // Rows are grouped by category, one episode each, in the order in which categories first come. DataError naming file and line for a prompt without an
 // answer, naming the folder for an adapter that is missing, damaged or another model's; ConfigError for two adapters of one name, or a name with spaces.
 Recording record_adapters(const AdapterTableOrder& order);

@@ -53,6 +53,27 @@ class AdapterTables : public testing::Test {
   const std::filesystem::path base = folder.path() / "base", prompts = folder.path() / "prompts.jsonl";
 };
 
+// A router that serves meets a prompt as its table has it.
+TEST_F(AdapterTables, PromptsAreEmbeddedWithoutAnswersAsWithThem) {
+  const Recording table = record_adapters(order());
+  const std::span<const float> rows = table.f32("embedding", 5);
+  const std::filesystem::path asked = folder.path() / "asked.jsonl";
+  write_file_atomically(asked, "{\"prompt\": \"2*3=\", \"category\": \"short\"}\n{\"prompt\": \"4+5-1=\"}\n");
+  const std::vector<EmbeddedPrompt> embedded = embed_requests({.model = {base.string()}, .prompts = {asked.string()}, .size = 5});
+  ASSERT_EQ(embedded.size(), 2u);
+  EXPECT_EQ(embedded[0].text, "2*3=");
+  EXPECT_EQ(embedded[0].task, "short");
+  EXPECT_EQ(embedded[0].embedding, std::vector<float>(rows.begin() + 5, rows.begin() + 10));    // short's second
+  EXPECT_EQ(embedded[1].embedding, std::vector<float>(rows.begin() + 10, rows.begin() + 15));   // long's first
+  write_file_atomically(asked, "{\"tokens\": [1, 2]}\n");
+  try {
+    embed_requests({.model = {base.string()}, .prompts = {asked.string()}});
+    ADD_FAILURE() << "accepted";
+  } catch (const DataError& error) {
+    EXPECT_NE(std::string(error.what()).find("asked.jsonl:1: a request for a server is a text"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(AdapterTables, AreGroupedByCategoryAndReadByTheEnvironment) {
   const Recording table = record_adapters(order());
   ASSERT_EQ(table.rows(), 3);
