@@ -103,11 +103,12 @@ class Metrics::Impl {
     write(fs::exists(file()) ? kept_lines(file(), resume_step) : std::vector<Line>());
   }
 
-  void log(Line line) {
+  // `record`: of the numbers themselves, which a line tells less of (infinities are null).
+  void log(Line line, const std::string& record) {
     if (is_plain(line) && !is_due(line)) return;
     if (is_plain(line) && every_ > 0) line["every"] = every_;
     lines_->append(line.dump() + "\n");
-    events_->append(record_of(line));
+    events_->append(record);
     count(line);
     if (plain_ > most_) thin();
   }
@@ -176,7 +177,8 @@ void Metrics::log(int64_t step, const std::vector<std::pair<std::string, double>
     TT_CHECK(!line.contains(name), "metric '{}' is logged twice in one line", name);
     line[name] = std::isfinite(value) ? Line(value) : Line(nullptr);
   }
-  impl_->log(std::move(line));
+  const std::string record = tensorboard_record(line["time"].get<double>(), step, values);
+  impl_->log(std::move(line), record);
 }
 
 void Metrics::flush() { impl_->flush(); }
