@@ -1,8 +1,9 @@
-// What learned controllers of token commitment do with a probability for each position.
+// What rules and learned controllers of token commitment do with a number for each position.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -11,6 +12,17 @@
 #include "engine/diffusion/commit_control.h"
 
 namespace trimtab {
+
+// Indices into state.masked by falling score(position), the leftmost of equals first. Endings that wait come last: those who count places would lose
+// them to what the guard takes away.
+template <class Score>
+std::vector<int32_t> ranked(const CommitState& state, const Score& score) {
+  std::vector<int32_t> out(state.masked.size());
+  std::iota(out.begin(), out.end(), 0);
+  const auto rank = [&](int32_t i) { return std::pair(!state.masked[i].waits, score(state.masked[i])); };
+  std::stable_sort(out.begin(), out.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
+  return out;
+}
 
 // chance[i] is of state.masked[i]; those of masked positions behind its end stay masked. All at or above the threshold, else the best one: the likeliest,
 // endings that wait last, the leftmost of equals.
@@ -40,10 +52,7 @@ inline void add_planned(const CommitState& state, std::vector<int32_t>& picks) {
   const int64_t here = std::ssize(state.masked), left = std::max<int64_t>(1, state.window_passes - state.window_pass);
   const int64_t masks = state.window_masks < state.length ? here : std::count(state.tokens.begin(), state.tokens.end(), -1);   // of the block, or of the answer
   const int64_t quota = std::min(here, masks / left);
-  std::vector<int32_t> sure(state.masked.size());
-  for (size_t i = 0; i < sure.size(); ++i) sure[i] = static_cast<int32_t>(i);
-  const auto rank = [&](int32_t i) { return std::pair(!state.masked[i].waits, state.masked[i].confidence); };
-  std::stable_sort(sure.begin(), sure.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
+  const std::vector<int32_t> sure = ranked(state, [](const MaskedPosition& m) { return m.confidence; });
   for (int64_t i = 0; i < quota; ++i)
     if (std::find(picks.begin(), picks.end(), sure[i]) == picks.end()) picks.push_back(sure[i]);
 }

@@ -4,12 +4,12 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "envs/token_commit/learn2pd.h"
+#include "envs/token_commit/picks.h"
 
 namespace trimtab {
 namespace {
@@ -19,14 +19,6 @@ float confidence(const MaskedPosition& m) { return m.confidence; }
 float certainty(const MaskedPosition& m) { return -m.entropy; }
 float margin(const MaskedPosition& m) { return m.margin; }
 
-// Endings that wait come last: those who count places would lose them to what the guard takes away.
-std::vector<int32_t> ranked(const CommitState& s, Score score) {
-  std::vector<int32_t> out(s.masked.size());
-  std::iota(out.begin(), out.end(), 0);
-  const auto rank = [&](int32_t i) { return std::pair(!s.masked[i].waits, score(s.masked[i])); };
-  std::stable_sort(out.begin(), out.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
-  return out;
-}
 void pick_best(const CommitState& s, Score score, int64_t count, std::vector<int32_t>& picks) {
   picks = ranked(s, score);
   picks.erase(picks.begin() + std::min(std::ssize(picks), static_cast<std::ptrdiff_t>(count)), picks.end());

@@ -25,6 +25,9 @@ std::string name_of_cached(const std::string& folder) {
   return folder.substr(kBegin.size(), slash - kBegin.size()) + "/" + folder.substr(slash + kSlash.size());
 }
 
+// Both known, and different.
+bool contradict(const std::string& wanted, const std::string& given) { return !wanted.empty() && !given.empty() && wanted != given; }
+
 bool looks_like_one(const std::string& name) {
   return !name.empty() && std::isalnum(static_cast<unsigned char>(name[0])) && name.back() != '/' && std::count(name.begin(), name.end(), '/') == 1;
 }
@@ -64,7 +67,7 @@ void check_base(const AdapterBase& said, const AdapterBase& base, const fs::path
                                 base.name.empty() ? "the model it is put on" : fmt::format("\"{}\"", base.name), base.fingerprint));
   }
   const std::string wanted = hub_name(said.name), given = hub_name(base.name);
-  if (wanted.empty() || given.empty() || wanted == given) return;
+  if (!contradict(wanted, given)) return;
   throw DataError(fmt::format("{}: 'base_model_name_or_path' is \"{}\", but the base model is \"{}\": give the adapter its own model, or, if both names mean the "
                               "same weights, write the base model's there", (folder / "adapter_config.json").string(), said.name, given));
 }
@@ -72,8 +75,11 @@ void check_base(const AdapterBase& said, const AdapterBase& base, const fs::path
 Transformer read_adapter(const Transformer& base, const std::string& base_name, const fs::path& folder) {
   try {
     Transformer out = base.with_adapter(folder);
-    const std::string same = fingerprint_in(read_safetensors(folder / "adapter_model.safetensors"));   // as the base's, or there is none
-    check_base({out.adapter()->base_model, same}, {base_name, same}, folder);
+    const std::string& said = out.adapter()->base_model;
+    if (contradict(hub_name(said), hub_name(base_name))) {   // seldom: the file is read once more
+      const std::string same = fingerprint_in(read_safetensors(folder / "adapter_model.safetensors"));   // as the base's, or there is none
+      check_base({said, same}, {base_name, same}, folder);
+    }
     return out;
   } catch (const DataError& error) {
     throw DataError(fmt::format("{} (the model is {})", error.what(), base_name));

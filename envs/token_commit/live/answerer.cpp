@@ -11,21 +11,15 @@
 namespace trimtab {
 namespace {
 
-constexpr int64_t kAtOnce = 32;   // answers decoded together
-
 std::vector<int32_t> tokens_of(const PromptLine& prompt, const CommitAnswerOrder& order, const LanguageModel& model) {
   const TransformerConfig& config = model.transformer->config();
   // The caller's own whole text: a special token written out in it is meant as one.
   const std::vector<int32_t> ids =
       prompt.text.empty() ? prompt.tokens : model.tokenizer->encode(order.instruction + prompt.text, {.allow_special = true, .add_special_tokens = true});
-  if (ids.empty()) throw DataError(fmt::format("{}: the prompt has no tokens", prompt.place));
   for (const int32_t id : ids)
     if (id < 0 || id >= config.vocab_size || id == config.diffusion.mask_id)
       throw DataError(fmt::format("{}: token {} is {}", prompt.place, id, id == config.diffusion.mask_id ? "the mask: only the answer is masked" : "beyond the model's vocabulary"));
-  const int64_t needed = std::ssize(ids) + order.options.most_tokens();
-  if (needed > config.max_positions)
-    throw DataError(fmt::format("{}: prompt and an answer of {} tokens take {} positions, the model has {}: shorten the prompt, or ask for fewer tokens", prompt.place,
-                                order.options.most_tokens(), needed, config.max_positions));
+  check_room(ids, model, order.options, prompt.place, ", or ask for fewer tokens");
   return ids;
 }
 
@@ -50,10 +44,7 @@ std::vector<CommitAnswer> answer(const CommitAnswerOrder& order) {
     r.prompt = tokens_of(prompt, order, model), r.samples = order.samples, r.key = requests.size();
   }
   const auto control = commit_control(order.options, model, order.rule, order.agents, order.seed);
-  DiffusionOptions engine = engine_options(order.options);
-  engine.max_sequences = kAtOnce, engine.divergence = true, engine.beyond = !order.agents && looks_ahead(order.rule) ? -1 : 0;
-  engine.hidden = order.agents && order.options.projected > 0;
-  DiffusionGenerator generator(*model.transformer, diffusion_model_of(model.transformer->config()), engine);
+  DiffusionGenerator generator(*model.transformer, diffusion_model_of(model.transformer->config()), batch_options(order.options, order.rule, order.agents));
   Pool pool(static_cast<int>(order.threads > 0 ? order.threads : std::max(1u, std::thread::hardware_concurrency())));
   std::vector<CommitAnswer> out;
   for (const DiffusionCompletion& c : generator.generate(requests, {.temperature = order.options.temperature, .seed = order.seed}, *control, pool))

@@ -10,17 +10,19 @@
 namespace trimtab {
 
 std::vector<int32_t> commit_prompt(const LanguageModel& model, const FileProblem& p, const std::string& file, const TokenCommitOptions& options) {
-  const int64_t length = options.most_tokens();
   std::vector<int32_t> ids = model.tokenizer->encode(p.problem.prompt, {.allow_special = false, .add_special_tokens = true});
-  const int64_t positions = model.transformer->config().max_positions, needed = static_cast<int64_t>(ids.size()) + length;
-  if (needed > positions)
-    throw DataError(fmt::format("{}:{}: prompt and an answer of {} tokens take {} positions, the model has {}: shorten the prompt or lower {}", file, p.line, length, needed,
-                                positions, options.longest > 0 ? "env.longest" : "env.length"));
+  check_room(ids, model, options, fmt::format("{}:{}", file, p.line), options.longest > 0 ? " or lower env.longest" : " or lower env.length");
   const auto mask = static_cast<int32_t>(model.transformer->config().diffusion.mask_id);
   if (const auto at = std::find(ids.begin(), ids.end(), mask); at != ids.end())
     throw DataError(fmt::format("{}:{}: the prompt holds the mask token {} at {}: only the answer is masked, so take it out", file, p.line, mask, at - ids.begin()));
-  if (ids.empty()) throw DataError(fmt::format("{}:{}: the prompt has no tokens", file, p.line));
   return ids;
+}
+
+void check_room(const std::vector<int32_t>& prompt, const LanguageModel& model, const TokenCommitOptions& options, const std::string& place, const std::string& cure) {
+  if (prompt.empty()) throw DataError(fmt::format("{}: the prompt has no tokens", place));
+  const int64_t length = options.most_tokens(), positions = model.transformer->config().max_positions, needed = std::ssize(prompt) + length;
+  if (needed > positions)
+    throw DataError(fmt::format("{}: prompt and an answer of {} tokens take {} positions, the model has {}: shorten the prompt{}", place, length, needed, positions, cure));
 }
 
 void check_windows(const LanguageModel& model, const TokenCommitOptions& o) {
@@ -63,6 +65,13 @@ DiffusionOptions engine_options(const TokenCommitOptions& o) {
   d.refresh = o.refresh, d.drift_threshold = o.drift_threshold, d.neighbourhood = o.neighbourhood;
   d.adapt.adapt = o.longest > 0, d.adapt.longest = o.most_tokens();
   d.eos_guard = o.eos_guard, d.finish_early = o.finish_early, d.divergence = false;
+  return d;
+}
+
+DiffusionOptions batch_options(const TokenCommitOptions& options, const std::string& rule, const AgentFactory& agents) {
+  constexpr int64_t kAtOnce = 32;
+  DiffusionOptions d = engine_options(options);
+  d.max_sequences = kAtOnce, d.divergence = true, d.beyond = !agents && looks_ahead(rule) ? -1 : 0, d.hidden = agents && options.projected > 0;
   return d;
 }
 

@@ -15,8 +15,6 @@
 namespace trimtab {
 namespace {
 
-constexpr int64_t kAtOnce = 32;   // answers decoded together
-
 // One control for the first passes of each answer, top1 afterwards.
 class ThenCareful final : public CommitControl {
  public:
@@ -46,8 +44,8 @@ class LiveRecorder {
         problems_.push_back(std::move(p));
       }
     }
-    DiffusionOptions engine = engine_options(order.options);
-    engine.max_sequences = kAtOnce, engine.divergence = true, engine.beyond = !order.agents && looks_ahead(order.rule) ? -1 : 0, engine.hidden = order.traces.hidden || (order.agents && order.options.projected > 0);
+    DiffusionOptions engine = batch_options(order.options, order.rule, order.agents);
+    engine.hidden = engine.hidden || order.traces.hidden;
     generator_ = std::make_unique<DiffusionGenerator>(*model_.transformer, diffusion_model_of(model_.transformer->config()), engine);
     control_ = commit_control(order.options, model_, order.rule, order.agents, order.traces.seed);
   }
