@@ -1,5 +1,4 @@
 // Metrics: metrics.jsonl and the TensorBoard file made from it.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/append_file.h"
 #include "core/disk.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -25,35 +25,6 @@ double unix_time_s() {
   const auto since = std::chrono::system_clock::now().time_since_epoch();
   return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count()) * 1e-3;
 }
-
-// A file that only grows; every append reaches the kernel at once, so a killed run loses nothing it logged.
-class AppendFile {
- public:
-  explicit AppendFile(fs::path path) : path_(std::move(path)) {
-    fd_ = disk::open(path_, O_WRONLY | O_CREAT | O_APPEND);
-    if (fd_ < 0) fail();
-  }
-  ~AppendFile() { ::close(fd_); }
-  AppendFile(const AppendFile&) = delete;
-  AppendFile& operator=(const AppendFile&) = delete;
-
-  void append(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = disk::write(fd_, bytes);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) fail();
-      bytes.remove_prefix(static_cast<size_t>(written));
-    }
-  }
-  void flush() {
-    if (disk::fsync(fd_) != 0) fail();
-  }
-
- private:
-  [[noreturn]] void fail() const { throw RunError(disk::problem(path_, errno)); }
-  fs::path path_;
-  int fd_;
-};
 
 // The lines of a metrics file up to `last_step`. A killed run can leave half a line at the end; it is
 // dropped. A run that begins anew logs its start (step 0) again, so nothing is kept of one that never saved.

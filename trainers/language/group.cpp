@@ -9,11 +9,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
+#include "core/append_file.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
@@ -376,13 +376,11 @@ void GroupLearner::log_samples(int64_t update, const std::vector<SampledGroup>& 
   const std::filesystem::path file = context_.run_folder / "samples.jsonl";
   if (!logged_) drop_later_samples(file, context_.phase, update);
   logged_ = true;
-  std::ofstream out(file, std::ios::app);
   const SampledGroup& g = groups[0];
   std::string lines;
   for (size_t i = 0; i < std::min<size_t>(2, g.replies.size()); ++i)
     lines += nlohmann::json({{"phase", context_.phase}, {"update", update}, {"prompt", g.problem.prompt}, {"reply", g.replies[i].text}, {"reward", g.replies[i].reward}}).dump() + "\n";
-  out << lines << std::flush;
-  if (!out) throw RunError(fmt::format("{}: cannot write it; free some space and resume the run", file.string()));
+  AppendFile(file).append(lines);
 }
 
 // Both forwards of the first group, compared (policies/language/verify_prefix.h).

@@ -2,9 +2,9 @@
 //
 // RUN/spsa.bytes (spsa-N.bytes for a later phase) grows by one byte per update and direction; with the parameters that the phase began
 // with it is the whole run.
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/append_file.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/registry.h"
@@ -160,9 +160,7 @@ class SpsaLearner final : public LanguageLearner {
     if (written_ == 0) {
       write_file_atomically(file, spsa_.log());
     } else {
-      std::ofstream out(file, std::ios::binary | std::ios::app);
-      out << spsa_.log().substr(written_) << std::flush;
-      if (!out) throw RunError(fmt::format("{}: cannot write it; free some space and resume the run", file.string()));
+      AppendFile(file).append(std::string_view(spsa_.log()).substr(written_));
     }
     written_ = spsa_.log().size();
   }

@@ -229,7 +229,7 @@ TEST_F(LanguageSpsa, ALogThatCannotGrowEndsTheRun) {
     run->go(2, 3);
     FAIL() << "the log has lost an update";
   } catch (const RunError& e) {
-    EXPECT_EQ(std::string(e.what()), log.string() + ": cannot write it; free some space and resume the run");
+    EXPECT_EQ(std::string(e.what()), log.string() + ": cannot write it: No space left on device; free some space and resume the run");
   }
 }
 
