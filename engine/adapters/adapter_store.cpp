@@ -98,9 +98,9 @@ AdapterFolders adapters_in(const fs::path& folder) {
   AdapterFolders out;
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (fs::exists(it->path() / "adapter_config.json")) out.emplace(it->path().filename().string(), it->path());
+    if (const fs::path adapter = adapter_folder(it->path()); fs::exists(adapter / "adapter_config.json")) out.emplace(it->path().filename().string(), adapter);
   if (error) fail(folder, fmt::format("can't be read as a folder of adapters: {}", error.message()));
-  if (out.empty()) fail(folder, "holds no adapters: give a folder of folders that each hold an adapter_config.json");
+  if (out.empty()) fail(folder, "holds no adapters: give a folder of runs with adapters, or of folders that each hold an adapter_config.json");
   return out;
 }
 
@@ -109,8 +109,8 @@ AdapterFolders adapters_named(const std::vector<std::string>& name_is_path) {
   for (const std::string& text : name_is_path) {
     const size_t at = text.find('=');
     if (at == std::string::npos || at == 0 || at + 1 == text.size())
-      throw ConfigError(fmt::format("adapter '{}' must be NAME=PATH, with PATH a PEFT folder", text));
-    if (!out.emplace(text.substr(0, at), text.substr(at + 1)).second)
+      throw ConfigError(fmt::format("adapter '{}' must be NAME=PATH, with PATH a PEFT folder or a run with an adapter", text));
+    if (!out.emplace(text.substr(0, at), adapter_folder(text.substr(at + 1))).second)
       throw ConfigError(fmt::format("adapter '{}' is named twice: give one of them another name", text.substr(0, at)));
   }
   return out;

@@ -68,7 +68,7 @@ struct AdapterRead {
 };
 
 using AdapterFolders = std::map<std::string, std::filesystem::path>;
-AdapterFolders adapters_in(const std::filesystem::path& folder);              // every folder in it with an adapter_config.json, by its name; DataError if none
+AdapterFolders adapters_in(const std::filesystem::path& folder);              // every folder in it with an adapter_config.json, or run with an adapter, by its name; DataError if none
 AdapterFolders adapters_named(const std::vector<std::string>& name_is_path);  // of "NAME=PATH"; ConfigError
 
 // Thread-safe. What a folder holds is read anew only once it has left host memory: folders should not change while they are served.

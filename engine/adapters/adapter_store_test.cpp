@@ -175,11 +175,14 @@ TEST(AdapterStore, FoldersAreFoundOrNamed) {
   EXPECT_EQ(lacks(said<DataError>([&] { adapters_in(f.root() / "nowhere"); }), {"nowhere"}), "");
   const auto a = f.add("a", lora_of(3)), b = f.add("b", lora_of(3));
   std::filesystem::create_directory(f.root() / "other");
-  EXPECT_EQ(adapters_in(f.root()), (AdapterFolders{{"a", a}, {"b", b}}));
-  EXPECT_EQ(adapters_named({"x=" + a.string(), "y=p=q"}), (AdapterFolders{{"x", a}, {"y", "p=q"}}));
+  const auto run = f.root() / "run";   // of training: its adapter lies in it
+  std::filesystem::create_directory(run);
+  std::filesystem::copy(b, run / "adapter");
+  EXPECT_EQ(adapters_in(f.root()), (AdapterFolders{{"a", a}, {"b", b}, {"run", run / "adapter"}}));
+  EXPECT_EQ(adapters_named({"x=" + a.string(), "y=p=q", "z=" + run.string()}), (AdapterFolders{{"x", a}, {"y", "p=q"}, {"z", run / "adapter"}}));
   for (const char* wrong : {"x", "=x", "x="}) EXPECT_EQ(lacks(said<ConfigError>([&] { adapters_named({wrong}); }), {wrong, "NAME=PATH"}), "");
   EXPECT_EQ(lacks(said<ConfigError>([&] { adapters_named({"x=a", "x=b"}); }), {"'x'", "twice"}), "");
-  EXPECT_EQ(lacks(said<DataError>([&] { f.store().read("c"); }), {"'c'", "a, b"}), "");
+  EXPECT_EQ(lacks(said<DataError>([&] { f.store().read("c"); }), {"'c'", "a, b, run"}), "");
 }
 
 TEST(AdapterStore, ThreadsReadSideBySide) {

@@ -72,7 +72,10 @@ void check_base(const AdapterBase& said, const AdapterBase& base, const fs::path
                               "same weights, write the base model's there", (folder / "adapter_config.json").string(), said.name, given));
 }
 
-Transformer read_adapter(const Transformer& base, const std::string& base_name, const fs::path& folder) {
+fs::path adapter_folder(const fs::path& path) { return fs::exists(path / "adapter") ? path / "adapter" : path; }
+
+Transformer read_adapter(const Transformer& base, const std::string& base_name, const fs::path& path) {
+  const fs::path folder = adapter_folder(path);
   try {
     Transformer out = base.with_adapter(folder);
     const std::string& said = out.adapter()->base_model;

@@ -31,7 +31,10 @@ std::string hub_name(const std::string& name);
 // DataError naming the file in `folder`, both models and the cure when the adapter there says that its base is another one.
 void check_base(const AdapterBase& said, const AdapterBase& base, const std::filesystem::path& folder);
 
-// Transformer::with_adapter(folder), which compares fingerprints; names are compared too, and what is wrong names the model.
-Transformer read_adapter(const Transformer& base, const std::string& base_name, const std::filesystem::path& folder);
+// The PEFT folder that a path means: RUN/adapter of a run, else the path itself.
+std::filesystem::path adapter_folder(const std::filesystem::path& path);
+
+// Transformer::with_adapter(adapter_folder(path)), which compares fingerprints; names are compared too, and what is wrong names the model.
+Transformer read_adapter(const Transformer& base, const std::string& base_name, const std::filesystem::path& path);
 
 }  // namespace trimtab

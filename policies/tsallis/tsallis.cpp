@@ -5,7 +5,6 @@
 #include <numeric>
 #include <vector>
 
-#include "core/error.h"
 
 namespace trimtab {
 namespace {
@@ -49,7 +48,7 @@ bool route(std::span<const double> p, const TsallisRouting& routing, std::span<d
   TT_CHECK_EQ(p.size(), weights.size());
   TT_CHECK(!p.empty(), "no experts");
   for (const double x : p)
-    if (!std::isfinite(x)) throw RunError("a router's probabilities are not finite: lower trainer.lr, or look for a damaged adapter");
+    if (!std::isfinite(x)) throw NonFiniteRouting("a router's probabilities are not finite: lower trainer.lr, or look for a damaged adapter");
   const double largest = largest_tsallis_entropy(static_cast<int64_t>(p.size()), routing.q);
   if (routing.threshold < 1 && tsallis_entropy(p, routing.q) > routing.threshold * largest) {
     std::copy(p.begin(), p.end(), weights.begin());

@@ -10,9 +10,15 @@
 #include <cstdint>
 #include <span>
 
+#include "core/error.h"
 #include "core/options.h"
 
 namespace trimtab {
+
+// Probabilities that are none: a router or an adapter has gone wrong.
+struct NonFiniteRouting : RunError {
+  using RunError::RunError;
+};
 
 struct TsallisRouting {
   double q = 1.1;           // entropic index
@@ -27,7 +33,7 @@ double tsallis_entropy(std::span<const double> p, double q);
 double largest_tsallis_entropy(int64_t experts, double q);
 
 // p [N] -> weights [N] that sum to 1: p itself where S_q(p) is above the threshold, else p over the kept experts, renormalised, and 0 for
-// the rest. Equal probabilities are kept in the order of the experts. Returns whether it was soft. RunError when p is not finite.
+// the rest. Equal probabilities are kept in the order of the experts. Returns whether it was soft. NonFiniteRouting when p is not finite.
 bool route(std::span<const double> p, const TsallisRouting& routing, std::span<double> weights);
 
 }  // namespace trimtab

@@ -126,7 +126,7 @@ TEST(TsallisRoute, WeightsSumToOneAndKeepTheProportions) {
 
 TEST(TsallisRoute, RefusesWhatIsNotFinite) {
   Row out(2);
-  EXPECT_THROW(route(Row{std::nan(""), 1}, {}, out), RunError);
+  EXPECT_THROW(route(Row{std::nan(""), 1}, {}, out), NonFiniteRouting);
 }
 
 }  // namespace

@@ -52,8 +52,7 @@ struct AdapterMixtureOptions : WorkedExampleOptions {
 
 std::vector<Transformer> read_adapters(const Transformer& base, const std::string& base_name, const std::vector<std::string>& paths) {
   std::vector<Transformer> out;
-  for (const std::filesystem::path path : paths)
-    out.push_back(read_adapter(base, base_name, std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
+  for (const std::string& path : paths) out.push_back(read_adapter(base, base_name, path));
   return out;
 }
 
@@ -199,7 +198,7 @@ class AdapterMixtureLearner final : public LanguageLearner {
   Sums learn(const MicroBatch& b, int64_t scored, int64_t tokens) const {
     try {
       return gradient_of(b, scored, tokens);
-    } catch (const RunError&) {
+    } catch (const NonFiniteRouting&) {
       Sums out = no_sums();
       out.loss = NAN;
       return out;

@@ -68,8 +68,6 @@ std::unique_ptr<TextEnvironment> environment_of(const ModelChoice& model, const 
   return LanguageJob(config).make_environment(config.at("env"));
 }
 
-fs::path adapter_folder(const std::string& path) { return fs::exists(fs::path(path) / "adapter") ? fs::path(path) / "adapter" : fs::path(path); }
-
 // Per problem, means over its samples. An answer that scores is in a form that the verifier takes, boxed or not.
 struct Scores {
   std::vector<float> quality, well_formed;
@@ -184,7 +182,7 @@ Recording record_adapters(const AdapterTableOrder& order) {
   const std::vector<float> embeddings = embed_prompts(*model.transformer, prompts, order.embedding);
   const Transformer base = model.transformer->replica();
   for (int64_t a = 0; a + 1 < models; ++a) {
-    model.transformer = std::make_unique<Transformer>(read_adapter(base, order.model.path, adapter_folder(order.adapters[a])));
+    model.transformer = std::make_unique<Transformer>(read_adapter(base, order.model.path, order.adapters[a]));
     ranks.push_back(std::to_string(model.transformer->adapter()->rank));
     put(a, scored(model, *environment, asked.problems, order, names[a], pool));
   }

@@ -156,8 +156,7 @@ void LanguageJob::prepare(LanguageModel& model) const {
 void LanguageJob::add_adapter(LanguageModel& model) const {
   const Transformer& base = *model.transformer;
   if (!policy.adapter.empty()) {
-    const std::filesystem::path path = policy.adapter;
-    model.transformer = std::make_unique<Transformer>(read_adapter(base, policy.model, std::filesystem::exists(path / "config.yaml") ? path / "adapter" : path));
+    model.transformer = std::make_unique<Transformer>(read_adapter(base, policy.model, policy.adapter));
   } else if (policy.lora.rank > 0) {
     const LoraConfig lora{policy.lora.rank, policy.lora.alpha, policy.lora.rslora, policy.lora.targets, policy.model};
     try {
