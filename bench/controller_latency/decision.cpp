@@ -101,8 +101,8 @@ class Decider {
     };
     const auto prb = policy(0), power = policy(1);
     const std::string bytes =
-        artefact_bytes({{.spec = agents[0], .policy = prb.get(), .meaning = "shares of PRBs"},
-                        {.spec = agents[1], .policy = power.get(), .meaning = "shares of power"}},
+        artefact_bytes({{.spec = agents[0], .policy = prb.get(), .meaning = "shares of PRBs", .fallback = {}},
+                        {.spec = agents[1], .policy = power.get(), .meaning = "shares of power", .fallback = {}}},
                        {});
     char why[256];
     if (tt_open_memory(bytes.data(), bytes.size(), nullptr, &controller_, why, sizeof why) != TT_OK) {
