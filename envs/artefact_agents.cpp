@@ -1,5 +1,7 @@
 #include "envs/artefact_agents.h"
 
+#include <mutex>
+#include <vector>
 
 #include "core/error.h"
 #include "trimtab/runtime.h"
@@ -16,6 +18,39 @@ std::shared_ptr<tt_controller> open_artefact(const std::string& file) {
     throw DataError(fmt::format("{} (trimtab export writes such files)", why));
   return {controller, tt_close};
 }
+
+// Controllers of one file that nobody uses at the moment: opening one checks all of it, self-tests and all, which takes longer than many decisions.
+class OpenControllers : public std::enable_shared_from_this<OpenControllers> {
+ public:
+  explicit OpenControllers(std::string file) : file_(std::move(file)) { idle_.push_back(open_artefact(file_)); }   // a broken file is an error here and now, not in an evaluation thread
+  // Comes back by itself when the last agent lets go of it.
+  std::shared_ptr<tt_controller> borrow() {
+    std::shared_ptr<tt_controller> one = take();
+    tt_controller* const raw = one.get();
+    return {raw, [home = shared_from_this(), one = std::move(one)](tt_controller*) mutable { home->put(std::move(one)); }};
+  }
+
+ private:
+  std::shared_ptr<tt_controller> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        std::shared_ptr<tt_controller> one = std::move(idle_.back());
+        idle_.pop_back();
+        return one;
+      }
+    }
+    return open_artefact(file_);
+  }
+  void put(std::shared_ptr<tt_controller> one) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(one));
+  }
+
+  std::string file_;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<tt_controller>> idle_;
+};
 
 class ArtefactAgent final : public AgentFunction {
  public:
@@ -34,10 +69,9 @@ class ArtefactAgent final : public AgentFunction {
 }  // namespace
 
 AgentFactory artefact_agents(const std::filesystem::path& file) {
-  const std::string path = file.string();
-  open_artefact(path);   // a broken file is an error here and now, not in an evaluation thread
-  return [path] {
-    const std::shared_ptr<tt_controller> controller = open_artefact(path);
+  const auto open = std::make_shared<OpenControllers>(file.string());
+  return [open] {
+    const std::shared_ptr<tt_controller> controller = open->borrow();
     std::map<std::string, std::unique_ptr<AgentFunction>> agents;
     for (int a = 0; a < tt_num_agents(controller.get()); ++a) {
       tt_agent_info info{};

@@ -8,8 +8,8 @@
 
 namespace trimtab {
 
-// The agents of the file; DataError naming file and defect when the runtime refuses it. Every call of the factory opens the
-// file for itself, so that threads share nothing.
+// The agents of the file; DataError naming file and defect when the runtime refuses it. Agents of two calls of the
+// factory share nothing while both are there, so threads may have their own; what the file holds later is not looked at.
 AgentFactory artefact_agents(const std::filesystem::path& file);
 
 // What the file says about its origin.
