@@ -21,9 +21,9 @@ bool is_over_items(HeadKind kind) {
 // another shape. Each shape is made once: that takes longer than many decisions.
 class LoadedAgent {
  public:
-  LoadedAgent(AgentSpec spec, const Controller& policy) : spec_(std::move(spec)), options_(policy.options()) {
-    policy.save(state_, kPrefix);
-    shaped(spec_.observation.max_items);
+  LoadedAgent(AgentSpec spec, std::unique_ptr<Controller> policy) : spec_(std::move(spec)), options_(policy->options()) {
+    policy->save(state_, kPrefix);
+    made_[spec_.observation.max_items] = std::move(policy);
   }
   const AgentSpec& spec() const { return spec_; }
   std::shared_ptr<const Controller> shaped(int num_items) const {
@@ -76,11 +76,11 @@ class ModeAgent final : public AgentFunction {
 }  // namespace
 
 AgentFactory policy_agents(const std::filesystem::path& run_folder, const std::string& which) {
-  const Policies policies = load_policies(run_folder, which);
+  Policies policies = load_policies(run_folder, which);
   auto agents = std::make_shared<std::vector<std::shared_ptr<const LoadedAgent>>>();
   for (const AgentSpec& spec : load_agents(run_folder, which)) {
     const auto policy = policies.find(spec.name);
-    if (policy != policies.end()) agents->push_back(std::make_shared<const LoadedAgent>(spec, *policy->second));
+    if (policy != policies.end()) agents->push_back(std::make_shared<const LoadedAgent>(spec, std::move(policy->second)));
   }
   return [agents] {
     std::map<std::string, std::unique_ptr<AgentFunction>> out;

@@ -9,7 +9,9 @@
 namespace trimtab {
 namespace {
 
-std::shared_ptr<tt_controller> open_artefact(const std::string& file) {
+using OpenController = std::unique_ptr<tt_controller, decltype(&tt_close)>;
+
+OpenController open_artefact(const std::string& file) {
   tt_open_options options = TT_OPEN_OPTIONS_INIT;
   options.max_items = TT_MAX_ITEMS;
   char why[512] = "";
@@ -25,31 +27,28 @@ class OpenControllers : public std::enable_shared_from_this<OpenControllers> {
   explicit OpenControllers(std::string file) : file_(std::move(file)) { idle_.push_back(open_artefact(file_)); }   // a broken file is an error here and now, not in an evaluation thread
   // Comes back by itself when the last agent lets go of it.
   std::shared_ptr<tt_controller> borrow() {
-    std::shared_ptr<tt_controller> one = take();
-    tt_controller* const raw = one.get();
-    return {raw, [home = shared_from_this(), one = std::move(one)](tt_controller*) mutable { home->put(std::move(one)); }};
+    return {take().release(), [home = shared_from_this()](tt_controller* one) { home->put({one, tt_close}); }};
   }
 
  private:
-  std::shared_ptr<tt_controller> take() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!idle_.empty()) {
-        std::shared_ptr<tt_controller> one = std::move(idle_.back());
-        idle_.pop_back();
-        return one;
-      }
+  OpenController take() {
+    std::unique_lock lock(mutex_);
+    if (idle_.empty()) {
+      lock.unlock();   // others need not wait for the checks
+      return open_artefact(file_);
     }
-    return open_artefact(file_);
+    OpenController one = std::move(idle_.back());
+    idle_.pop_back();
+    return one;
   }
-  void put(std::shared_ptr<tt_controller> one) {
+  void put(OpenController one) {
     const std::lock_guard lock(mutex_);
     idle_.push_back(std::move(one));
   }
 
   std::string file_;
   std::mutex mutex_;
-  std::vector<std::shared_ptr<tt_controller>> idle_;
+  std::vector<OpenController> idle_;
 };
 
 class ArtefactAgent final : public AgentFunction {
@@ -84,7 +83,7 @@ AgentFactory artefact_agents(const std::filesystem::path& file) {
 }
 
 ArtefactOrigin artefact_origin(const std::filesystem::path& file) {
-  const std::shared_ptr<tt_controller> controller = open_artefact(file.string());
+  const OpenController controller = open_artefact(file.string());
   const auto text = [&](const char* key) {
     const char* value = tt_get_text(controller.get(), key);
     return std::string(value ? value : "");

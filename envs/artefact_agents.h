@@ -9,7 +9,7 @@
 namespace trimtab {
 
 // The agents of the file; DataError naming file and defect when the runtime refuses it. Agents of two calls of the
-// factory share nothing while both are there, so threads may have their own; what the file holds later is not looked at.
+// factory share nothing while both are there, so threads may have their own; the file is opened again only while all it was opened for are in use.
 AgentFactory artefact_agents(const std::filesystem::path& file);
 
 // What the file says about its origin.
